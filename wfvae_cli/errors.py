@@ -1,0 +1,68 @@
+"""Errors that users can cause, each with the exit code that says whose fault it is.
+
+Every message states what was expected, what came, and what to do. Anything that is not a
+`WfvaeError` is a bug of ours (exit code 1).
+"""
+
+from __future__ import annotations
+
+
+class WfvaeError(Exception):
+    """Base of every error that the library raises on purpose."""
+
+    exit_code = 1
+
+
+class UsageError(WfvaeError, ValueError):
+    """Options that contradict each other or have no meaning."""
+
+    exit_code = 2
+
+
+class InputError(WfvaeError, OSError):
+    """An input file that cannot be read as what it should be."""
+
+    exit_code = 3
+
+
+class VideoError(InputError):
+    """A video or image that FFmpeg or Pillow cannot give us frames of."""
+
+
+class LatentError(InputError, ValueError):
+    """A latent file that is damaged, or made by or for something else."""
+
+
+class WeightsError(WfvaeError, ValueError):
+    """A checkpoint or its configuration that is missing, incomplete or contradictory."""
+
+    exit_code = 4
+
+
+class OutputError(WfvaeError, OSError):
+    """An output that exists already or cannot be written."""
+
+    exit_code = 5
+
+
+class DeviceError(WfvaeError, RuntimeError):
+    """A device that is absent or out of memory."""
+
+    exit_code = 6
+
+
+class PartialFailureError(WfvaeError):
+    """Some files of many failed; the others are done."""
+
+    exit_code = 7
+
+
+class MissingExtraError(WfvaeError, ImportError):
+    """An optional dependency is needed and not installed."""
+
+    exit_code = 2
+
+    def __init__(self, package: str, extra: str, purpose: str) -> None:
+        super().__init__(
+            f"{purpose} needs {package}, which is not installed: pip install 'wfvae[{extra}]'"
+        )

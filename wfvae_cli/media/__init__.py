@@ -1,0 +1,1 @@
+"""Video and image files in and out, as RGB frames in NumPy arrays. Never imports torch."""

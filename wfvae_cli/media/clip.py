@@ -1,0 +1,91 @@
+"""What a clip is on its way through the program: its description, its frames, its options."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from fractions import Fraction
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+Bits = Literal[8, 16]
+"""Bits of each yielded sample: 8 for 8-bit sources, 16 for every deeper one."""
+
+Fit = Literal["crop", "pad", "stretch"]
+
+
+@dataclass(frozen=True)
+class Colour:
+    """How RGB became the file's YUV, in FFmpeg's names, and what the RGB values mean.
+
+    The reader undoes `matrix` and `range`; `primaries` and `transfer` are never converted,
+    only carried, so that a writer can tag its output the same.
+    """
+
+    matrix: str = "bt709"
+    """YUV matrix: `bt709`, `smpte170m`, `bt470bg`, `bt2020nc`, … or `gbr` for RGB sources."""
+    range: Literal["tv", "pc"] = "tv"
+    """`tv` (limited) or `pc` (full)."""
+    primaries: str = "unknown"
+    transfer: str = "unknown"
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """Which frames of a source to take, and at what size. The default takes all as they are.
+
+    `start` and `duration` are seconds on the source's own timeline (its first frame is 0);
+    `fps` resamples in time by dropping or repeating frames; `frames` cuts after that many
+    frames, counted after `fps`. At most one of `size` and `short_side` may be given.
+    """
+
+    start: float = 0.0
+    duration: float | None = None
+    frames: int | None = None
+    fps: Fraction | None = None
+    size: tuple[int, int] | None = None
+    """Target (width, height) in pixels, reached as `fit` says."""
+    fit: Fit = "crop"
+    short_side: int | None = None
+    """Scale so that the shorter side has this many pixels, aspect kept."""
+
+
+@dataclass(frozen=True)
+class ClipInfo:
+    """What a reader will yield (after rotation and sampling), or a writer is to write."""
+
+    width: int
+    height: int
+    bits: Bits = 8
+    source_bits: int = 8
+    """Bits a sample has in the file (8, 10, 12, 16), which a writer restores if it can."""
+    frame_rate: Fraction | None = None
+    """Nominal frames per second; None for images and streams without one."""
+    time_base: Fraction = Fraction(1, 1)
+    """Seconds per unit of `Frame.pts`."""
+    start: Fraction = Fraction(0)
+    """Seconds on the container's timeline at which the first frame taken is shown: what a
+    copied sound track has to be moved back by."""
+    frames: int | None = None
+    """Frames expected, for progress only: containers lie."""
+    sample_aspect: Fraction = Fraction(1, 1)
+    """Width of a pixel over its height, after rotation."""
+    colour: Colour = field(default_factory=Colour)
+    pixel_format: str = ""
+    """FFmpeg's name of the source's pixel format, such as `yuv420p10le`."""
+    container: str = ""
+    """Short name of the source's container: `mp4`, `matroska`, `png`, …"""
+    codec: str = ""
+    is_image: bool = False
+    notices: tuple[str, ...] = ()
+    """What a user should know of this source, such as alpha composited onto black."""
+
+
+@dataclass(frozen=True)
+class Frame:
+    """One picture. `pixels`: HWC RGB, uint8 or uint16 over the full range of its dtype."""
+
+    pixels: NDArray[np.uint8] | NDArray[np.uint16]
+    pts: int
+    """Presentation time in units of the clip's `time_base`; the first frame taken is 0."""

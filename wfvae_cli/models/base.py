@@ -1,0 +1,170 @@
+"""What every family of video VAE offers to the pipelines above it."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from wfvae_cli.errors import UsageError
+from wfvae_cli.nn.stream import Stream
+from wfvae_cli.timing import Strides
+
+
+class Posterior(NamedTuple):
+    """A diagonal Gaussian over latents; both tensors are BCTHW."""
+
+    mean: Tensor
+    logvar: Tensor
+
+    @classmethod
+    def from_moments(cls, moments: Tensor) -> Posterior:
+        """Split a network's B 2Z THW output; the log-variance is clamped to [-30, 20]."""
+        mean, logvar = moments.chunk(2, dim=1)
+        return cls(mean, logvar.clamp(-30.0, 20.0))
+
+    def sample(self, noise: Tensor) -> Tensor:
+        """The latents that standard normal `noise` of the mean's shape picks."""
+        return self.mean + noise * torch.exp(0.5 * self.logvar)
+
+
+@dataclass(frozen=True)
+class Normalization:
+    """Per-channel shift and scale that give latents zero mean and unit variance.
+
+    Normalised latents are `(z - shift) * scale`; decoding undoes it with `z / scale + shift`.
+    """
+
+    shift: tuple[float, ...]
+    scale: tuple[float, ...]
+
+
+class VideoVAE(nn.Module, ABC):
+    """A video VAE: weights only. What a clip leaves behind lives in that clip's `Stream`."""
+
+    family: ClassVar[str]
+    """Short name of the architecture, written into latent files: `wfvae`, `wan`, …"""
+
+    strides: Strides
+    latent_channels: int
+    normalization: Normalization | None = None
+    """What the checkpoint's config says; None where it says nothing usable."""
+    whole_clip_only: str | None = None
+    """Why this configuration cannot be run in chunks; None where it can."""
+
+    @classmethod
+    @abstractmethod
+    def from_config(cls, config: Mapping[str, Any]) -> VideoVAE:
+        """Build the module that `config.json` describes, weights not yet loaded.
+
+        Raises:
+            WeightsError: a field is missing, unknown or has an unsupported value.
+        """
+
+    @classmethod
+    def rename(cls, names: Iterable[str]) -> dict[str, str]:
+        """Map checkpoint tensor names to this module's parameter names (default: equal)."""
+        return {name: name for name in names}
+
+    @classmethod
+    def constant(cls, name: str) -> Tensor | None:
+        """The value that checkpoint tensor `name` must have if it is no weight but a constant."""
+        del name
+        return None
+
+    def encode(self, frames: Tensor, stream: Stream) -> Posterior:
+        """Encode the next chunk of a clip.
+
+        Args:
+            frames: BCTHW in [-1, 1], RGB. The stream's first chunk has `1 + k*strides.time`
+                frames, every later one `k*strides.time`; H and W are multiples of the strides.
+            stream: what this clip's earlier chunks left behind; changed in place.
+
+        Returns:
+            The posterior of the chunk's latent frames, log-variance clamped.
+
+        Raises:
+            UsageError: the chunk's shape does not fit, or this configuration cannot be chunked.
+        """
+        _, c, t, h, w = frames.shape
+        s = self.strides
+        if c != 3 or h % s.height or w % s.width:
+            raise UsageError(
+                f"expected B3THW with height a multiple of {s.height} and width of {s.width}, "
+                f"got {frames.shape = }"
+            )
+        if t < 1 or (t - stream.first) % s.time:
+            form = f"1 + {s.time}k frames first" if stream.first else f"{s.time}k frames next"
+            raise UsageError(f"expected {form} in this stream, got {t}")
+        self._enter(stream)
+        posterior = self._encode(to_channels_last(frames), stream)
+        stream.first = False
+        return posterior
+
+    def decode(self, latents: Tensor, stream: Stream) -> Tensor:
+        """Decode the next chunk of a clip's latents.
+
+        Args:
+            latents: BCTHW, not normalised, any number of latent frames from 1.
+            stream: what this clip's earlier chunks left behind; changed in place. Set
+                `stream.last` before the final chunk.
+
+        Returns:
+            BCTHW, RGB, about [-1, 1], not clamped. A model that looks ahead returns fewer
+            frames than the chunk covers, and the rest with the last chunk.
+
+        Raises:
+            UsageError: the chunk's shape does not fit, or this configuration cannot be chunked.
+        """
+        if latents.size(1) != self.latent_channels or latents.size(2) < 1:
+            raise UsageError(
+                f"expected latents BCTHW with {self.latent_channels} channels, "
+                f"got {latents.shape = }"
+            )
+        self._enter(stream)
+        frames = self._decode(to_channels_last(latents), stream)
+        stream.first = False
+        return frames
+
+    def _enter(self, stream: Stream) -> None:
+        if self.whole_clip_only and not (stream.first and stream.last):
+            raise UsageError(f"this model takes whole clips only: {self.whole_clip_only}")
+
+    @abstractmethod
+    def _encode(self, frames: Tensor, stream: Stream) -> Posterior:
+        """Encode a chunk of checked shape, in channels-last memory."""
+
+    @abstractmethod
+    def _decode(self, latents: Tensor, stream: Stream) -> Tensor:
+        """Decode a chunk of checked shape, in channels-last memory."""
+
+
+def to_channels_last(x: Tensor) -> Tensor:
+    """BCTHW with its channels adjacent in memory, which every layer here expects for speed."""
+    return x.contiguous(memory_format=torch.channels_last_3d)
+
+
+@dataclass(frozen=True)
+class LoadedModel:
+    """A model with its weights and its identity."""
+
+    vae: VideoVAE
+    name: str
+    """What the user called it: an embedded or published name, a path, or `owner/repo`."""
+    sha256: str
+    """SHA-256 of the weights file, in hex; of the shards' digests in order where sharded."""
+    config: Mapping[str, Any]
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        return next(self.vae.parameters()).device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The floating-point type that the model computes in."""
+        return next(self.vae.parameters()).dtype

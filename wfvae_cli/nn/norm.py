@@ -1,0 +1,50 @@
+"""Normalisation layers."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+from einops import rearrange
+from torch import Tensor, nn
+from torch.nn import functional as F  # noqa: N812 (its usual name)
+
+NormType = Literal["layernorm", "groupnorm"]
+
+
+class ChannelNorm(nn.Module):
+    """LayerNorm over the channels at every pixel: one frame's result depends on no other."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.norm = nn.LayerNorm(channels, eps=1e-6)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Normalise BCTHW."""
+        y: Tensor = self.norm(x.movedim(1, -1))
+        return y.movedim(-1, 1)
+
+
+class FrameGroupNorm(nn.GroupNorm):
+    """GroupNorm of every frame of BCTHW alone, as 2D blocks have it."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Normalise BCTHW."""
+        y = super().forward(rearrange(x, "b c t h w -> (b t) c h w"))
+        return rearrange(y, "(b t) c h w -> b c t h w", b=x.size(0))
+
+
+def make_norm(kind: NormType, channels: int, dims: int) -> nn.Module:
+    """The norm that a published config names, for blocks of `dims` dimensions.
+
+    GroupNorm's statistics span a frame in 2D blocks and the whole clip in 3D ones.
+    """
+    if kind == "layernorm":
+        return ChannelNorm(channels)
+    group_norm = FrameGroupNorm if dims == 2 else nn.GroupNorm
+    return group_norm(32, channels, eps=1e-6)
+
+
+def silu(x: Tensor) -> Tensor:
+    """SiLU, in place where nobody will ask for gradients. Only for tensors just made."""
+    return F.silu(x, inplace=not torch.is_grad_enabled())

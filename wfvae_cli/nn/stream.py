@@ -1,0 +1,64 @@
+"""What one clip carries from chunk to chunk through a causal network."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+
+import torch
+from torch import Tensor, nn
+
+
+@dataclass
+class Stream:
+    """The state of one clip on its way through one network.
+
+    A new stream is a reset; a copy is a fork. A whole clip is a stream of one chunk, so there
+    is one code path. Tensors in `past` are never changed in place.
+    """
+
+    past: dict[str, Tensor] = field(default_factory=dict)
+    """Layer key -> BCTHW tail of what the layer saw, or holds back."""
+    first: bool = True
+    """No chunk has gone through yet; the network clears it after the first one."""
+    last: bool = False
+    """Set before the call that carries the clip's final chunk."""
+
+    @classmethod
+    def whole(cls) -> Stream:
+        """A stream for a clip that comes as a single chunk."""
+        return cls(last=True)
+
+    def fork(self) -> Stream:
+        """A copy that continues independently."""
+        return replace(self, past=dict(self.past))
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes that this clip keeps between chunks."""
+        return sum(tail.numel() * tail.element_size() for tail in self.past.values())
+
+
+class Streaming(nn.Module):
+    """A layer that keeps something in the stream, under its own `key`."""
+
+    key: str = ""
+
+
+def name_layers(network: nn.Module) -> None:
+    """Give every streaming layer its dotted name in `network` as key. Call once when built."""
+    for name, layer in network.named_modules():
+        if isinstance(layer, Streaming):
+            layer.key = name
+
+
+def align(x: Tensor, frames: int, key: str, stream: Stream) -> Tensor:
+    """Give `frames` frames of a path that is ahead of another one; keep the rest for later.
+
+    Paths of different delay that meet must wait for each other: `x` (BCTHW) joins what was
+    kept before under `key`.
+    """
+    if key in stream.past:
+        x = torch.cat((stream.past.pop(key), x), dim=2)
+    if x.size(2) > frames:
+        stream.past[key] = x[:, :, frames:].clone()
+    return x[:, :, :frames]
