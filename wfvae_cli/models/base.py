@@ -51,6 +51,9 @@ class VideoVAE(nn.Module, ABC):
 
     strides: Strides
     latent_channels: int
+    peak_values_per_pixel: float
+    """Numbers that a pixel of a chunk needs at the peak of decoding, as measured: a chunk takes
+    about this times its pixels and the bytes of a number."""
     normalization: Normalization | None = None
     """What the checkpoint's config says; None where it says nothing usable."""
     whole_clip_only: str | None = None
@@ -168,3 +171,11 @@ class LoadedModel:
     def dtype(self) -> torch.dtype:
         """The floating-point type that the model computes in."""
         return next(self.vae.parameters()).dtype
+
+    @property
+    def compute_dtype(self) -> str:
+        """The type's name as files record it: `float32`, `tf32`, `bfloat16` or `float16`."""
+        name = str(self.dtype).removeprefix("torch.")
+        if name == "float32" and self.device.type == "cuda" and torch.backends.cudnn.allow_tf32:
+            return "tf32"
+        return name

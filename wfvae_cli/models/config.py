@@ -38,6 +38,23 @@ def count(config: Mapping[str, Any], key: str, least: int = 1) -> int:
     return value
 
 
+def choices(config: Mapping[str, Any], key: str, meaning: Mapping[Any, T]) -> tuple[T, ...]:
+    """What `meaning` maps each value of the list at `key` to."""
+    return tuple(choice({key: value}, key, meaning) for value in _list(config, key))
+
+
+def counts(config: Mapping[str, Any], key: str) -> tuple[int, ...]:
+    """The integers in the list at `key`, each at least 1."""
+    return tuple(count({key: value}, key) for value in _list(config, key))
+
+
+def _list(config: Mapping[str, Any], key: str) -> list[Any]:
+    value = required(config, key)
+    if not isinstance(value, (list, tuple)):
+        raise WeightsError(f"config.json: expected {key} to be a list, got {value!r}")
+    return list(value)
+
+
 def read_normalization(config: Mapping[str, Any], channels: int) -> Normalization | None:
     """The config's per-channel shift and scale, in whichever convention it spells them.
 

@@ -64,7 +64,7 @@ PUBLISHED: tuple[PublishedModel, ...] = (
         licence="Apache-2.0",
         strides=Strides(4, 8, 8),
         channels=16,
-        parameters=4_539_188,
+        parameters=4_539_044,
     ),
     PublishedModel(
         name="wf-vae-l-16chn",
@@ -74,7 +74,7 @@ PUBLISHED: tuple[PublishedModel, ...] = (
         licence="Apache-2.0",
         strides=Strides(4, 8, 8),
         channels=16,
-        parameters=0,
+        parameters=317_081_244,
     ),
     PublishedModel(
         name="open-sora-plan-v1.3",
@@ -84,7 +84,7 @@ PUBLISHED: tuple[PublishedModel, ...] = (
         licence="MIT",
         strides=Strides(4, 8, 8),
         channels=8,
-        parameters=0,
+        parameters=145_576_652,
     ),
 )
 
@@ -105,7 +105,7 @@ def find_source(model: str) -> Path | HubSource:
     if published is not None:
         return _published_source(published)
     path = Path(model).expanduser()
-    if path.exists():
+    if model and path.exists():
         return path
     repository, _, revision = model.partition("@")
     match = _REPOSITORY.fullmatch(repository.rstrip("/"))
@@ -115,7 +115,7 @@ def find_source(model: str) -> Path | HubSource:
 
 
 def embedded_folder(name: str) -> Path:
-    """The folder of the embedded model `name`: in the installed package, or in a checkout."""
+    """Find the folder of the embedded model `name`: in the installed package, or in a checkout."""
     package = Path(__file__).resolve().parents[1]
     folders = (package / "weights" / name, package.parent / "weights" / name)
     for folder in folders:
@@ -134,9 +134,9 @@ def _published_source(entry: PublishedModel) -> Path | HubSource:
         folder = entry.source.subfolder
         raise WeightsError(
             f"{entry.name} is published as {entry.pickle}, a pickle, which is not executed: make "
-            f"safetensors of it once and give the folder to --model:\n"
+            "safetensors of it once, and give DIR to --model:\n"
             f'  hf download {entry.source.repo} --include "{folder}/*" --local-dir DOWNLOADED\n'
-            f"  wfvae convert DOWNLOADED/{folder}/{entry.pickle} -o {entry.name}"
+            f"  wfvae convert DOWNLOADED/{folder}/{entry.pickle} -o DIR"
         )
     return entry.source
 

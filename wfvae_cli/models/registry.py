@@ -22,8 +22,8 @@ class Family:
     """Values of `_class_name` that mean this family."""
     target: str
     """`module:Class` of the `VideoVAE`, imported only when needed: it loads torch."""
-    marks: tuple[str, ...]
-    """Tensor names that every checkpoint of this family has and no other family's does."""
+    marks: tuple[tuple[str, ...], ...]
+    """For each layout of names that it is published in: tensors that tell it from all others."""
 
     def load(self) -> type[VideoVAE]:
         """Import the class."""
@@ -36,7 +36,25 @@ FAMILIES: tuple[Family, ...] = (
     Family(
         class_names=("WFVAEModel",),
         target="wfvae_cli.models.wfvae:WFVAE",
-        marks=("encoder.down1.0.weight", "encoder.connect_l1.weight"),
+        marks=(("encoder.down1.0.weight", "encoder.connect_l1.weight"),),
+    ),
+    Family(
+        class_names=("WFVAE2Model",),
+        target="wfvae_cli.models.wfvae2:WFVAE2",
+        marks=(("encoder.down_blocks.0.in_flow_conv.weight",),),
+    ),
+    Family(
+        class_names=("WanVAE", "AutoencoderKLWan"),
+        target="wfvae_cli.models.wan:WanVAE",
+        marks=(
+            ("encoder.middle.1.to_qkv.weight", "encoder.downsamples.0.residual.0.gamma"),
+            ("encoder.mid_block.attentions.0.to_qkv.weight", "encoder.norm_out.gamma"),
+        ),
+    ),
+    Family(
+        class_names=("AutoencoderKL",),
+        target="wfvae_cli.models.kl:KLImageVAE",
+        marks=(("decoder.conv_norm_out.weight", "encoder.mid_block.resnets.0.conv1.weight"),),
     ),
 )
 
@@ -69,7 +87,7 @@ def find_family(config: Mapping[str, Any], names: Iterable[str], where: str) -> 
 
 def _find_by_tensors(names: set[str], where: str) -> Family:
     for family in FAMILIES:
-        if names.issuperset(family.marks):
+        if any(names.issuperset(layout) for layout in family.marks):
             return family
     raise WeightsError(
         f"{where}: its config.json has no _class_name and its tensors are of no known family; "

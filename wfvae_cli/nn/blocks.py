@@ -6,32 +6,37 @@ from einops import rearrange
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812 (its usual name)
 
-from wfvae_cli.nn.conv import CausalConv3d, FrameConv2d
+from wfvae_cli.nn.conv import Before, CausalConv3d, FrameConv2d
 from wfvae_cli.nn.norm import NormType, make_norm, silu
 from wfvae_cli.nn.stream import Stream
 
 
-def _conv(dims: int, inputs: int, outputs: int, kernel: int) -> CausalConv3d | FrameConv2d:
+def make_conv(
+    dims: int, inputs: int, outputs: int, kernel: int, before: Before = "repeat"
+) -> CausalConv3d | FrameConv2d:
+    """Make a conv that keeps the size, of frames alone (`dims` 2) or causal (3)."""
     if dims == 3:
-        return CausalConv3d(inputs, outputs, kernel)
+        return CausalConv3d(inputs, outputs, kernel, before=before)
     return FrameConv2d(inputs, outputs, kernel, padding=kernel // 2)
 
 
 class ResidualBlock(nn.Module):
     """Norm, SiLU, conv 3, twice, plus the input; `dims` is 2 (frames alone) or 3 (causal)."""
 
-    def __init__(self, dims: int, inputs: int, outputs: int, norm: NormType) -> None:
+    def __init__(
+        self, dims: int, inputs: int, outputs: int, norm: NormType, before: Before = "repeat"
+    ) -> None:
         super().__init__()
         self.norm1 = make_norm(norm, inputs, dims)
-        self.conv1 = _conv(dims, inputs, outputs, 3)
+        self.conv1 = make_conv(dims, inputs, outputs, 3, before)
         self.norm2 = make_norm(norm, outputs, dims)
-        self.conv2 = _conv(dims, outputs, outputs, 3)
+        self.conv2 = make_conv(dims, outputs, outputs, 3, before)
         if inputs != outputs:
-            self.nin_shortcut = _conv(dims, inputs, outputs, 1)
+            self.nin_shortcut = make_conv(dims, inputs, outputs, 1)
 
     def forward(self, x: Tensor, stream: Stream) -> Tensor:
         """Transform the next chunk, BCTHW."""
-        y = self.conv1(silu(self.norm1(x)), stream)
+        y: Tensor = self.conv1(silu(self.norm1(x)), stream)
         y = self.conv2(silu(self.norm2(y)), stream)
         if hasattr(self, "nin_shortcut"):
             x = self.nin_shortcut(x, stream)
@@ -44,19 +49,22 @@ class FrameAttention(nn.Module):
     def __init__(self, dims: int, channels: int, norm: NormType) -> None:
         super().__init__()
         self.norm = make_norm(norm, channels, dims)
-        self.q = _conv(dims, channels, channels, 1)
-        self.k = _conv(dims, channels, channels, 1)
-        self.v = _conv(dims, channels, channels, 1)
-        self.proj_out = _conv(dims, channels, channels, 1)
+        self.q = make_conv(dims, channels, channels, 1)
+        self.k = make_conv(dims, channels, channels, 1)
+        self.v = make_conv(dims, channels, channels, 1)
+        self.proj_out = make_conv(dims, channels, channels, 1)
 
     def forward(self, x: Tensor, stream: Stream) -> Tensor:
         """Transform the next chunk, BCTHW."""
-        b, _, t, h, _ = x.shape
-        y = self.norm(x)
-        q, k, v = (
-            rearrange(layer(y, stream), "b c t h w -> (b t) 1 (h w) c")
-            for layer in (self.q, self.k, self.v)
-        )
-        y = F.scaled_dot_product_attention(q, k, v)
-        y = rearrange(y, "(b t) 1 (h w) c -> b c t h w", b=b, t=t, h=h)
-        return x + self.proj_out(y, stream)
+        y: Tensor = self.norm(x)
+        y = attend_in_frames(self.q(y, stream), self.k(y, stream), self.v(y, stream))
+        y = self.proj_out(y, stream)
+        return x + y
+
+
+def attend_in_frames(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+    """Single-head attention of BCTHW tensors over the pixels of each frame, scaled by C^-0.5."""
+    b, _, t, h, _ = query.shape
+    q, k, v = (rearrange(x, "b c t h w -> (b t) 1 (h w) c") for x in (query, key, value))
+    y = F.scaled_dot_product_attention(q, k, v)
+    return rearrange(y, "(b t) 1 (h w) c -> b c t h w", b=b, t=t, h=h)

@@ -9,7 +9,7 @@ from einops import rearrange
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812 (its usual name)
 
-NormType = Literal["layernorm", "groupnorm"]
+NormType = Literal["layernorm", "groupnorm", "rms"]
 
 
 class ChannelNorm(nn.Module):
@@ -25,6 +25,24 @@ class ChannelNorm(nn.Module):
         return y.movedim(-1, 1)
 
 
+class ChannelRMSNorm(nn.Module):
+    """RMS norm over the channels at every pixel: `x / ||x|| * sqrt(C) * gamma`.
+
+    `gamma` has one axis of size 1 for each of the block's `dims`, as published weights do.
+    """
+
+    def __init__(self, channels: int, dims: int) -> None:
+        super().__init__()
+        self.gamma = nn.Parameter(torch.ones(channels, *[1] * dims))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Normalise BCTHW."""
+        gamma = self.gamma.flatten()
+        # The published norm has no epsilon; this one only keeps zero pixels zero.
+        y = F.rms_norm(x.movedim(1, -1), gamma.shape, gamma, eps=1e-24)
+        return y.movedim(-1, 1)
+
+
 class FrameGroupNorm(nn.GroupNorm):
     """GroupNorm of every frame of BCTHW alone, as 2D blocks have it."""
 
@@ -35,12 +53,14 @@ class FrameGroupNorm(nn.GroupNorm):
 
 
 def make_norm(kind: NormType, channels: int, dims: int) -> nn.Module:
-    """The norm that a published config names, for blocks of `dims` dimensions.
+    """The norm that a published model has, for blocks of `dims` dimensions.
 
     GroupNorm's statistics span a frame in 2D blocks and the whole clip in 3D ones.
     """
     if kind == "layernorm":
         return ChannelNorm(channels)
+    if kind == "rms":
+        return ChannelRMSNorm(channels, dims)
     group_norm = FrameGroupNorm if dims == 2 else nn.GroupNorm
     return group_norm(32, channels, eps=1e-6)
 

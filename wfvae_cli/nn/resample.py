@@ -44,9 +44,9 @@ class SpaceTimeDownsample(nn.Module):
 class SpaceUpsample(nn.Module):
     """Double height and width: nearest neighbour, then a 2D conv."""
 
-    def __init__(self, channels: int) -> None:
+    def __init__(self, channels: int, outputs: int | None = None) -> None:
         super().__init__()
-        self.conv = FrameConv2d(channels, channels, 3, padding=1)
+        self.conv = FrameConv2d(channels, outputs or channels, 3, padding=1)
 
     def forward(self, x: Tensor, stream: Stream) -> Tensor:
         """Upsample the next chunk, BCTHW."""

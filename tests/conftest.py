@@ -1,0 +1,10 @@
+"""Settings of every test: small models on a machine that may be busy."""
+
+from __future__ import annotations
+
+import os
+
+# Tiny tensors gain nothing from threads, and lose much when their threads wait for a busy core.
+# Set before torch is imported, and inherited by the programs that tests start.
+os.environ["OMP_NUM_THREADS"] = "1"
+os.environ.setdefault("HF_HUB_OFFLINE", "1")

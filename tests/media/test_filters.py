@@ -1,0 +1,231 @@
+"""Colours against an independent conversion in floating point, and geometry pixel by pixel."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from fractions import Fraction
+from typing import Any, Literal
+
+import numpy as np
+import pytest
+from av.video.frame import VideoFrame
+from numpy.typing import NDArray
+
+from wfvae_cli.media.clip import Colour, Sampling
+from wfvae_cli.media.filters import Converter, over_black
+from wfvae_cli.media.sampling import Orientation, plan_geometry
+
+Range = Literal["tv", "pc"]
+KR_KB = {  # ITU-T H.273, table 4
+    "bt709": (0.2126, 0.0722),
+    "smpte170m": (0.299, 0.114),
+    "bt470bg": (0.299, 0.114),
+    "smpte240m": (0.212, 0.087),
+    "bt2020nc": (0.2627, 0.0593),
+}
+
+
+def frame_of(fmt: str, planes: Sequence[NDArray[Any]]) -> VideoFrame:
+    """A frame of planar format `fmt`."""
+    height, width = planes[0].shape
+    frame = VideoFrame(width, height, fmt)
+    for plane, values in zip(frame.planes, planes, strict=True):
+        rows = np.zeros((plane.height, plane.line_size // values.itemsize), values.dtype)
+        rows[:, : values.shape[1]] = values
+        plane.update(rows)
+    return frame
+
+
+def reference(
+    planes: Sequence[NDArray[Any]], bits: int, matrix: str, value_range: Range
+) -> NDArray[np.float64]:
+    """HWC RGB in 0..1 from full-size Y, Cb and Cr (ITU-T H.273, equations 1 to 54)."""
+    kr, kb = KR_KB[matrix]
+    y, cb, cr = (plane.astype(np.float64) for plane in planes)
+    unit, top, middle = 2.0 ** (bits - 8), 2.0**bits - 1, 2.0 ** (bits - 1)
+    if value_range == "tv":
+        y, cb, cr = (y / unit - 16) / 219, (cb - middle) / unit / 224, (cr - middle) / unit / 224
+    else:
+        y, cb, cr = y / top, (cb - middle) / top, (cr - middle) / top
+    red, blue = y + 2 * (1 - kr) * cr, y + 2 * (1 - kb) * cb
+    green = (y - kr * red - kb * blue) / (1 - kr - kb)
+    return np.clip(np.stack([red, green, blue], axis=-1), 0, 1)
+
+
+def converter(
+    width: int,
+    height: int,
+    bits: Literal[8, 16] = 8,
+    colour: Colour = Colour("gbr", "pc"),
+    orientation: Orientation = Orientation(),
+    sampling: Sampling = Sampling(),
+) -> Converter:
+    plan = plan_geometry(width, height, Fraction(1), orientation, sampling)
+    return Converter(bits, colour, plan)
+
+
+def picture(width: int = 24, height: int = 16, dtype: type = np.uint8) -> NDArray[Any]:
+    """Random HWC RGB."""
+    generator = np.random.default_rng(3)
+    return generator.integers(0, np.iinfo(dtype).max, (height, width, 3), dtype, endpoint=True)
+
+
+@pytest.mark.parametrize("bits", [8, 10, 12, 16])
+@pytest.mark.parametrize("value_range", ["tv", "pc"])
+@pytest.mark.parametrize("matrix", KR_KB)
+def test_yuv_becomes_the_right_rgb(bits: int, value_range: Range, matrix: str) -> None:
+    generator = np.random.default_rng(bits)
+    unit, top = 1 << (bits - 8), (1 << bits) - 1
+    low, high = (16 * unit, 235 * unit) if value_range == "tv" else (0, top)
+    dtype = np.uint8 if bits == 8 else np.uint16
+    planes = [generator.integers(low, high, (40, 56), dtype, endpoint=True) for _ in range(3)]
+    planes[1][:2] = planes[2][:2] = 128 * unit
+    planes[0][0], planes[0][1] = low, high
+    fmt = "yuv444p" if bits == 8 else f"yuv444p{bits}le"
+    convert = converter(56, 40, 8 if bits == 8 else 16, Colour(matrix, value_range))
+
+    pixels = convert(frame_of(fmt, planes))
+
+    assert pixels.dtype == dtype
+    largest = np.iinfo(pixels.dtype).max
+    assert np.all(pixels[0] == 0)
+    assert np.all(pixels[1] == largest)
+    # In code values of the source, or of the output where that is coarser.
+    error = np.abs(pixels / largest - reference(planes, bits, matrix, value_range)).max() * top
+    assert error <= (0.6 if bits < 16 else 6)
+
+
+@pytest.mark.parametrize(
+    ("fmt", "across", "down"),
+    [("yuv420p", 2, 2), ("yuv422p", 2, 1), ("yuv444p", 1, 1), ("yuv410p", 4, 4)],
+)
+def test_any_chroma_subsampling(fmt: str, across: int, down: int) -> None:
+    y = np.random.default_rng(0).integers(16, 235, (32, 48), np.uint8)
+    chroma = [np.full((32 // down, 48 // across), value, np.uint8) for value in (90, 170)]
+    pixels = converter(48, 32, 8, Colour("bt709", "tv"))(frame_of(fmt, [y, *chroma]))
+    full = [y, np.full_like(y, 90), np.full_like(y, 170)]
+    assert np.abs(pixels / 255 - reference(full, 8, "bt709", "tv")).max() * 255 <= 1
+
+
+def test_chroma_is_interpolated_not_repeated() -> None:
+    y = np.full((16, 16), 128, np.uint8)
+    ramp = np.repeat(np.linspace(60, 200, 8).astype(np.uint8)[None], 8, axis=0)
+    flat = np.full((8, 8), 128, np.uint8)
+    pixels = converter(16, 16, 8, Colour("bt709", "tv"))(frame_of("yuv420p", [y, ramp, flat]))
+    blue = pixels[8, 2:-2, 2].astype(int)
+    assert len(set(blue)) > 8
+
+
+@pytest.mark.parametrize(
+    ("fmt", "bits", "planes"),
+    [
+        ("gray", 8, 1),
+        ("gray10le", 10, 1),
+        ("gray12le", 12, 1),
+        ("gray16le", 16, 1),
+        ("gbrp", 8, 3),
+        ("gbrp10le", 10, 3),
+        ("gbrp12le", 12, 3),
+        ("gbrp16le", 16, 3),
+    ],
+)
+@pytest.mark.parametrize("value_range", ["tv", "pc"])
+def test_grey_and_rgb_fill_the_range(fmt: str, bits: int, planes: int, value_range: Range) -> None:
+    unit, top = 1 << (bits - 8), (1 << bits) - 1
+    low, high = (16 * unit, 235 * unit) if value_range == "tv" else (0, top)
+    ramp = np.linspace(low, high, 256).round()[None].repeat(8, axis=0)
+    values = ramp.astype(np.uint8 if bits == 8 else np.uint16)
+    convert = converter(256, 8, 8 if bits == 8 else 16, Colour("gbr", value_range))
+    pixels = convert(frame_of(fmt, [values] * planes))
+    largest = np.iinfo(pixels.dtype).max
+    expected = (values.astype(float) - low) / (high - low)
+    assert (pixels.min(), pixels.max()) == (0, largest)
+    assert np.abs(pixels[..., 0] / largest - expected).max() * top <= 1
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+def test_rgb_passes_unchanged(dtype: type) -> None:
+    pixels = picture(dtype=dtype)
+    fmt = "rgb24" if dtype is np.uint8 else "rgb48le"
+    convert = converter(24, 16, 8 if dtype is np.uint8 else 16)
+    assert np.array_equal(convert(VideoFrame.from_ndarray(pixels, format=fmt)), pixels)
+
+
+@pytest.mark.parametrize("transpose", [False, True])
+@pytest.mark.parametrize("hflip", [False, True])
+@pytest.mark.parametrize("vflip", [False, True])
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+def test_orientations(transpose: bool, hflip: bool, vflip: bool, dtype: type) -> None:
+    pixels = picture(dtype=dtype)
+    expected = pixels.swapaxes(0, 1) if transpose else pixels
+    expected = expected[:, ::-1] if hflip else expected
+    expected = expected[::-1] if vflip else expected
+    orientation = Orientation(transpose, hflip, vflip)
+    fmt = "rgb24" if dtype is np.uint8 else "rgb48le"
+    convert = converter(24, 16, 8 if dtype is np.uint8 else 16, orientation=orientation)
+    assert np.array_equal(convert(VideoFrame.from_ndarray(pixels, format=fmt)), expected)
+
+
+def test_crop_takes_the_middle() -> None:
+    pixels = picture(30, 16)
+    convert = converter(30, 16, sampling=Sampling(size=(16, 16)))
+    got = convert(VideoFrame.from_ndarray(pixels, format="rgb24"))
+    assert np.array_equal(got, pixels[:, 7:23])
+
+
+@pytest.mark.parametrize("turned", [False, True])
+def test_pad_centres_on_black(turned: bool) -> None:
+    pixels = picture(16, 16)
+    convert = converter(
+        16,
+        16,
+        orientation=Orientation(transpose=turned),
+        sampling=Sampling(size=(22, 16), fit="pad"),
+    )
+    got = convert(VideoFrame.from_ndarray(pixels, format="rgb24"))
+    inside = pixels.swapaxes(0, 1) if turned else pixels
+    assert np.array_equal(got[:, 3:19], inside)
+    assert not got[:, :3].any()
+    assert not got[:, 19:].any()
+
+
+def test_scaling_down_averages() -> None:
+    stripes = np.zeros((64, 64, 3), np.uint8)
+    stripes[:, ::2] = 255
+    convert = converter(64, 64, sampling=Sampling(size=(16, 16)))
+    got = convert(VideoFrame.from_ndarray(stripes, format="rgb24"))
+    assert np.abs(got[2:-2, 2:-2].astype(int) - 128).max() <= 3
+
+
+@pytest.mark.parametrize(
+    ("fmt", "bits"),
+    [("yuva420p", 8), ("yuva444p10le", 10), ("gbrap", 8), ("gbrap12le", 12)],
+)
+def test_alpha_is_composited_onto_black(fmt: str, bits: int) -> None:
+    top, unit = (1 << bits) - 1, 1 << (bits - 8)
+    dtype = np.uint8 if bits == 8 else np.uint16
+    alpha = np.linspace(0, top, 64).round().astype(dtype)[None].repeat(16, axis=0)
+    white = np.full_like(alpha, top if fmt.startswith("gb") else 235 * unit)
+    middle = np.full((16, 64) if "420" not in fmt else (8, 32), 128 * unit, dtype)
+    colours = [white] * 3 if fmt.startswith("gb") else [white, middle, middle]
+    value_range: Range = "pc" if fmt.startswith("gb") else "tv"
+    convert = converter(64, 16, 8 if bits == 8 else 16, Colour("bt709", value_range))
+    pixels = convert(frame_of(fmt, [*colours, alpha]))
+    largest = np.iinfo(pixels.dtype).max
+    assert np.abs(pixels[..., 1] / largest - alpha / top).max() * top <= 1
+    assert np.all(pixels[:, -1] == largest)
+    assert np.all(pixels[:, 0] == 0)
+
+
+def test_hidden_colours_do_not_bleed_when_scaling() -> None:
+    rgba = np.zeros((32, 32, 4), np.uint8)
+    rgba[..., 0] = 255  # red everywhere, visible nowhere
+    convert = converter(32, 32, sampling=Sampling(size=(8, 8)))
+    assert not convert(VideoFrame.from_ndarray(rgba, format="rgba")).any()
+
+
+def test_over_black_rounds() -> None:
+    rgba = np.array([[[255, 100, 1, 128]]], np.uint8)
+    assert over_black(rgba).tolist() == [[[128, 50, 1]]]
+    deep = np.array([[[65535, 30000, 1, 65535]]], np.uint16)
+    assert over_black(deep).tolist() == [[[65535, 30000, 1]]]

@@ -1,0 +1,125 @@
+"""The streaming laws, stated once for every family: small seeded models, every chunking."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from itertools import accumulate, pairwise
+
+import torch
+from torch import Tensor
+
+from wfvae_cli.models.base import VideoVAE
+from wfvae_cli.nn.stream import Stream
+
+TOLERANCE = {torch.float32: 1e-5, torch.float64: 1e-11}
+"""In float64 a law holds or is broken: nothing hides in rounding, which a norm over the few
+channels of a tiny model makes large."""
+Chunks = tuple[int, ...]
+"""Latent frames in each chunk of a clip."""
+
+
+def compositions(total: int) -> Iterator[Chunks]:
+    """Every way to cut `total` latent frames into chunks, in order."""
+    if total == 0:
+        yield ()
+    for first in range(1, total + 1):
+        for rest in compositions(total - first):
+            yield (first, *rest)
+
+
+def randomise(vae: VideoVAE, seed: int = 0) -> None:
+    """Give a model weights that keep values near 1, and make it ready to run in float64."""
+    generator = torch.Generator().manual_seed(seed)
+    vae.eval().requires_grad_(False).double()
+    for name, value in vae.state_dict().items():
+        noise = torch.randn(value.shape, generator=generator)
+        if name.endswith("bias"):
+            value.copy_(0.1 * noise)
+        elif name.endswith("gamma") or value.ndim == 1:
+            value.copy_(1 + 0.1 * noise)
+        else:
+            value.copy_(noise / value[0].numel() ** 0.5)
+
+
+def random_clip(vae: VideoVAE, latents: int, seed: int = 0) -> Tensor:
+    """A clip in [-1, 1] that makes `latents` latent frames of 2 x 3 positions."""
+    s = vae.strides
+    shape = (1, 3, 1 + s.time * (latents - 1), 2 * s.height, 3 * s.width)
+    generator = torch.Generator().manual_seed(seed)
+    dtype = next(vae.parameters()).dtype
+    return torch.rand(shape, generator=generator).to(dtype) * 2 - 1
+
+
+def frame_cut(vae: VideoVAE, latent: int) -> int:
+    """The first frame that belongs to latent frame `latent`."""
+    return 0 if latent == 0 else 1 + vae.strides.time * (latent - 1)
+
+
+def cuts(chunks: Chunks) -> Iterator[tuple[int, int]]:
+    """Begin and end of every chunk."""
+    return pairwise(accumulate(chunks, initial=0))
+
+
+def encode_parts(vae: VideoVAE, x: Tensor, chunks: Chunks, stream: Stream) -> Iterator[Tensor]:
+    """Encode a clip chunk by chunk; posterior mean and log-variance stacked."""
+    for begin, end in cuts(chunks):
+        stream.last = end == sum(chunks)
+        part = x[:, :, frame_cut(vae, begin) : frame_cut(vae, end)]
+        yield torch.cat(vae.encode(part, stream), dim=1)
+
+
+def decode_parts(vae: VideoVAE, z: Tensor, chunks: Chunks, stream: Stream) -> Iterator[Tensor]:
+    """Decode latents chunk by chunk."""
+    for begin, end in cuts(chunks):
+        stream.last = end == sum(chunks)
+        yield vae.decode(z[:, :, begin:end], stream)
+
+
+def check_every_chunking(vae: VideoVAE, longest: int = 6) -> None:
+    """Chunked is whole, for every length and every chunking up to `longest` latent frames."""
+    with torch.inference_mode():
+        for latents in range(1, longest + 1):
+            x = random_clip(vae, latents, seed=latents)
+            moments = torch.cat(vae.encode(x, Stream.whole()), dim=1)
+            mean = moments.chunk(2, dim=1)[0]
+            frames = vae.decode(mean, Stream.whole())
+            assert moments.size(2) == latents
+            assert frames.shape == x.shape
+            for chunks in compositions(latents):
+                parts = list(encode_parts(vae, x, chunks, Stream()))
+                assert [part.size(2) for part in parts] == list(chunks)
+                difference = (torch.cat(parts, dim=2) - moments).abs().max().item()
+                assert difference <= TOLERANCE[x.dtype], f"encoding {chunks}: {difference}"
+                decoded = torch.cat(list(decode_parts(vae, mean, chunks, Stream())), dim=2)
+                assert decoded.shape == frames.shape
+                difference = (decoded - frames).abs().max().item()
+                assert difference <= TOLERANCE[x.dtype], f"decoding {chunks}: {difference}"
+
+
+def check_interleaving(vae: VideoVAE) -> None:
+    """Two clips that take turns on one model do not hear of each other."""
+    chunks = (2, 1, 2)
+    with torch.inference_mode():
+        clips = [random_clip(vae, sum(chunks), seed) for seed in (1, 2)]
+        alone = [list(encode_parts(vae, x, chunks, Stream())) for x in clips]
+        streams = [encode_parts(vae, x, chunks, Stream()) for x in clips]
+        for step in range(len(chunks)):
+            for turn, stream in enumerate(streams):
+                assert torch.equal(next(stream), alone[turn][step])
+        latents = [torch.cat(parts, dim=2).chunk(2, dim=1)[0] for parts in alone]
+        decoded = [list(decode_parts(vae, z, chunks, Stream())) for z in latents]
+        decoders = [decode_parts(vae, z, chunks, Stream()) for z in latents]
+        for step in range(len(chunks)):
+            for turn, decoder in enumerate(decoders):
+                assert torch.equal(next(decoder), decoded[turn][step])
+
+
+def check_causality(vae: VideoVAE) -> None:
+    """What comes later never changes what a latent frame says."""
+    with torch.inference_mode():
+        x = random_clip(vae, 5)
+        changed = x.clone()
+        changed[:, :, frame_cut(vae, 3) :] *= -1
+        a, b = (vae.encode(clip, Stream.whole()).mean for clip in (x, changed))
+        assert (a[:, :, :3] - b[:, :, :3]).abs().max() <= TOLERANCE[x.dtype]
+        assert (a[:, :, 3:] - b[:, :, 3:]).abs().max() > 1e-2

@@ -1,0 +1,176 @@
+import errno
+import os
+import stat
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from wfvae_cli.atomic import atomic_file, atomic_path, check_output, output_error
+from wfvae_cli.errors import InputError, OutputError
+
+
+def names(directory: Path) -> list[str]:
+    return sorted(path.name for path in directory.iterdir())
+
+
+def test_name_appears_only_at_the_end(tmp_path: Path) -> None:
+    target = tmp_path / "z.bin"
+    with atomic_file(target) as file:
+        file.write(b"whole")
+        file.flush()
+        assert not target.exists()
+        (part,) = names(tmp_path)
+        assert part.startswith(".z.bin.")
+        assert part.endswith(".part")
+    assert target.read_bytes() == b"whole"
+    assert names(tmp_path) == ["z.bin"]
+
+
+@pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt, SystemExit, BrokenPipeError])
+def test_nothing_is_left_by_an_error(tmp_path: Path, error: type[BaseException]) -> None:
+    with pytest.raises(error), atomic_file(tmp_path / "z.bin") as file:
+        file.write(b"half")
+        raise error
+    assert names(tmp_path) == []
+
+
+def test_an_error_keeps_the_old_file(tmp_path: Path) -> None:
+    target = tmp_path / "z.bin"
+    target.write_bytes(b"old")
+    with pytest.raises(KeyboardInterrupt), atomic_file(target, overwrite=True) as file:
+        file.write(b"half")
+        raise KeyboardInterrupt
+    assert target.read_bytes() == b"old"
+    assert names(tmp_path) == ["z.bin"]
+
+
+def test_existing_is_refused_without_overwrite(tmp_path: Path) -> None:
+    target = tmp_path / "z.bin"
+    target.write_bytes(b"old")
+    with pytest.raises(OutputError, match="exists already.*--overwrite"):
+        check_output(target)
+    with pytest.raises(OutputError, match="exists already"), atomic_file(target):
+        pytest.fail("the body must not run")
+    with atomic_file(target, overwrite=True) as file:
+        file.write(b"new")
+    assert target.read_bytes() == b"new"
+
+
+def test_a_file_that_appears_meanwhile_is_kept(tmp_path: Path) -> None:
+    target = tmp_path / "z.bin"
+    with pytest.raises(OutputError, match="exists already"), atomic_file(target) as file:
+        file.write(b"mine")
+        target.write_bytes(b"somebody else's")
+    assert target.read_bytes() == b"somebody else's"
+    assert names(tmp_path) == ["z.bin"]
+
+
+def test_missing_directory(tmp_path: Path) -> None:
+    with pytest.raises(OutputError, match="directory .* does not exist; create it"):
+        check_output(tmp_path / "no" / "z.bin")
+
+
+def test_parent_is_a_file(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(OutputError, match="is not a directory"):
+        check_output(tmp_path / "file" / "z.bin")
+
+
+def test_target_is_a_directory(tmp_path: Path) -> None:
+    with pytest.raises(OutputError, match="is a directory"):
+        check_output(tmp_path, overwrite=True)
+
+
+def test_directory_without_permission(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    # Permission bits do not bind the superuser, as whom tests may run.
+    monkeypatch.setattr(os, "access", lambda path, mode: not (mode & os.W_OK))
+    with pytest.raises(OutputError, match="no permission to write"):
+        check_output(tmp_path / "z.bin")
+
+
+def test_stdout_always_passes() -> None:
+    check_output("-")
+
+
+def test_devices_are_written_in_place() -> None:
+    null = Path(os.devnull)
+    check_output(null)
+    with atomic_file(null) as file:
+        file.write(b"gone")
+    assert stat.S_ISCHR(null.stat().st_mode)
+
+
+def test_symbolic_links_are_followed(tmp_path: Path) -> None:
+    (tmp_path / "real.bin").write_bytes(b"old")
+    link = tmp_path / "link.bin"
+    link.symlink_to("real.bin")
+    with atomic_file(link, overwrite=True) as file:
+        file.write(b"new")
+    assert link.is_symlink()
+    assert (tmp_path / "real.bin").read_bytes() == b"new"
+
+
+def test_mode_follows_the_umask(tmp_path: Path) -> None:
+    before = os.umask(0o027)
+    try:
+        with atomic_file(tmp_path / "z.bin") as file:
+            file.write(b"1")
+    finally:
+        os.umask(before)
+    assert stat.S_IMODE((tmp_path / "z.bin").stat().st_mode) == 0o640
+
+
+def test_long_names(tmp_path: Path) -> None:
+    target = tmp_path / ("n" * 251 + ".bin")
+    with atomic_path(target) as part:
+        part.write_bytes(b"1")
+    assert target.read_bytes() == b"1"
+
+
+def test_other_errors_pass_unchanged(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="bad input"), atomic_file(tmp_path / "z.bin"):
+        raise InputError("bad input")
+    with pytest.raises(FileNotFoundError), atomic_file(tmp_path / "z.bin"):
+        (tmp_path / "unrelated").read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("number", "words"),
+    [
+        (errno.ENOSPC, "the disk is full"),
+        (errno.EDQUOT, "quota"),
+        (errno.EFBIG, "size limit"),
+        (errno.EIO, os.strerror(errno.EIO)),
+    ],
+)
+def test_messages(number: int, words: str) -> None:
+    error = output_error("z.bin", OSError(number, os.strerror(number)))
+    assert words in str(error)
+    assert "z.bin" in str(error)
+    assert error.exit_code == 5
+
+
+def test_full_disk(tmp_path: Path) -> None:
+    script = (
+        "import resource, signal, sys\n"
+        "from wfvae_cli.atomic import atomic_file\n"
+        "from wfvae_cli.errors import OutputError\n"
+        "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (4096, 4096))\n"
+        "try:\n"
+        "    with atomic_file(sys.argv[1]) as file:\n"
+        "        for _ in range(100): file.write(bytes(1000))\n"
+        "except OutputError as error:\n"
+        "    print(error)\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script, str(tmp_path / "z.bin")],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert "size limit" in done.stdout
+    assert done.stderr == ""
+    assert names(tmp_path) == []

@@ -1,0 +1,496 @@
+"""Train `wfvae-tiny`, the checkpoint that comes with the program.
+
+    python weights/train_tiny.py train DATA WORK --start WEIGHTS --steps 6000
+    python weights/train_tiny.py export DATA WORK --dtype float16
+
+DATA holds `train/*.mp4` and `train_photos/*.jpg`. WORK receives decoded clips, checkpoints
+(safetensors) and `log.jsonl`; the same command resumes where it was stopped. The model is the
+package's own. Loss after WF-VAE (arXiv 2411.17459, section 3.3): L1, KL 1e-6 and wavelet loss
+0.1, plus a squared error that PSNR measures; no LPIPS, no adversary.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import os
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+from torch.nn import functional as F  # noqa: N812 (its usual name)
+
+from wfvae_cli.models.base import Posterior
+from wfvae_cli.models.wfvae import WFVAE
+from wfvae_cli.nn.norm import ChannelNorm
+from wfvae_cli.nn.stream import Stream
+
+Pixels = NDArray[np.uint8]
+
+HELD_OUT_CLIPS = (
+    "ai_ship",
+    "anim_sintel_b",
+    "cam_blocks_text",
+    "cam_butterfly",
+    "cam_dash_street",
+    "cam_juggle",
+    "cam_sign_book",
+    "cam_stream_water",
+    "film_tos_c",
+    "screen_ui_anim",
+)
+HELD_OUT_PHOTOS = (
+    "budgie_canyon-wren",
+    "budgie_roman-colosseum",
+    "coral_pets",
+    "dali_hong-kong-1078949-640",
+    "elementary_rob-bye",
+    "popos_jared-evans-119758",
+)
+# Night drives and dash cameras are many among the clips: kinds are drawn first, then files.
+KIND_SHARE = {
+    "cam": 0.42,
+    "driving": 0.08,
+    "anim": 0.12,
+    "ai": 0.06,
+    "film": 0.06,
+    "screen": 0.05,
+    "photo": 0.21,
+}
+SHORT_SIDE = 256
+CACHED_FRAMES = 150
+VALIDATION_FRAMES = 17
+
+CONFIG: dict[str, Any] = {
+    "_class_name": "WFVAEModel",
+    "attention_type": "AttnBlock3DFix",
+    "norm_type": "layernorm",
+    "use_attention": True,
+    "dropout": 0.0,
+    "l1_dowmsample_block": "Downsample",
+    "l1_downsample_wavelet": "HaarWaveletTransform2D",
+    "l2_dowmsample_block": "Spatial2xTime2x3DDownsample",
+    "l2_downsample_wavelet": "HaarWaveletTransform3D",
+    "l1_upsample_block": "Upsample",
+    "l1_upsample_wavelet": "InverseHaarWaveletTransform2D",
+    "l2_upsample_block": "Spatial2xTime2x3DUpsample",
+    "l2_upsample_wavelet": "InverseHaarWaveletTransform3D",
+    "latent_dim": 16,
+    "base_channels": 24,
+    "encoder_num_resblocks": 2,
+    "decoder_num_resblocks": 2,
+    "encoder_energy_flow_hidden_size": 24,
+    "decoder_energy_flow_hidden_size": 24,
+    "connect_res_layer_num": 1,
+    "t_interpolation": "trilinear",
+}
+
+KL_WEIGHT = 1e-6
+WAVELET_WEIGHT = 0.1
+EMA_DECAY = 0.998
+WARM_UP = 100
+CLIP_NORM = 1.0
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One part of the curriculum: it lasts until `end` of all steps."""
+
+    end: float
+    batch: int
+    frames: int
+    size: int
+
+
+STAGES = (Stage(0.5, 4, 9, 96), Stage(0.8, 3, 9, 128), Stage(1.0, 2, 17, 128))
+
+
+# ---------------------------------------------------------------- data
+
+
+def decode(path: Path) -> Pixels:
+    """A clip's first frames, THWC RGB at the training size, sides cut to multiples of 8."""
+    raise NotImplementedError
+
+
+def kind(name: str) -> str:
+    """What a clip counts as when kinds are drawn; the files' prefixes say it."""
+    return "driving" if name.startswith(("cam_dash", "cam_night")) else name.split("_")[0]
+
+
+class Footage:
+    """Decoded clips and photographs, memory-mapped from WORK/cache, split into two sets."""
+
+    def __init__(self, data: Path, cache: Path) -> None:
+        cache.mkdir(parents=True, exist_ok=True)
+        self.train: dict[str, dict[str, Pixels]] = {name: {} for name in KIND_SHARE}
+        self.held_out: dict[str, Pixels] = {}
+        for path in sorted((data / "train").glob("*.mp4")):
+            file = cache / f"{path.stem}.npy"
+            if not file.exists():
+                np.save(file, decode(path))
+            clip = np.load(file, mmap_mode="r")
+            if path.stem in HELD_OUT_CLIPS:
+                self.held_out[path.stem] = clip[:VALIDATION_FRAMES]
+            else:
+                self.train[kind(path.stem)][path.stem] = clip
+        for path in sorted((data / "train_photos").glob("*.jpg")):
+            if path.stem not in HELD_OUT_PHOTOS:
+                photo = shrink(Image.open(path).convert("RGB"), 384)
+                self.train["photo"][path.stem] = np.asarray(photo)
+
+    def batch(self, stage: Stage, rng: np.random.Generator) -> Tensor:
+        """Random crops, B3THW in [-1, 1]."""
+        kinds = rng.choice(list(KIND_SHARE), size=stage.batch, p=list(KIND_SHARE.values()))
+        crops = []
+        for name in kinds:
+            source = rng.choice(list(self.train[name]))
+            cut = pan_and_zoom if name == "photo" else cut_out
+            crops.append(cut(self.train[name][source], stage, rng))
+        return torch.stack(crops)
+
+
+def shrink(photo: Image.Image, short_side: int) -> Image.Image:
+    """Scale down so that the shorter side has `short_side` pixels, aspect kept."""
+    factor = short_side / min(photo.size)
+    width, height = (round(side * factor) for side in photo.size)
+    return photo.resize((width, height), Image.Resampling.LANCZOS)
+
+
+def cut_out(clip: Pixels, stage: Stage, rng: np.random.Generator) -> Tensor:
+    """A random crop of a clip, 3THW: at times mirrored, backwards or at double speed."""
+    frames, height, width, _ = clip.shape
+    step = 2 if rng.random() < 0.2 and frames > 2 * stage.frames else 1
+    span = (stage.frames - 1) * step + 1
+    t = rng.integers(frames - span + 1)
+    y = rng.integers(height - stage.size + 1)
+    x = rng.integers(width - stage.size + 1)
+    crop = clip[t : t + span : step, y : y + stage.size, x : x + stage.size]
+    if rng.random() < 0.5:
+        crop = crop[:, :, ::-1]
+    if rng.random() < 0.3:
+        crop = crop[::-1]
+    return to_tensor(crop)
+
+
+def pan_and_zoom(photo: Pixels, stage: Stage, rng: np.random.Generator) -> Tensor:
+    """A camera move over a photograph, 3THW; one in five stands still."""
+    height, width, _ = photo.shape
+    size, times = stage.size, np.arange(stage.frames)
+    step = rng.uniform(0.6, 1.0)  # photo pixels a frame pixel
+    still = rng.random() < 0.2
+    zoom = step * np.exp((0.0 if still else rng.normal(0, 0.006)) * times)
+    pan = (0.0 if still else rng.normal(0, 2.0, (2, 1))) * times
+    reach = zoom.max() * size / 2 + 1
+    centre = np.array([rng.uniform(min(reach, n / 2), max(n - reach, n / 2))
+                       for n in (width, height)])[:, None] + pan  # fmt: skip
+    axis = np.linspace(-1, 1, size) * (size - 1) / 2
+    x = (centre[0][:, None] + zoom[:, None] * axis) / (width - 1) * 2 - 1
+    y = (centre[1][:, None] + zoom[:, None] * axis) / (height - 1) * 2 - 1
+    grid = torch.empty(stage.frames, size, size, 2)
+    grid[..., 0] = torch.from_numpy(x)[:, None, :]
+    grid[..., 1] = torch.from_numpy(y)[:, :, None]
+    picture = to_tensor(photo[None]).movedim(1, 0).expand(stage.frames, -1, -1, -1)
+    crop = F.grid_sample(
+        picture, grid, mode="bicubic", padding_mode="reflection", align_corners=True
+    )
+    return crop.movedim(0, 1).clamp(-1, 1)
+
+
+def to_tensor(frames: Pixels) -> Tensor:
+    """THWC uint8 to 3THW in [-1, 1]."""
+    return torch.from_numpy(frames.astype(np.float32)).permute(3, 0, 1, 2) / 127.5 - 1
+
+
+# ---------------------------------------------------------------- model
+
+
+def build(config: dict[str, Any]) -> WFVAE:
+    """The network, with channels-last weights; added residual blocks start as identities."""
+    vae = WFVAE.from_config(config)
+    for module in vae.modules():
+        if isinstance(module, nn.Conv3d):
+            module.to(memory_format=torch.channels_last_3d)
+        elif isinstance(module, nn.Conv2d):
+            module.to(memory_format=torch.channels_last)
+    return vae
+
+
+def warm_start(vae: WFVAE, weights: Path) -> None:
+    """Copy a smaller relative: blocks it lacks become identities (their last conv zero).
+
+    Blocks are matched within each chain: layers before the added ones keep their numbers, the
+    layers after them (resampling, widening) are counted from the chain's end.
+    """
+    own = vae.state_dict()
+    given = {k: v.float() for k, v in load_file(weights).items() if WFVAE.constant(k) is None}
+    for chain in sorted({".".join(k.split(".")[:2]) for k in own if k.split(".")[2].isdigit()}):
+        length = 1 + max(int(k.split(".")[2]) for k in own if k.startswith(f"{chain}."))
+        had = 1 + max(int(k.split(".")[2]) for k in given if k.startswith(f"{chain}."))
+        # The last two layers of down*/up* chains, and a connect's conv, stay last.
+        kept = 1 if "down" in chain or "connect" in chain else 2
+        for name in [k for k in own if k.startswith(f"{chain}.")]:
+            layer, rest = int(name.split(".")[2]), name.split(".", 3)[3]
+            if layer < had - kept:
+                old = layer
+            elif layer >= length - kept:
+                old = layer - (length - had)
+            else:
+                if rest.startswith("conv2."):
+                    own[name].zero_()
+                continue
+            own[name] = given.pop(f"{chain}.{old}.{rest}")
+    own.update(given)
+    vae.load_state_dict(own)
+
+
+class _FastNorm(torch.autograd.Function):
+    """LayerNorm over the last axis in float32.
+
+    PyTorch's own backward for few channels on a CPU takes a third of a training step, nearly
+    all of it in the gradients of scale and offset: those are two matrix products here.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+        wide = x.float()
+        y, mean, rstd = torch.native_layer_norm(wide, [x.size(-1)], weight, bias, 1e-6)
+        ctx.save_for_backward(x, weight, bias, mean, rstd)
+        return y.to(x.dtype)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        x, weight, bias, mean, rstd = ctx.saved_tensors
+        wide, grad = x.float(), grads[0].float().contiguous()
+        dx, _, _ = torch.ops.aten.native_layer_norm_backward(
+            grad, wide, [x.size(-1)], mean, rstd, weight, bias, [True, False, False]
+        )
+        flat = grad.flatten(0, -2)
+        ones = flat.new_ones(1, flat.size(0))
+        normal = (wide - mean).mul_(rstd).mul_(grad).flatten(0, -2)
+        return dx.to(x.dtype), (ones @ normal)[0], (ones @ flat)[0]
+
+
+def _fast_norm(self: ChannelNorm, x: Tensor) -> Tensor:
+    y: Tensor = _FastNorm.apply(x.movedim(1, -1), self.norm.weight, self.norm.bias)
+    return y.movedim(-1, 1)
+
+
+class Bands:
+    """The wavelet bands of both levels as they pass by in encoder and decoder."""
+
+    def __init__(self, vae: WFVAE) -> None:
+        self.seen: dict[str, Tensor] = {}
+        for level in ("connect_l1", "connect_l2"):
+            vae.encoder.get_submodule(level).register_forward_pre_hook(
+                lambda _, args, level=level: self.seen.update({f"encoder.{level}": args[0]})
+            )
+            # The decoder adds the low band to this very tensor afterwards, as it should be here.
+            vae.decoder.get_submodule(level).register_forward_hook(
+                lambda _, __, out, level=level: self.seen.update({f"decoder.{level}": out})
+            )
+
+    def distance(self) -> Tensor:
+        """Mean absolute difference of the decoder's bands from the encoder's, both levels."""
+        seen = self.seen
+        return sum(
+            (seen[f"encoder.{level}"].float() - seen[f"decoder.{level}"].float()).abs().mean()
+            for level in ("connect_l1", "connect_l2")
+        )  # type: ignore[return-value]  # two summands, never the int 0
+
+
+def kl(posterior: Posterior) -> Tensor:
+    """KL divergence from the standard normal, in nats a latent value."""
+    mean, logvar = posterior.mean.float(), posterior.logvar.float()
+    return 0.5 * (mean.square() + logvar.exp() - 1 - logvar).mean()
+
+
+# ---------------------------------------------------------------- training
+
+
+def autocast(device: torch.device) -> torch.autocast:
+    """bfloat16 where it is fast; weights, norms and losses stay float32."""
+    return torch.autocast(device.type, torch.bfloat16)
+
+
+def learning_rate(step: int, steps: int, peak: float) -> float:
+    """Linear warm-up, then a cosine down to a fiftieth."""
+    if step < WARM_UP:
+        return peak * (step + 1) / WARM_UP
+    progress = (step - WARM_UP) / max(1, steps - WARM_UP)
+    return peak * (0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * min(1.0, progress))))
+
+
+def losses(vae: WFVAE, bands: Bands, frames: Tensor, squared: float, seed: int) -> dict[str, Tensor]:
+    """The loss terms of one batch; `squared` is the share of squared error."""
+    with autocast(frames.device):
+        posterior = vae.encode(frames, Stream.whole())
+        noise = torch.randn(
+            posterior.mean.shape, generator=torch.Generator().manual_seed(seed)
+        ).to(frames.device)
+        decoded = vae.decode(posterior.sample(noise), Stream.whole()).float()
+    error = decoded - frames
+    terms = {"l1": error.abs().mean(), "mse": error.square().mean()}
+    terms |= {"kl": kl(posterior), "wl": bands.distance()}
+    terms["loss"] = (
+        (1 - squared) * terms["l1"]
+        + squared * 4 * terms["mse"]
+        + KL_WEIGHT * terms["kl"]
+        + WAVELET_WEIGHT * terms["wl"]
+    )
+    return terms
+
+
+@torch.inference_mode()
+def validate(vae: WFVAE, clips: dict[str, Pixels], device: torch.device) -> dict[str, float]:
+    """Mean PSNR in dB over the frames of every held-out clip's middle square, 8-bit RGB."""
+    scores = {}
+    for name, clip in clips.items():
+        side = min(clip.shape[1:3])
+        y, x = ((n - side) // 2 for n in clip.shape[1:3])
+        frames = to_tensor(clip[:, y : y + side, x : x + side])[None].to(device)
+        decoded = vae.decode(vae.encode(frames, Stream.whole()).mean, Stream.whole())
+        error = (decoded.clamp(-1, 1) * 127.5 + 127.5).round() - (frames * 127.5 + 127.5)
+        mse = error.square().mean(dim=(0, 1, 3, 4)).clamp_min(1e-3)
+        scores[name] = float((10 * torch.log10(255**2 / mse)).mean())
+    return scores
+
+
+class Run:
+    """Weights, their moving average, the optimiser and the step, saved and resumed together."""
+
+    def __init__(self, vae: WFVAE, work: Path, device: torch.device) -> None:
+        self.vae, self.file = vae, work / "state.safetensors"
+        self.step = 0
+        self.hours = 0.0
+        self.names = [name for name, _ in vae.named_parameters()]
+        self.parameters = list(vae.parameters())
+        self.average = [p.detach().clone() for p in self.parameters]
+        self.optimiser = torch.optim.AdamW(
+            self.parameters, betas=(0.9, 0.99), weight_decay=1e-3, fused=True
+        )
+        if self.file.exists():
+            self._load(device)
+
+    def update(self, loss: Tensor, rate: float) -> None:
+        """One step of the optimiser and of the average."""
+        for group in self.optimiser.param_groups:
+            group["lr"] = rate
+        self.optimiser.zero_grad(set_to_none=True)
+        loss.backward()
+        nn.utils.clip_grad_norm_(self.parameters, CLIP_NORM)
+        self.optimiser.step()
+        self.step += 1
+        decay = min(EMA_DECAY, self.step / (self.step + 20))
+        torch._foreach_lerp_(self.average, [p.detach() for p in self.parameters], 1 - decay)
+
+    def averaged(self) -> Iterator[None]:
+        """Swap the averaged weights in; the next call swaps them out."""
+        for p, average in zip(self.parameters, self.average, strict=True):
+            p.data, average.data = average.data, p.data
+
+    def save(self) -> None:
+        """Write everything beside its name and rename it: a kill at any moment is harmless."""
+        tensors = {}
+        for name, p, average in zip(self.names, self.parameters, self.average, strict=True):
+            state = self.optimiser.state[p]
+            tensors |= {f"weight/{name}": p.detach(), f"average/{name}": average}
+            tensors |= {f"first/{name}": state["exp_avg"], f"second/{name}": state["exp_avg_sq"]}
+        notes = {"step": str(self.step), "hours": str(self.hours)}
+        part = self.file.with_suffix(".part")
+        save_file({k: t.contiguous() for k, t in tensors.items()}, part, notes)
+        os.replace(part, self.file)
+
+    def _load(self, device: torch.device) -> None:
+        from safetensors import safe_open
+
+        with safe_open(self.file, "pt") as stored:
+            notes = stored.metadata()
+        self.step, self.hours = int(notes["step"]), float(notes["hours"])
+        tensors = load_file(self.file, str(device))
+        for name, p, average in zip(self.names, self.parameters, self.average, strict=True):
+            p.data.copy_(tensors[f"weight/{name}"])
+            average.copy_(tensors[f"average/{name}"])
+            self.optimiser.state[p] = {
+                "step": torch.tensor(float(self.step)),
+                "exp_avg": torch.empty_like(p).copy_(tensors[f"first/{name}"]),
+                "exp_avg_sq": torch.empty_like(p).copy_(tensors[f"second/{name}"]),
+            }
+
+
+def train(args: argparse.Namespace) -> None:
+    """Train until `args.steps`, from the last saved state if there is one."""
+    torch.manual_seed(args.seed)
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    config = CONFIG | json.loads(args.config)
+    args.work.mkdir(parents=True, exist_ok=True)
+    vae = build(config)
+    if args.start:
+        warm_start(vae, args.start)
+    vae.to(device)
+    if device.type == "cpu":
+        ChannelNorm.forward = _fast_norm  # type: ignore[method-assign]  # see _FastNorm
+    bands, run = Bands(vae), Run(vae, args.work, device)
+    footage = Footage(args.data, args.cache or args.work / "cache")
+    (args.work / "config.json").write_text(json.dumps(config, indent=2) + "\n")
+    log = (args.work / "log.jsonl").open("a", buffering=1)
+    began, done, recent = time.monotonic(), run.hours, []
+    last_check = last_save = time.monotonic()
+    while run.step < args.steps:
+        fraction = run.step / args.steps
+        stage = next(stage for stage in STAGES if fraction < stage.end)
+        rng = np.random.default_rng((args.seed, run.step))
+        terms = losses(vae, bands, footage.batch(stage, rng).to(device), args.squared, run.step)
+        run.update(terms["loss"], learning_rate(run.step, args.steps, args.rate))
+        recent.append([float(term.detach()) for term in terms.values()])
+        now = time.monotonic()
+        run.hours = done + (now - began) / 3600
+        if args.limit and now - began > 60 * args.limit:
+            args.steps = run.step
+        if now - last_save > 90 or run.step == args.steps:
+            run.save()
+            last_save = time.monotonic()
+        if now - last_check > 60 * args.every or run.step == args.steps:
+            run.averaged()
+            scores = validate(vae, footage.held_out, device)
+            run.averaged()
+            means = dict(zip(terms, np.mean(recent, axis=0).round(5).tolist(), strict=True))
+            record = {"step": run.step, "hours": round(run.hours, 4), "stage": stage.size, **means}
+            record["psnr"] = round(float(np.mean(list(scores.values()))), 3)
+            record["clips"] = {name: round(score, 2) for name, score in scores.items()}
+            log.write(json.dumps(record) + "\n")
+            recent, last_check = [], time.monotonic()
+
+
+def main() -> None:
+    """Parse the command line and run one of the commands."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    commands = parser.add_subparsers(dest="command", required=True)
+    trainer = commands.add_parser("train")
+    for command in (trainer,):
+        command.add_argument("data", type=Path)
+        command.add_argument("work", type=Path)
+        command.add_argument("--cache", type=Path, help="decoded clips; default WORK/cache")
+    trainer.add_argument("--start", type=Path, help="safetensors weights to start from")
+    trainer.add_argument("--config", default="{}", help="JSON: fields of config.json to change")
+    trainer.add_argument("--steps", type=int, default=6000)
+    trainer.add_argument("--limit", type=float, help="stop after so many minutes")
+    trainer.add_argument("--rate", type=float, default=1e-3, help="peak learning rate")
+    trainer.add_argument("--squared", type=float, default=0.5, help="share of squared error")
+    trainer.add_argument("--every", type=float, default=4.0, help="minutes between validations")
+    trainer.add_argument("--seed", type=int, default=4)
+    args = parser.parse_args()
+    train(args)
+
+
+if __name__ == "__main__":
+    main()

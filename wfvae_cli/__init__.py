@@ -1,0 +1,54 @@
+"""wfvae: videos and images into the latents of a video VAE and back.
+
+    import wfvae_cli as wfvae
+
+    model = wfvae.load_model()
+    wfvae.encode_clip("in.mp4", "z.safetensors", model)
+    wfvae.decode_clip("z.safetensors", "out.mp4", model)
+
+Names are imported when first used, so that importing the package loads neither torch nor av.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from wfvae_cli.codec.decode import decode_clip as decode_clip
+    from wfvae_cli.codec.encode import EncodeOptions as EncodeOptions
+    from wfvae_cli.codec.encode import encode_clip as encode_clip
+    from wfvae_cli.codec.roundtrip import roundtrip_clip as roundtrip_clip
+    from wfvae_cli.latents.file import LatentFile as LatentFile
+    from wfvae_cli.media.clip import Sampling as Sampling
+    from wfvae_cli.media.reader import open_clip as open_clip
+    from wfvae_cli.media.writer import VideoOptions as VideoOptions
+    from wfvae_cli.media.writer import open_writer as open_writer
+    from wfvae_cli.models.load import load_model as load_model
+    from wfvae_cli.nn.stream import Stream as Stream
+
+_HOMES = {
+    "EncodeOptions": "codec.encode",
+    "LatentFile": "latents.file",
+    "Sampling": "media.clip",
+    "Stream": "nn.stream",
+    "VideoOptions": "media.writer",
+    "decode_clip": "codec.decode",
+    "encode_clip": "codec.encode",
+    "load_model": "models.load",
+    "open_clip": "media.reader",
+    "open_writer": "media.writer",
+    "roundtrip_clip": "codec.roundtrip",
+}
+__all__ = [*_HOMES, "__version__"]
+__version__ = "0.1.0"
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(f"{__name__}.{_HOMES[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -1,0 +1,181 @@
+"""Outputs that are whole or absent: written beside their final name and renamed at the end."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import secrets
+import stat
+from collections.abc import Iterator
+from pathlib import Path
+from typing import BinaryIO
+
+from wfvae_cli.errors import OutputError, WfvaeError
+
+STDOUT = "-"
+"""The target that means standard output."""
+
+_NO_SPACE = {
+    errno.ENOSPC: "the disk is full",
+    errno.EDQUOT: "the disk quota is used up",
+    errno.EFBIG: "the file reached the size limit of this system or process",
+}
+
+
+def check_output(target: str | Path, *, overwrite: bool = False) -> None:
+    """Fail early where an output could not be written; nothing is created.
+
+    Args:
+        target: path of the file to come; `-` (standard output) always passes, and so does what
+            is no regular file, such as `/dev/null` or a named pipe.
+        overwrite: whether a file that exists may be replaced.
+
+    Raises:
+        OutputError: the target is a directory or exists already, or the directory that is to
+            hold it is missing or not writable.
+    """
+    if str(target) == STDOUT:
+        return
+    path = _real(target)
+    if path.is_dir():
+        raise OutputError(f"{target} is a directory; give the name of a file in it")
+    check_directory(path.parent, target)
+    if _is_special(path):
+        return
+    if path.exists() and not overwrite:
+        raise OutputError(f"{target} exists already; choose another name or add --overwrite")
+
+
+def check_directory(directory: Path, target: str | Path) -> None:
+    """Fail unless `directory` exists and files can be created in it.
+
+    Args:
+        directory: the directory that is to hold the output.
+        target: what the user asked for, named in messages.
+
+    Raises:
+        OutputError: it is missing, no directory, or not writable.
+    """
+    if not directory.exists():
+        raise OutputError(
+            f"cannot write {target}: the directory {directory} does not exist; create it first"
+        )
+    if not directory.is_dir():
+        raise OutputError(f"cannot write {target}: {directory} is not a directory")
+    if not os.access(directory, os.W_OK | os.X_OK):
+        raise OutputError(f"cannot write {target}: no permission to write in {directory}")
+
+
+@contextlib.contextmanager
+def atomic_path(target: str | Path, *, overwrite: bool = False) -> Iterator[Path]:
+    """Give a temporary path beside `target` that becomes `target` if the body succeeds.
+
+    The temporary file exists, empty, when the body starts. Whatever ends the body early,
+    Ctrl-C included, removes it and leaves `target` as it was. A symbolic link is followed.
+    What exists and is no regular file (`/dev/null`, a named pipe) is written in place.
+
+    Args:
+        target: the final path.
+        overwrite: whether a file that exists may be replaced.
+
+    Yields:
+        The path to write to.
+
+    Raises:
+        OutputError: see `check_output`; or the disk is full, or the file system fails.
+    """
+    check_output(target, overwrite=overwrite)
+    path = _real(target)
+    if _is_special(path):
+        with reported(target):
+            yield path
+        return
+    part = path.with_name(f".{path.name[:48]}.{secrets.token_hex(4)}.part")
+    with reported(target, part):
+        # Not tempfile: its files are private (0600), where outputs follow the user's umask.
+        os.close(os.open(part, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666))
+        try:
+            yield part
+            _sync(part)
+            check_output(target, overwrite=overwrite)  # it may have come into being meanwhile
+            part.replace(path)
+        finally:
+            part.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def atomic_file(target: str | Path, *, overwrite: bool = False) -> Iterator[BinaryIO]:
+    """Open a binary file that takes the name `target` if the body succeeds.
+
+    Args:
+        target: the final path.
+        overwrite: whether a file that exists may be replaced.
+
+    Yields:
+        The file, open for writing; seekable unless `target` is a pipe.
+
+    Raises:
+        OutputError: as `atomic_path`.
+    """
+    with atomic_path(target, overwrite=overwrite) as path:
+        file = path.open("wb")
+        try:
+            yield file
+            file.close()
+        except BaseException:
+            # Closing flushes, which fails again on a full disk and would hide the first error.
+            with contextlib.suppress(OSError):
+                file.close()
+            raise
+
+
+@contextlib.contextmanager
+def reported(target: str | Path, part: Path | None = None) -> Iterator[None]:
+    """Turn operating system errors of writing `target` into `OutputError`.
+
+    Errors that name another file than `target` or `part` are not about this output and pass, as
+    do our own errors and `BrokenPipeError`, which is a reader's choice rather than a fault.
+    """
+    try:
+        yield
+    except (WfvaeError, BrokenPipeError):
+        raise
+    except OSError as error:
+        ours = {None, str(target), str(_real(target)), str(part)}
+        # write() and close() fail without naming a file; open(), rename() and the like name it.
+        if error.filename not in ours:
+            raise
+        raise output_error(target, error) from error
+
+
+def output_error(target: str | Path, error: OSError) -> OutputError:
+    """What to tell the user when writing `target` failed with `error`."""
+    if error.errno in _NO_SPACE:
+        return OutputError(
+            f"cannot write {target}: {_NO_SPACE[error.errno]}; free some space or write "
+            "elsewhere (the partial file was removed)"
+        )
+    return OutputError(f"cannot write {target}: {error.strerror or error}")
+
+
+def _real(target: str | Path) -> Path:
+    # Renaming onto a symbolic link would replace the link and leave its file as it was.
+    return Path(os.path.realpath(target))
+
+
+def _is_special(path: Path) -> bool:
+    # Renaming onto /dev/null would replace the device itself.
+    try:
+        return not stat.S_ISREG(path.stat().st_mode)
+    except OSError:
+        return False
+
+
+def _sync(path: Path) -> None:
+    # Network file systems report a full disk only here, and a rename must not outrun the data.
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,106 @@
+"""What the user sees: stdout carries data, stderr everything else, bars only on a terminal."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import rich.console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    ProgressColumn,
+    SpinnerColumn,
+    Task,
+    TextColumn,
+    TimeRemainingColumn,
+)
+from rich.text import Text
+
+from wfvae_cli.errors import UsageError
+
+_stderr = rich.console.Console(stderr=True, highlight=False, soft_wrap=True)
+
+
+@dataclass(frozen=True)
+class Console:
+    """Messages of one command, as loud as its options allow."""
+
+    quiet: bool = False
+    json: bool = False
+
+    @classmethod
+    def from_options(cls, options: Mapping[str, Any]) -> Console:
+        """The console for a command's `--quiet` and `--json`, where it has them."""
+        return cls(bool(options.get("quiet")), bool(options.get("json_output")))
+
+    def error(self, message: str) -> None:
+        """Say why the command failed, whatever the options."""
+        self._print("error", "bold red", message)
+
+    def note(self, message: str) -> None:
+        """Say something that the user should know and may ignore."""
+        if not self.quiet:
+            self._print("note", "yellow", message)
+
+    def say(self, message: str) -> None:
+        """Say what was done."""
+        if not (self.quiet or self.json):
+            _stderr.print(Text(message))
+
+    def result(self, value: Mapping[str, Any]) -> None:
+        """Put one JSON object on stdout where `--json` asks for it."""
+        if self.json:
+            sys.stdout.write(json.dumps(value, ensure_ascii=False) + "\n")
+
+    def check_stdout(self, target: str | None) -> None:
+        """Refuse to mix data and JSON on stdout, or to fill a terminal with data.
+
+        Raises:
+            UsageError: `target` is stdout, and stdout is taken.
+        """
+        if target != "-":
+            return
+        if self.json:
+            raise UsageError("-o - puts data on stdout, where --json would mix with it: choose one")
+        if sys.stdout.isatty():
+            raise UsageError(
+                "-o - would write binary data to the terminal: pipe it, or give a file"
+            )
+
+    @contextmanager
+    def progress(self, label: str, total: int | None) -> Iterator[Callable[[int], None]]:
+        """A bar with frames, frames/s and remaining time, where stderr is a terminal.
+
+        Yields:
+            A function that is told how many more frames are done.
+        """
+        columns = (
+            SpinnerColumn(),
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TextColumn("frames"),
+            _Speed(),
+            TimeRemainingColumn(),
+        )
+        hidden = self.quiet or not _stderr.is_terminal
+        with Progress(*columns, console=_stderr, transient=True, disable=hidden) as bar:
+            task = bar.add_task(label, total=total)
+            yield lambda frames: bar.advance(task, frames)
+
+    def _print(self, kind: str, style: str, message: str) -> None:
+        _stderr.print(Text.assemble((f"{kind}: ", style), message))
+
+
+class _Speed(ProgressColumn):
+    """Frames per second so far."""
+
+    def render(self, task: Task) -> Text:
+        speed = task.finished_speed or task.speed
+        return Text("" if speed is None else f"{speed:.1f} frames/s")

@@ -1,0 +1,114 @@
+"""`wfvae info`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict
+from fractions import Fraction
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from wfvae_cli.cli import options as o
+from wfvae_cli.cli.console import Console
+from wfvae_cli.cli.run import reported
+
+_EXAMPLES = """Examples:
+
+    wfvae info z.safetensors
+    wfvae info in.mp4 --json
+    wfvae info wfvae-tiny
+"""
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command."""
+    app.command("info", epilog=_EXAMPLES)(info)
+
+
+@reported
+def info(
+    source: Annotated[
+        str,
+        typer.Argument(metavar="FILE", help="A latent file, a checkpoint, a video or an image."),
+    ],
+    json_output: o.Json = False,
+) -> None:
+    """Say what a latent file, a checkpoint, a video or an image is."""
+    facts = _describe(source)
+    if json_output:
+        Console(json=True).result(facts)
+    else:
+        _print_table(facts)
+
+
+def _describe(source: str) -> dict[str, Any]:
+    from wfvae_cli.latents.file import is_latent_file
+
+    path = Path(source)
+    if path.is_file() and path.suffix == ".safetensors":
+        return _describe_latents(source) if is_latent_file(path) else _describe_model(source)
+    if path.is_file() or "%" in source or source == "-":
+        return _describe_clip(source)
+    return _describe_model(source)
+
+
+def _describe_latents(source: str) -> dict[str, Any]:
+    from wfvae_cli.latents.file import LatentFile
+
+    with LatentFile(source) as file:
+        fields = {name: _plain(value) for name, value in asdict(file.metadata).items()}
+        return {
+            "kind": "latents",
+            "shape": list(file.shape),
+            "dtype": file.dtype,
+            "variable_frame_rate": file.pts is not None,
+            **fields,
+        }
+
+
+def _describe_clip(source: str) -> dict[str, Any]:
+    from wfvae_cli.media.reader import probe
+
+    clip = probe(source)
+    facts = {name: _plain(value) for name, value in asdict(clip).items()}
+    return {"kind": "image" if facts.pop("is_image") else "video", **facts}
+
+
+def _describe_model(source: str) -> dict[str, Any]:
+    from wfvae_cli.models.load import describe_checkpoint
+
+    return {"kind": "checkpoint", **describe_checkpoint(source)}
+
+
+def _plain(value: Any) -> Any:
+    """A value as JSON has it; fractions as their exact text."""
+    if isinstance(value, Fraction):
+        return str(value)
+    if isinstance(value, Mapping):
+        return {key: _plain(inner) for key, inner in value.items()}
+    return list(value) if isinstance(value, tuple) else value
+
+
+def _print_table(facts: Mapping[str, Any]) -> None:
+    from rich.console import Console as Screen
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table.grid(padding=(0, 2))
+    for name, value in facts.items():
+        if value is None or value in ("", [], {}):
+            continue
+        table.add_row(Text(name.replace("_", " "), style="bold"), Text(_line(value)))
+    Screen(highlight=False).print(table)
+
+
+def _line(value: Any) -> str:
+    if isinstance(value, Mapping):
+        return ", ".join(f"{key} {_line(inner)}" for key, inner in value.items())
+    if isinstance(value, list):
+        return " ".join(map(_line, value))
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return f"{value:.6g}" if isinstance(value, float) else str(value)

@@ -1,0 +1,89 @@
+"""What surrounds every command: errors to messages and exit codes, signals, notices."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import logging
+import os
+import signal
+import sys
+from collections.abc import Callable
+from types import FrameType
+from typing import ParamSpec
+
+from wfvae_cli.cli.console import Console
+from wfvae_cli.errors import WfvaeError
+
+P = ParamSpec("P")
+
+_INTERRUPTED = 130
+_TERMINATED = 143
+
+
+class _Terminated(BaseException):
+    """SIGTERM came: what a batch system sends before it kills."""
+
+
+def reported(command: Callable[P, None]) -> Callable[P, None]:
+    """Make a command end with a message and an exit code rather than a traceback.
+
+    Errors that are not ours are bugs: they keep their traceback and exit with 1.
+    """
+
+    @functools.wraps(command)
+    def run(*args: P.args, **kwargs: P.kwargs) -> None:
+        console = Console.from_options(kwargs)
+        _forward_notices(console)
+        signal.signal(signal.SIGTERM, _terminate)
+        try:
+            command(*args, **kwargs)
+            sys.stdout.flush()
+        except WfvaeError as error:
+            console.error(str(error))
+            _leave(error.exit_code)
+        except BrokenPipeError:
+            # Whoever reads our output has seen enough: no fault of ours or theirs.
+            _leave(0)
+        except KeyboardInterrupt:
+            console.error("interrupted; unfinished output was removed")
+            _leave(_INTERRUPTED)
+        except _Terminated:
+            console.error("terminated; unfinished output was removed")
+            _leave(_TERMINATED)
+
+    return run
+
+
+def _terminate(signum: int, frame: FrameType | None) -> None:
+    del signum, frame
+    raise _Terminated
+
+
+def _leave(code: int) -> None:
+    """End the process now.
+
+    A thread may still sit in a read that nothing will answer, which an orderly exit would wait
+    for or trip over. Outputs are complete or removed by now.
+    """
+    sys.stderr.flush()
+    with contextlib.suppress(OSError, ValueError):
+        sys.stdout.flush()
+    os._exit(code)
+
+
+def _forward_notices(console: Console) -> None:
+    """Show what the library has to say, unless `--quiet`."""
+    log = logging.getLogger("wfvae")
+    log.handlers = [_NoticeHandler(console)]
+    log.setLevel(logging.INFO)
+    log.propagate = False
+
+
+class _NoticeHandler(logging.Handler):
+    def __init__(self, console: Console) -> None:
+        super().__init__()
+        self._console = console
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self._console.note(record.getMessage())

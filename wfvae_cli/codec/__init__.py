@@ -1,0 +1,1 @@
+"""Clip to latents to clip: the streaming pipelines that commands and workers call."""

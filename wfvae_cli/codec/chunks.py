@@ -1,0 +1,85 @@
+"""Frames to the padded chunks that a model takes, and pixels to tensors and back.
+
+8-bit samples map to `x / 127.5 - 1` and back by rounding `(y + 1) * 127.5` after clamping;
+16-bit samples alike over their own range.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from wfvae_cli.codec.plan import ChunkPlan
+from wfvae_cli.media.clip import Bits, Frame
+from wfvae_cli.timing import Strides, pad_to, padded_frames
+
+Pixels = NDArray[np.uint8] | NDArray[np.uint16]
+
+
+@dataclass(frozen=True)
+class FrameChunk:
+    """Frames that go through the model together."""
+
+    pixels: Pixels
+    """THWC, padded in space and, in the last chunk, in time."""
+    pts: Sequence[int]
+    """One for every frame that is no padding."""
+    last: bool
+
+
+def read_chunks(frames: Iterable[Frame], strides: Strides, plan: ChunkPlan) -> Iterator[FrameChunk]:
+    """Group frames into padded chunks; knows the last one because it looks one frame ahead."""
+    group: list[Frame] = []
+    room = 1 + (plan.first - 1) * strides.time
+    begun = False
+    for frame in frames:
+        if len(group) == room:
+            yield _pad_chunk(group, strides, first=not begun, last=False)
+            group, begun = [], True
+            room = plan.later * strides.time
+        group.append(frame)
+    if group:
+        yield _pad_chunk(group, strides, first=not begun, last=True)
+
+
+def _pad_chunk(group: Sequence[Frame], strides: Strides, *, first: bool, last: bool) -> FrameChunk:
+    """Stack frames; repeat the last frame, and the right and bottom edge, to full strides."""
+    count = len(group)
+    full = padded_frames(count, strides.time) if first else count + pad_to(count, strides.time)
+    h, w, c = group[0].pixels.shape
+    shape = (full, h + pad_to(h, strides.height), w + pad_to(w, strides.width), c)
+    pixels = np.empty(shape, group[0].pixels.dtype)
+    for i, frame in enumerate(group):
+        pixels[i, :h, :w] = frame.pixels
+    pixels[count:, :h, :w] = group[-1].pixels
+    pixels[:, h:, :w] = pixels[:, h - 1 : h, :w]
+    pixels[:, :, w:] = pixels[:, :, w - 1 : w]
+    return FrameChunk(pixels, [frame.pts for frame in group], last)
+
+
+def to_tensor(pixels: Pixels, device: torch.device, dtype: torch.dtype) -> Tensor:
+    """THWC pixels to 1CTHW in [-1, 1], channels-last in memory as they came.
+
+    The samples cross to the device as they are and become numbers there.
+    """
+    half = np.iinfo(pixels.dtype).max / 2
+    samples = torch.from_numpy(pixels)
+    if device.type == "cuda":
+        samples = samples.pin_memory().to(device, non_blocking=True)
+    values = samples.to(device, torch.float32).div_(half).sub_(1)
+    return values.to(dtype).permute(3, 0, 1, 2).unsqueeze(0)
+
+
+def to_pixels(frames: Tensor, height: int, width: int, bits: Bits) -> Pixels:
+    """1CTHW to THWC pixels of `height` and `width`, the padding cut off."""
+    top = 2**bits - 1
+    values = frames[0, :, :, :height, :width].permute(1, 2, 3, 0).float()
+    samples = values.clamp(-1, 1).add_(1).mul_(top / 2).round_()
+    if bits == 8:
+        return samples.to(torch.uint8).cpu().numpy()
+    return samples.cpu().numpy().astype(np.uint16)

@@ -1,0 +1,71 @@
+"""What every output of frames has in common."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from types import TracebackType
+
+import numpy as np
+
+from wfvae_cli.errors import UsageError
+from wfvae_cli.media.clip import ClipInfo, Frame
+
+
+class ClipWriter(ABC):
+    """Takes the frames of one clip, in order, inside a `with` block.
+
+    Leaving the block normally completes the output and gives it its name; leaving it by any
+    exception removes what was written.
+
+    Attributes:
+        info: what the clip was announced as.
+        notices: what the user should know of this output, such as sound that it cannot hold;
+            complete once the block is entered.
+        frames: frames written so far.
+    """
+
+    def __init__(self, info: ClipInfo) -> None:
+        self.info = info
+        self.notices: tuple[str, ...] = ()
+        self.frames = 0
+        self._last_pts: int | None = None
+
+    def write(self, frame: Frame) -> None:
+        """Write the next frame.
+
+        Args:
+            frame: HWC RGB of the announced size, uint8 or uint16 as the announced bits say,
+                and later than the frame before it.
+
+        Raises:
+            UsageError: the frame is not what was announced.
+            OutputError: the frame cannot be encoded or stored.
+        """
+        expected = (self.info.height, self.info.width, 3)
+        dtype = np.dtype(np.uint8 if self.info.bits == 8 else np.uint16)
+        if frame.pixels.shape != expected or frame.pixels.dtype != dtype:
+            raise UsageError(
+                f"expected frames of shape {expected} and dtype {dtype}, "
+                f"got {frame.pixels.shape} and {frame.pixels.dtype}"
+            )
+        if self._last_pts is not None and frame.pts <= self._last_pts:
+            raise UsageError(
+                f"expected frames in order of time, got pts {frame.pts} after {self._last_pts}"
+            )
+        self._last_pts = frame.pts
+        self._write(frame)
+        self.frames += 1
+
+    @abstractmethod
+    def _write(self, frame: Frame) -> None: ...
+
+    @abstractmethod
+    def __enter__(self) -> ClipWriter: ...
+
+    @abstractmethod
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None: ...

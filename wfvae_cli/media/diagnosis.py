@@ -1,0 +1,71 @@
+"""Why an input cannot be opened, and what to do about it."""
+
+from __future__ import annotations
+
+import difflib
+from pathlib import Path
+
+from wfvae_cli.errors import VideoError
+from wfvae_cli.media.pipe import Pipe
+from wfvae_cli.media.truncation import inspect
+
+
+def check_exists(path: Path) -> None:
+    """Raise a `VideoError` unless `path` is a file with something in it."""
+    try:
+        if path.is_dir():
+            raise VideoError(f"{path}: a folder, not a video or an image: name a file in it")
+        if not path.exists():
+            raise VideoError(f"{path}: no such file{_similar(path)}")
+        with path.open("rb") as file:
+            if path.is_file() and not file.read(1):
+                raise VideoError(f"{path}: the file is empty: copy or download it again")
+    except VideoError:
+        raise
+    except OSError as error:
+        raise VideoError(f"{path}: cannot be opened: {error.strerror}") from error
+
+
+def explain_unreadable(source: Path | str | Pipe, message: str) -> str:
+    """Say why FFmpeg could not open `source`.
+
+    Args:
+        source: what was opened.
+        message: FFmpeg's own words.
+    """
+    said = f" (FFmpeg: {message})" if message else ""
+    if isinstance(source, Pipe):
+        return (
+            f"not a video that can be read from a pipe{said}. MP4 and MOV keep their index at "
+            "the end: name the file, or pipe it as Matroska (ffmpeg -i IN -c copy -f matroska -)"
+        )
+    if isinstance(source, Path):
+        if _is_text(source):
+            return f"a text file, not a video or an image{said}"
+        if inspect(source).lacks_index:
+            return (
+                f"an MP4 without its index (moov), so nothing in it can be found{said}: the "
+                "recording or download was cut off; get the whole file"
+            )
+    return f"neither a video nor an image that FFmpeg can read{said}: is it what its name says?"
+
+
+def _similar(path: Path) -> str:
+    parent = path.parent
+    if not parent.is_dir():
+        return f"; the folder {parent} does not exist either"
+    names = [entry.name for entry in parent.iterdir()]
+    near = difflib.get_close_matches(path.name, names, n=1)
+    return f"; did you mean {parent / near[0]}?" if near else f" in {parent.absolute()}"
+
+
+def _is_text(path: Path) -> bool:
+    with path.open("rb") as file:
+        head = file.read(4096)
+    try:
+        text = head.decode()
+    except UnicodeDecodeError as error:
+        if error.start < len(head) - 4:  # not merely a character cut in two
+            return False
+        text = head[: error.start].decode()
+    return all(char.isprintable() or char.isspace() for char in text)

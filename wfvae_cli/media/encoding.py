@@ -1,0 +1,360 @@
+"""Which container, encoder, pixel format and settings a video is written with."""
+
+from __future__ import annotations
+
+import io
+import logging
+import re
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+from typing import Literal
+
+import av
+import av.codec.codec
+
+from wfvae_cli.atomic import STDOUT
+from wfvae_cli.errors import UsageError
+from wfvae_cli.media import yuv
+from wfvae_cli.media.clip import ClipInfo
+
+logger = logging.getLogger("wfvae")
+
+ENCODERS = {
+    "h264": ("libx264",),
+    "hevc": ("libx265",),
+    "h265": ("libx265",),
+    "av1": ("libsvtav1", "libaom-av1"),
+    "vp9": ("libvpx-vp9",),
+    "vp8": ("libvpx",),
+    "prores": ("prores_ks",),
+}
+"""Short names, and FFmpeg's encoders for each in order of preference."""
+
+CRF = {
+    "libx264": (18, 51),
+    "libx264rgb": (18, 51),
+    "libx265": (20, 51),
+    "libsvtav1": (24, 63),
+    "libaom-av1": (20, 63),
+    "libvpx-vp9": (20, 63),
+    "libvpx": (10, 63),
+}
+"""Default and highest constant rate factor: visually close to lossless, and the worst."""
+
+CONTAINERS = {".mkv": "matroska", ".m4v": "mp4", ".ts": "mpegts", ".y4m": "yuv4mpegpipe"}
+"""Containers of file suffixes for which FFmpeg has several, or another than users mean."""
+
+THREADS = 8
+"""Encoder threads. Fixed, since what x264 writes depends on their number (not on the cores)."""
+
+AVFMT_VARIABLE_FPS = 0x400
+"""FFmpeg's flag of containers in which every frame has a time of its own."""
+
+AVFMT_TS_NEGATIVE = 0x40000
+"""FFmpeg's flag of containers in which times may begin below 0 (by an edit list)."""
+
+_GRID_CODECS = ("mpeg4", "mpeg2video", "mpeg1video")
+_DEFAULTS = {"mpegts": "h264", "avi": "mpeg4", "yuv4mpegpipe": "rawvideo"}
+_KEEPS_RGB = ("ffv1", "libx264rgb", "utvideo", "png", "qtrle")
+_STORES_ASPECT = ("libx264", "libx264rgb", "libx265", *_GRID_CODECS, "mjpeg")
+
+
+@dataclass(frozen=True)
+class VideoOptions:
+    """How to encode a video. None leaves the choice to the target and the clip."""
+
+    codec: str | None = None
+    """A key of `ENCODERS` or an FFmpeg encoder, such as `ffv1` (lossless RGB, bit for bit).
+    Default: H.264 where the container takes it, else the container's own."""
+    crf: float | None = None
+    """Constant rate factor: lower is better and larger. Default: see `CRF`."""
+    pix_fmt: str | None = None
+    """FFmpeg's pixel format. Default: 4:2:0 at the source's depth, 4:4:4 for odd sizes."""
+    container: str | None = None
+    """FFmpeg's muxer, such as `matroska`. Default: by file suffix; `matroska` on stdout."""
+
+
+@dataclass(frozen=True)
+class EncodingPlan:
+    """Everything about an encoding that is settled before the first frame."""
+
+    container: str
+    encoder: str
+    pix_fmt: str
+    matrix: str
+    range: Literal["tv", "pc"]
+    time_base: Fraction
+    on_grid: bool
+    """Whether this format knows frame numbers only, no times of their own."""
+    codec_options: dict[str, str]
+    container_options: dict[str, str]
+
+
+def plan(
+    target: str | Path, info: ClipInfo, options: VideoOptions, *, streaming: bool
+) -> EncodingPlan:
+    """Settle how a clip is encoded, without touching the target.
+
+    Args:
+        target: path of the video, or `-`.
+        info: the clip to come.
+        options: what the user asked for.
+        streaming: whether the target cannot be sought in (a pipe).
+
+    Raises:
+        UsageError: an option is unknown, or options contradict each other or the clip.
+    """
+    container = _container(target, options.container)
+    encoder = _encoder(container, options.codec)
+    pix_fmt = _pix_fmt(encoder, info, options.pix_fmt)
+    matrix, range_ = _colour(encoder, pix_fmt, info)
+    _tell(container, encoder, pix_fmt, info)
+    on_grid = not av.ContainerFormat(container, "w").flags & AVFMT_VARIABLE_FPS
+    on_grid = on_grid or encoder in _GRID_CODECS
+    rate = info.frame_rate or Fraction(25)
+    return EncodingPlan(
+        container=container,
+        encoder=encoder,
+        pix_fmt=pix_fmt,
+        matrix=matrix,
+        range=range_,
+        time_base=1 / rate if on_grid else info.time_base,
+        on_grid=on_grid,
+        codec_options=_quality(encoder, options.crf)
+        | _reproducible(encoder)
+        | _tags(info, pix_fmt, matrix, range_)
+        | _timing(container),
+        container_options=_muxing(container, streaming),
+    )
+
+
+def _container(target: str | Path, name: str | None) -> str:
+    if name is None and str(target) == STDOUT:
+        name = "matroska"
+    if name is None:
+        suffix = Path(target).suffix.lower()
+        name = CONTAINERS.get(suffix) or _container_of_suffix(suffix)
+        if name is None:
+            raise UsageError(
+                f"cannot tell a video format from the name {Path(target).name}; use .mp4, .mkv, "
+                ".mov or .webm, an image suffix, a %05d.png pattern, or name one with --container"
+            )
+    try:
+        av.ContainerFormat(name, "w")
+    except ValueError:
+        raise UsageError(
+            f"unknown container {name!r}; FFmpeg's names are expected, such as mp4, matroska, "
+            "mov, webm, avi, nut or mpegts"
+        ) from None
+    return name
+
+
+def _container_of_suffix(suffix: str) -> str | None:
+    # FFmpeg knows muxers that are no files (devices, hashes); those have no suffix of their own.
+    if not suffix:
+        return None
+    for name in (suffix[1:], *sorted(av.formats_available)):
+        try:
+            if suffix[1:] in av.ContainerFormat(name, "w").extensions:
+                return name
+        except ValueError:  # a format that can only be read
+            continue
+    return None
+
+
+def _encoder(container: str, name: str | None) -> str:
+    with av.open(io.BytesIO(), "w", format=container) as probe:
+        if name is not None:
+            encoder = _find_encoder(name)
+            if not _takes(container, encoder):
+                raise UsageError(
+                    f"the container {container} cannot hold {name}; use another --container or "
+                    f"suffix (.mkv holds nearly everything), or a codec such as "
+                    f"{probe.default_video_codec}"
+                )
+            return encoder
+        sure = probe.supported_codecs
+        default = _DEFAULTS.get(container, probe.default_video_codec)
+    # Some muxers leave open what they take; only a clear yes makes H.264 the default.
+    for candidate in ("h264", default) if container not in _DEFAULTS else (default,):
+        found = _installed(candidate)
+        if found is not None and (found in sure or candidate == default):
+            return found
+    raise UsageError(f"the container {container} holds no video that we can encode; use mp4 or mkv")
+
+
+def _installed(name: str) -> str | None:
+    for candidate in ENCODERS.get(name, (name,)):
+        try:
+            found = av.Codec(candidate, "w")
+        except av.codec.codec.UnknownCodecError:
+            continue
+        if found.type == "video":
+            return found.name
+    return None
+
+
+def _find_encoder(name: str) -> str:
+    found = _installed(name.lower())
+    if found is None:
+        known = [short for short in (*ENCODERS, "ffv1") if _installed(short)]
+        raise UsageError(
+            f"unknown video codec {name!r}; expected one of {', '.join(known)}, or the name of "
+            "another encoder in this build of FFmpeg"
+        )
+    return found
+
+
+def _takes(container: str, encoder: str) -> bool:
+    with av.open(io.BytesIO(), "w", format=container) as probe:
+        try:
+            probe.add_stream(encoder, rate=25)
+        except ValueError:
+            return False
+    return True
+
+
+def _pix_fmt(encoder: str, info: ClipInfo, asked: str | None) -> str:
+    formats = av.Codec(encoder, "w").video_formats
+    offered = [f.name for f in formats] if formats else ["yuv420p", "yuv444p", "rgb24", "rgb48le"]
+    usable = [name for name in offered if yuv.is_supported(name)]
+    size = f"{info.width}x{info.height}"
+    if asked is not None:
+        if asked not in usable and f"{asked}le" in usable:
+            asked = f"{asked}le"
+        if asked not in usable:
+            raise UsageError(
+                f"{encoder} cannot be given pixels as {asked!r}; expected one of "
+                f"{', '.join(usable)}"
+            )
+        if not _fits(asked, info):
+            raise UsageError(
+                f"{asked} cannot hold an odd width or height, and this clip is {size}; use "
+                "--pix-fmt yuv444p, or let the program choose"
+            )
+        return asked
+    wants_rgb = encoder in _KEEPS_RGB
+    fitting = [
+        name
+        for name in usable
+        if _fits(name, info) and not name.startswith("gray") and yuv.is_rgb(name) == wants_rgb
+    ]
+    if not fitting:
+        raise UsageError(
+            f"{encoder} has no pixel format for a clip of {size}"
+            f"{' (an odd size)' if info.width % 2 or info.height % 2 else ''}; use --codec h264, "
+            "or ffv1 in .mkv"
+        )
+    # Lossless RGB keeps every bit of the frames; YUV has no use for more than the source had.
+    bits = info.bits if wants_rgb else info.source_bits
+    return min(fitting, key=lambda name: _preference(name, bits))
+
+
+def _fits(pix_fmt: str, info: ClipInfo) -> bool:
+    across, down = yuv.subsampling(pix_fmt)
+    return info.width % across == 0 and info.height % down == 0
+
+
+def _preference(pix_fmt: str, bits: int) -> tuple[bool, int, int]:
+    """Sorts first: enough bits, then the fewest of those (or the most below), then 4:2:0."""
+    depth = yuv.depth(pix_fmt)
+    across, down = yuv.subsampling(pix_fmt)
+    return depth < bits, depth if depth >= bits else -depth, -across * down
+
+
+def _tell(container: str, encoder: str, pix_fmt: str, info: ClipInfo) -> None:
+    """Log what the output cannot keep as it was."""
+    if (info.width % 2 or info.height % 2) and not yuv.is_rgb(pix_fmt):
+        logger.info(
+            "%dx%d is an odd size: writing %s, since 4:2:0 would lose a row or column of pixels",
+            info.width,
+            info.height,
+            pix_fmt,
+        )
+    if yuv.depth(pix_fmt) < info.source_bits:
+        logger.warning(
+            "%s stores %d bits per sample, and the source had %d",
+            encoder,
+            yuv.depth(pix_fmt),
+            info.source_bits,
+        )
+    square = info.sample_aspect == 1 or container not in ("matroska", "webm", "avi")
+    if not square and encoder not in _STORES_ASPECT:
+        logger.warning(
+            "%s in %s does not store the pixel aspect ratio %s: players will show square pixels; "
+            "use .mov or h264 to keep it",
+            encoder,
+            container,
+            info.sample_aspect,
+        )
+
+
+def _colour(encoder: str, pix_fmt: str, info: ClipInfo) -> tuple[str, Literal["tv", "pc"]]:
+    if yuv.is_rgb(pix_fmt):
+        return "gbr", "pc"
+    if encoder == "mjpeg":  # JPEG knows one matrix, full range only
+        return "smpte170m", "pc"
+    if info.colour.matrix not in yuv.LUMA_WEIGHTS:  # RGB, or a matrix that we cannot invert
+        return "bt709", "tv"
+    return info.colour.matrix, info.colour.range
+
+
+def _quality(encoder: str, crf: float | None) -> dict[str, str]:
+    if encoder not in CRF:
+        if crf is not None:
+            raise UsageError(
+                f"{encoder} has no constant rate factor; --crf is for {', '.join(sorted(CRF))}"
+            )
+        # Encoders of the MPEG-4 Part 2 age default to 200 kbit/s, which nobody wants.
+        quantiser = {"flags": "+qscale", "global_quality": str(2 * 118)}  # FF_QP2LAMBDA
+        return quantiser if encoder in (*_GRID_CODECS, "mjpeg") else {}
+    default, worst = CRF[encoder]
+    if crf is not None and not 0 <= crf <= worst:
+        raise UsageError(f"expected --crf of 0 (best) to {worst} for {encoder}, got {crf:g}")
+    options = {"crf": f"{default if crf is None else crf:g}"}
+    return options | {"b": "0"} if encoder.startswith("libvpx") else options
+
+
+def _reproducible(encoder: str) -> dict[str, str]:
+    """Settings that make equal input equal bytes, on machines with more or fewer cores too."""
+    options = {"flags": "+bitexact", "threads": str(THREADS)}
+    if encoder in ("libx264", "libx264rgb"):
+        # PyAV asks for slices, whose number costs bits; threads over frames do not. The
+        # macroblock tree's vector code (AVX-512) reads memory it never wrote, and its
+        # approximate reciprocals differ between makers of CPUs; files are as small without.
+        return options | {"x264-params": "sliced-threads=0:mbtree=0"}
+    if encoder == "libx265":
+        return options | {"x265-params": "frame-threads=4:info=0:log-level=none"}
+    if encoder == "ffv1":
+        return options | {"level": "3", "slices": "16", "slicecrc": "1", "g": "1"}
+    return options
+
+
+def _tags(info: ClipInfo, pix_fmt: str, matrix: str, range_: Literal["tv", "pc"]) -> dict[str, str]:
+    tags = {
+        "colorspace": "rgb" if matrix == "gbr" else matrix,
+        "color_range": range_,
+        "color_primaries": info.colour.primaries,
+        "color_trc": info.colour.transfer,
+    }
+    if yuv.subsampling(pix_fmt)[0] == 2:
+        tags["chroma_sample_location"] = "left"
+    return tags
+
+
+def _timing(container: str) -> dict[str, str]:
+    # B-frames make the first dts negative. An edit list hides that, and Matroska stores no dts;
+    # other containers would show the whole clip later.
+    keeps_pts = av.ContainerFormat(container, "w").flags & AVFMT_TS_NEGATIVE
+    return {} if keeps_pts or container in ("matroska", "webm") else {"bf": "0"}
+
+
+def _muxing(container: str, streaming: bool) -> dict[str, str]:
+    # Sound is fed beside the pictures, so a second of patience is plenty; FFmpeg's ten would
+    # hold ten seconds of lossless video in memory where the sound pauses.
+    options = {"fflags": "+bitexact", "max_interleave_delta": "1000000"}
+    if streaming and re.fullmatch("mp4|mov|ipod|3gp|3g2", container):
+        # Not empty_moov, which cannot have the edit list that keeps timestamps.
+        options["movflags"] = "frag_keyframe+delay_moov"
+    return options

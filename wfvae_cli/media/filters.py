@@ -1,0 +1,202 @@
+"""FFmpeg filter graphs: deinterlacing, and decoded frames to RGB arrays of the final size."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from fractions import Fraction
+from typing import cast
+
+import av
+import numpy as np
+from av.filter import Graph
+from av.video.frame import VideoFrame
+from numpy.typing import NDArray
+
+from wfvae_cli.media.clip import Bits, Colour
+from wfvae_cli.media.colour import SWSCALE_MATRICES, PixelFormat, swscale_levels
+from wfvae_cli.media.sampling import Geometry
+
+Pixels = NDArray[np.uint8] | NDArray[np.uint16]
+Node = tuple[str, dict[str, str]]
+
+# Every output pixel from its own interpolated chroma, rounded, and the same on every machine.
+_FLAGS = "bicubic+full_chroma_int+full_chroma_inp+accurate_rnd+bitexact"
+_RGB = {8: "rgb24", 16: "rgb48le"}
+_RGBA = {8: "rgba", 16: "rgba64le"}
+_TRANSPOSE = {  # (hflip, vflip) after transposing -> FFmpeg's name
+    (False, False): "cclock_flip",
+    (True, False): "clock",
+    (False, True): "cclock",
+    (True, True): "clock_flip",
+}
+_TICK = Fraction(1, 25)  # conversion graphs have no use for time, but need a time base
+
+
+class Converter:
+    """Turns decoded frames into RGB arrays, with one filter graph per pixel format that comes.
+
+    8-bit samples are within one code value of the exact conversion, deeper ones within two of
+    their own; black and white come out as exactly 0 and the largest value.
+    """
+
+    def __init__(self, bits: Bits, colour: Colour, geometry: Geometry) -> None:
+        """Remember what to make.
+
+        Args:
+            bits: 8 or 16, the depth of the arrays.
+            colour: what the frames' YUV means.
+            geometry: what to make of their size.
+        """
+        self.bits = bits
+        self.colour = colour
+        self.geometry = geometry
+        self._graphs: dict[str, Graph] = {}
+
+    def __call__(self, frame: VideoFrame) -> Pixels:
+        """Convert one frame to HWC RGB, uint8 or uint16 over its full range."""
+        fmt = PixelFormat.of(frame.format)
+        if not fmt.alpha:
+            return self._run(frame, self._to_rgb(fmt, frame.width, frame.height))
+        # Composited before scaling, or the colours under transparent pixels would bleed in.
+        rgba = self._run(frame, self._to_rgba(fmt))
+        rgb = VideoFrame.from_ndarray(over_black(rgba), format=_RGB[self.bits])
+        return self._run(rgb, self._shape(rgb.width, rgb.height))
+
+    def _to_rgb(self, fmt: PixelFormat, width: int, height: int) -> list[Node]:
+        """The filters for an opaque frame of `fmt`."""
+        levels = self._levels(fmt)
+        if fmt.kind == "yuv" and not levels:
+            # Conversion and scaling at once: one rounding less.
+            return self._shape(width, height, self._input_colour())
+        convert = [_scale(width, height, self._input_colour()), _format(_RGB[self.bits])]
+        return convert + levels + self._shape(width, height)
+
+    def _to_rgba(self, fmt: PixelFormat) -> list[Node]:
+        """The filters that give RGBA of the source's size, opaque being the largest value."""
+        nodes = [_scale(0, 0, self._input_colour()), _format(_RGBA[self.bits])]
+        return nodes + self._levels(fmt)
+
+    def _levels(self, fmt: PixelFormat) -> list[Node]:
+        """A table that moves black and white to the ends of the range, where they are not."""
+        top = float((1 << self.bits) - 1)
+        black, white = swscale_levels(fmt, self.colour)
+        if self.bits == 16 and fmt.bits == 8:  # a shallower frame amid a deep clip
+            black, white = black * 257, white * 257
+        tables = {}
+        if (black, white) != (0.0, top):
+            # .15g: FFmpeg's parser of expressions knows no longer numbers.
+            curve = f"(val-{black:.15g})*{top / (white - black):.15g}+0.5"
+            tables = dict.fromkeys("rgb", curve)
+        if fmt.alpha and fmt.kind != "rgb" and 8 < fmt.depth < 16:
+            opaque = ((1 << fmt.depth) - 1) << (16 - fmt.depth)
+            tables["a"] = f"val*{top / opaque:.15g}+0.5"
+        return [("lutrgb", tables)] if tables else []
+
+    def _input_colour(self) -> dict[str, str]:
+        matrix = SWSCALE_MATRICES.get(self.colour.matrix)
+        options = {"in_range": self.colour.range, "out_range": "pc"}
+        return options | ({"in_color_matrix": matrix} if matrix else {})
+
+    def _shape(self, width: int, height: int, colour: dict[str, str] | None = None) -> list[Node]:
+        """Scale, turn, then crop or pad; all but the scaling in RGB, where every pixel counts."""
+        orientation, (x, y) = self.geometry.orientation, self.geometry.offset
+        scaled, size = self.geometry.scaled, self.geometry.size
+        to = scaled[::-1] if orientation.transpose else scaled
+        nodes: list[Node] = []
+        if to != (width, height) or colour is not None:
+            nodes.append(_scale(*to, colour or {}))
+        nodes.append(_format(_RGB[self.bits]))
+        if orientation.transpose:
+            nodes.append(("transpose", {"dir": _TRANSPOSE[orientation.hflip, orientation.vflip]}))
+        else:
+            nodes += [("hflip", {})] * orientation.hflip + [("vflip", {})] * orientation.vflip
+        inner = (min(scaled[0], size[0]), min(scaled[1], size[1]))
+        if inner != scaled:
+            nodes.append(("crop", _rectangle(inner, max(x, 0), max(y, 0))))
+        if inner != size:
+            nodes.append(("pad", _rectangle(size, max(-x, 0), max(-y, 0)) | {"color": "black"}))
+        return nodes
+
+    def _run(self, frame: VideoFrame, nodes: list[Node]) -> Pixels:
+        """Send `frame` through the graph of `nodes`, built when its format first comes."""
+        key = f"{frame.format.name} {frame.width}x{frame.height} {nodes}"
+        if key not in self._graphs:
+            self._graphs[key] = build_graph(frame, _TICK, nodes)
+        graph = self._graphs[key]
+        frame.pts = None
+        graph.vpush(frame)
+        # rgb24, rgb48le, rgba and rgba64le: never the floating-point arrays of PyAV's signature.
+        return cast(Pixels, graph.vpull().to_ndarray())
+
+
+class Deinterlacer:
+    """Makes whole frames of interlaced ones, at the same rate, and leaves the others alone."""
+
+    def __init__(self) -> None:
+        self._graph: Graph | None = None
+
+    @property
+    def active(self) -> bool:
+        """Whether an interlaced frame has come."""
+        return self._graph is not None
+
+    def __call__(self, frames: Iterable[VideoFrame]) -> Iterator[VideoFrame]:
+        """Pass frames on; from the first one flagged as interlaced, through FFmpeg's bwdif."""
+        time_base = Fraction(1)
+        for frame in frames:
+            if self._graph is None:
+                if not frame.interlaced_frame:
+                    yield frame
+                    continue
+                time_base = frame.time_base or _TICK
+                options = {"mode": "send_frame", "parity": "auto", "deint": "interlaced"}
+                self._graph = build_graph(frame, time_base, [("bwdif", options)])
+            self._graph.vpush(frame)
+            yield from self._finished(time_base)
+        if self._graph is not None:
+            self._graph.vpush(None)
+            yield from self._finished(time_base)
+
+    def _finished(self, time_base: Fraction) -> Iterator[VideoFrame]:
+        assert self._graph is not None
+        while True:
+            try:
+                frame = self._graph.vpull()
+            except (av.error.BlockingIOError, av.error.EOFError):
+                return
+            # bwdif counts in half units, for the second field of each frame.
+            if frame.pts is not None and frame.time_base is not None:
+                frame.pts = round(frame.pts * frame.time_base / time_base)
+                frame.time_base = time_base
+            yield frame
+
+
+def build_graph(frame: VideoFrame, time_base: Fraction, nodes: list[Node]) -> Graph:
+    """A chain of filters for frames like `frame`."""
+    graph = Graph()
+    size = f"{frame.width}x{frame.height}"
+    source = {"video_size": size, "pix_fmt": frame.format.name, "pixel_aspect": "1/1"}
+    chain = [("buffer", source | {"time_base": str(time_base)}), *nodes, ("buffersink", {})]
+    contexts = [graph.add(name, None, **options) for name, options in chain]
+    graph.link_nodes(*contexts).configure()
+    return graph
+
+
+def over_black(rgba: Pixels) -> Pixels:
+    """Composite straight-alpha HWC RGBA onto black: each colour times alpha, rounded."""
+    top = np.iinfo(rgba.dtype).max
+    product = rgba[..., :3].astype(np.uint64) * rgba[..., 3:].astype(np.uint64)
+    return cast(Pixels, ((product + top // 2) // top).astype(rgba.dtype))
+
+
+def _scale(width: int, height: int, colour: dict[str, str]) -> Node:
+    """The scale filter; 0 keeps a side."""
+    return ("scale", {"w": str(width), "h": str(height), "flags": _FLAGS} | colour)
+
+
+def _format(name: str) -> Node:
+    return ("format", {"pix_fmts": name})
+
+
+def _rectangle(size: tuple[int, int], x: int, y: int) -> dict[str, str]:
+    return {"w": str(size[0]), "h": str(size[1]), "x": str(x), "y": str(y)}

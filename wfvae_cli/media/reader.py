@@ -1,0 +1,263 @@
+"""Opens a video, an image, a numbered sequence or standard input as a clip of RGB frames."""
+
+from __future__ import annotations
+
+import io
+import logging
+import sys
+import threading
+from collections.abc import Generator, Iterator
+from fractions import Fraction
+from pathlib import Path
+from types import TracebackType
+from typing import Protocol
+
+from av.video.frame import VideoFrame
+
+from wfvae_cli.errors import UsageError, VideoError
+from wfvae_cli.media import images
+from wfvae_cli.media.clip import ClipInfo, Colour, Frame, Sampling
+from wfvae_cli.media.colour import PixelFormat
+from wfvae_cli.media.diagnosis import check_exists
+from wfvae_cli.media.filters import Converter, Pixels
+from wfvae_cli.media.images import ImageSource
+from wfvae_cli.media.pipe import Pipe
+from wfvae_cli.media.sampling import Orientation, Timed, plan_geometry, seconds, select
+from wfvae_cli.media.source import VideoSource
+
+_LOG = logging.getLogger("wfvae")
+
+
+class _Source(Protocol):
+    """What `VideoSource` and `ImageSource` have in common."""
+
+    name: str
+    width: int
+    height: int
+    format: PixelFormat
+    pixel_format: str
+    codec: str
+    is_image: bool
+    origin: int
+    time_base: Fraction
+    frame_rate: Fraction | None
+    notices: list[str]
+
+    @property
+    def colour(self) -> Colour: ...
+    @property
+    def orientation(self) -> Orientation: ...
+    @property
+    def sample_aspect(self) -> Fraction: ...
+    @property
+    def container(self) -> str: ...
+    @property
+    def promised(self) -> tuple[int | None, Fraction | None]: ...
+    @property
+    def first(self) -> Timed[VideoFrame]: ...
+    def seek(self, start: Fraction) -> None: ...
+    def __iter__(self) -> Iterator[Timed[VideoFrame]]: ...
+    def close(self) -> None: ...
+
+
+class ClipReader:
+    """Yields the frames of a clip once, in display order, holding one at a time.
+
+    Iterate it in any one thread; `close` may be called from another, and more than once.
+    """
+
+    info: ClipInfo
+    """What the frames will be like; known from the start."""
+
+    def __init__(self, source: _Source, sampling: Sampling) -> None:
+        """Go to the first frame to take; use `open_clip`."""
+        self._source = source
+        self._lock = threading.Lock()
+        self._closed = False
+        if sampling.start:
+            source.seek(seconds(sampling.start))
+        geometry = plan_geometry(
+            source.width, source.height, source.sample_aspect, source.orientation, sampling
+        )
+        if geometry.scaled[0] * geometry.scaled[1] > images.MAX_PIXELS:
+            raise UsageError(
+                f"{source.name}: would be scaled to {geometry.scaled[0]}x{geometry.scaled[1]} "
+                "pixels: ask for a smaller size"
+            )
+        self._convert = Converter(source.format.bits, source.colour, geometry)
+        image = source.is_image
+        self.info = ClipInfo(
+            width=geometry.size[0],
+            height=geometry.size[1],
+            bits=source.format.bits,
+            source_bits=min(max(source.format.depth, 8), 16),
+            frame_rate=None if image else sampling.fps or source.frame_rate,
+            time_base=1 / sampling.fps if sampling.fps and not image else source.time_base,
+            start=source.first.pts * source.time_base,
+            frames=1 if image else _expected_frames(source, sampling),
+            sample_aspect=geometry.sample_aspect,
+            colour=source.colour,
+            pixel_format=source.pixel_format,
+            container=source.container,
+            codec=source.codec,
+            is_image=image,
+            notices=tuple(source.notices),
+        )
+        for notice in source.notices:
+            _LOG.info("%s: %s", source.name, notice)
+        # An image lasts for no time that could be resampled.
+        taken = select(source, source.time_base, Sampling() if image else sampling)
+        self._frames = self._converted(taken)
+
+    @property
+    def name(self) -> str:
+        """What messages call the source: its path, or `standard input`."""
+        return self._source.name
+
+    def __iter__(self) -> Iterator[Frame]:
+        """Iterate over the frames that have not been taken yet."""
+        return self
+
+    def __next__(self) -> Frame:
+        """The next frame.
+
+        Raises:
+            VideoError: the source is damaged or cut short, or its pictures change their size.
+            StopIteration: it was the last, or the reader has been closed.
+        """
+        with self._lock:
+            try:
+                if self._closed:
+                    raise StopIteration
+                return next(self._frames)
+            finally:
+                if self._closed:  # `close` came from another thread meanwhile
+                    self._release()
+
+    def close(self) -> None:
+        """Let go of the source; at once, or when the frame being decoded is done.
+
+        It never waits for another thread: that may be blocked on a pipe.
+        """
+        self._closed = True
+        if self._lock.acquire(blocking=False):
+            try:
+                self._release()
+            finally:
+                self._lock.release()
+
+    def __enter__(self) -> ClipReader:
+        """Return itself."""
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """Close it."""
+        self.close()
+
+    def _release(self) -> None:
+        self._frames.close()
+        self._source.close()
+
+    def _converted(self, items: Iterator[Timed[VideoFrame]]) -> Generator[Frame, None, None]:
+        """Convert each frame that is taken, once even where it is repeated."""
+        last: VideoFrame | None = None
+        pixels: Pixels | None = None
+        for timed in items:
+            if pixels is None or timed.item is not last:
+                last, pixels = timed.item, self._convert(timed.item)
+            yield Frame(pixels, timed.pts)
+
+
+def open_clip(
+    source: str | Path,
+    sampling: Sampling | None = None,
+    *,
+    threads: int = 0,
+    frame_rate: Fraction = Fraction(25),
+) -> ClipReader:
+    """Open a source and find the first frame to take, so that what is wrong shows at once.
+
+    Args:
+        source: a video or image file; a pattern of numbered images such as `%05d.png`; a URL
+            that FFmpeg opens; or `-`, standard input.
+        sampling: which frames to take and at what size; all as they are by default.
+        threads: of the decoder; 0 lets FFmpeg choose.
+        frame_rate: of a pattern's images, in frames per second.
+
+    Returns:
+        A reader, to be used as a context manager.
+
+    Raises:
+        UsageError: the sampling asks for the impossible.
+        VideoError: no frames can be had of the source.
+    """
+    opened = _open_source(source, threads, frame_rate)
+    try:
+        return ClipReader(opened, sampling or Sampling())
+    except BaseException:
+        opened.close()
+        raise
+
+
+def probe(source: str | Path) -> ClipInfo:
+    """What a source holds; decodes its first frame only.
+
+    Raises:
+        VideoError: no frames can be had of it.
+    """
+    with open_clip(source, threads=1) as reader:
+        return reader.info
+
+
+def _open_source(source: str | Path, threads: int, frame_rate: Fraction) -> _Source:
+    """Find out what `source` is, and open it as that."""
+    if str(source) == "-":
+        if sys.stdin.isatty():
+            raise VideoError("standard input is a terminal: pipe a video into it, or name a file")
+        pipe = Pipe(sys.stdin.buffer)
+        head = pipe.peek(images.HEAD)
+        if not head:
+            raise VideoError(f"{pipe}: nothing came: check what feeds the pipe")
+        if not images.is_image(head):
+            return VideoSource(pipe, threads=threads)
+        data = io.BytesIO(pipe.read())
+        return ImageSource(images.load(data, str(pipe)), str(pipe), None)
+    if isinstance(source, str) and "://" in source:
+        return VideoSource(source, threads=threads)
+    path = Path(source)
+    if images.PATTERN.search(path.name) and not path.exists():
+        return ImageSource(images.sequence(path), str(path), frame_rate)
+    check_exists(path)
+    with path.open("rb") as file:
+        head = file.read(images.HEAD)
+    if images.is_image(head) and not _is_film(path):
+        return ImageSource([path], str(path), None)
+    return VideoSource(path, threads=threads)
+
+
+def _is_film(path: Path) -> bool:
+    """Whether an image file is a film after all: Motion JPEG, or an animation."""
+    return path.suffix.lower() in (".mjpg", ".mjpeg") or images.is_animated(path)
+
+
+def _expected_frames(source: _Source, sampling: Sampling) -> int | None:
+    """Frames that a reader will yield, as far as the container tells the truth."""
+    count, length = source.promised
+    rate = source.frame_rate
+    if count is None and length is not None and rate is not None:
+        count = round(length * rate)
+    if rate is not None and count is not None:
+        skipped = (source.first.pts - source.origin) * source.time_base
+        count -= round(skipped * rate)
+        if sampling.duration is not None:
+            count = min(count, (seconds(sampling.duration) * rate).__ceil__())
+        if sampling.fps is not None:
+            count = round(count * sampling.fps / rate)
+    if sampling.frames is not None and count is not None:
+        count = min(count, sampling.frames)
+    return None if count is None else max(1, count)

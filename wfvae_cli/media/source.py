@@ -1,0 +1,364 @@
+"""Decoded frames of anything that FFmpeg opens, with every failure told in our own words."""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import threading
+from collections.abc import Iterator, Mapping
+from fractions import Fraction
+from pathlib import Path
+from typing import cast
+
+import av
+from av.buffer import Buffer
+from av.container import InputContainer
+from av.packet import Packet
+from av.stream import Disposition
+from av.video.frame import VideoFrame
+from av.video.stream import VideoStream
+
+from wfvae_cli.errors import VideoError
+from wfvae_cli.media.clip import Colour
+from wfvae_cli.media.clock import Clock
+from wfvae_cli.media.colour import PixelFormat, describe
+from wfvae_cli.media.diagnosis import explain_unreadable
+from wfvae_cli.media.filters import Deinterlacer
+from wfvae_cli.media.pipe import Pipe
+from wfvae_cli.media.sampling import Orientation, Timed
+from wfvae_cli.media.truncation import inspect
+
+MAX_PIXELS = 1 << 28
+"""Pixels of the largest picture accepted: a header can ask for any amount of memory."""
+
+
+class VideoSource:
+    """The frames of a video stream in display order, from any point of it."""
+
+    def __init__(self, source: Path | str | Pipe, *, threads: int = 0) -> None:
+        """Open the container, choose its video stream and decode its first frame.
+
+        Args:
+            source: a file, a URL (any string), or standard input.
+            threads: of the decoder; 0 lets FFmpeg choose.
+
+        Raises:
+            VideoError: it cannot be read, is cut short, or holds no frame.
+        """
+        self.name = str(source)
+        self._source = source
+        self._container = _open(source)
+        self._rest: Iterator[Timed[VideoFrame]] = iter(())
+        try:
+            self.stream, self.notices = self._choose_stream()
+            self._check_whole()
+            self.stream.thread_type = "AUTO"
+            self.stream.codec_context.thread_count = threads
+            self._describe(self._restart())
+        except BaseException:
+            self.close()
+            raise
+
+    @property
+    def container(self) -> str:
+        """Short name of the container, by the file's suffix where FFmpeg knows several."""
+        names = self._container.format.name.split(",")
+        suffix = Path(self.name).suffix[1:].lower()
+        if suffix in names:
+            return suffix
+        return "mp4" if "mp4" in names else names[0]
+
+    @property
+    def promised(self) -> tuple[int | None, Fraction | None]:
+        """Frames and seconds that the container names, either None where it does not."""
+        if isinstance(self._source, Pipe):
+            return None, None
+        length = None
+        if self.stream.duration:
+            length = self.stream.duration * self.time_base
+        elif self._container.duration:
+            length = Fraction(self._container.duration, av.time_base)
+        return self.stream.frames or None, length
+
+    def seek(self, start: Fraction) -> None:
+        """Go to the first frame shown `start` seconds after the clip's first one or later.
+
+        Raises:
+            VideoError: there is none.
+        """
+        # Half a unit of tolerance, because times are rounded to the time base.
+        target = self.origin + start / self.time_base - Fraction(1, 2)
+        if not isinstance(self._source, Pipe):
+            self._seek_before(target)
+        last = self.origin
+        for timed in self._rest:
+            if timed.pts >= target:
+                self._first = timed
+                return
+            last = timed.pts + timed.duration
+        length = float((last - self.origin) * self.time_base)
+        raise VideoError(
+            f"{self.name}: nothing is left after {float(start):g} s, the clip is {length:.3f} s "
+            "long: choose an earlier start"
+        )
+
+    def __iter__(self) -> Iterator[Timed[VideoFrame]]:
+        """The frames from the point reached on; once."""
+        yield self._first
+        yield from self._rest
+
+    @property
+    def first(self) -> Timed[VideoFrame]:
+        """The frame that iteration begins with."""
+        return self._first
+
+    def close(self) -> None:
+        """Let go of the file and the decoder."""
+        self._rest = iter(())
+        self._container.close()
+
+    def _choose_stream(self) -> tuple[VideoStream, list[str]]:
+        """The default video stream, or the first; cover pictures of music do not count."""
+        streams = [
+            stream
+            for stream in self._container.streams.video
+            if not stream.disposition & (Disposition.attached_pic | Disposition.timed_thumbnails)
+        ]
+        if not streams:
+            kinds = sorted({str(stream.type) for stream in self._container.streams}) or ["nothing"]
+            raise VideoError(
+                f"{self.name}: no video stream in it, only {', '.join(kinds)}: "
+                "give a file with pictures"
+            )
+        stream = next((s for s in streams if s.disposition & Disposition.default), streams[0])
+        if stream.codec_context is None:
+            raise VideoError(
+                f"{self.name}: FFmpeg has no decoder for its video: convert it to H.264 first"
+            )
+        if stream.codec_context.width * stream.codec_context.height > MAX_PIXELS:
+            raise VideoError(
+                f"{self.name}: pictures of {stream.codec_context.width}x"
+                f"{stream.codec_context.height} pixels, more than the {MAX_PIXELS} allowed: "
+                "scale it down first"
+            )
+        notices = []
+        if len(streams) > 1:
+            notices.append(f"{len(streams)} video streams; only number {stream.index} is read")
+        if stream.metadata.get("alpha_mode") == "1":
+            notices.append(f"the alpha channel of its {stream.codec_context.name} is ignored")
+        return stream, notices
+
+    def _check_whole(self) -> None:
+        """Refuse a file that is shorter than its container says."""
+        if not isinstance(self._source, Path):
+            return
+        promised = inspect(self._source).promised
+        size = self._source.stat().st_size
+        if promised is not None and size < promised:
+            raise VideoError(
+                f"{self.name}: cut short: the container announces {promised} bytes, the file has "
+                f"{size}: copy or download it again"
+            )
+
+    def _describe(self, first: Timed[VideoFrame]) -> None:
+        """Note what the first frame shows of the stream."""
+        frame, context = first.item, self.stream.codec_context
+        self.origin = first.pts
+        self.format = PixelFormat.of(frame.format)
+        self.width, self.height = frame.width, frame.height
+        self.codec = context.codec.canonical_name
+        self.pixel_format = self.format.name
+        # A single picture of a format that only FFmpeg reads: OpenEXR, DPX, TGA, PNM.
+        self.is_image = self._container.format.name.endswith("_pipe") and self._is_single()
+        aspect = self.stream.sample_aspect_ratio
+        self.sample_aspect = aspect if aspect and aspect > 0 else Fraction(1)
+        self.colour: Colour
+        self.colour, notices = describe(
+            self.format,
+            frame.width,
+            frame.height,
+            matrix=frame.colorspace,
+            value_range=frame.color_range,
+            primaries=context.color_primaries,
+            transfer=context.color_trc,
+        )
+        self.orientation, known = _orientation(frame)
+        self.notices += notices
+        if self._skipped:
+            self.notices.append(
+                f"its first {self._skipped} frames need earlier ones that are missing; left out"
+            )
+        if not known:
+            self.notices.append("its rotation is not a multiple of 90 degrees and is ignored")
+        if self.format.alpha:
+            self.notices.append("its alpha channel is composited onto black")
+        if self.format.depth > 16:
+            self.notices.append("its floating-point samples are clipped to 0..1 and 16 bits")
+        if self._deinterlacer.active:
+            self.notices.append("interlaced; deinterlaced at the frame rate")
+
+    def _is_single(self) -> bool:
+        second = next(self._rest, None)
+        if second is not None:
+            self._rest = itertools.chain((second,), self._rest)
+        return second is None
+
+    def _restart(self) -> Timed[VideoFrame]:
+        """Decode from the demuxer's position; the first frame, which there has to be."""
+        self.time_base = self.stream.time_base or Fraction(1, 1000)
+        rate = self.stream.guessed_rate or self.stream.average_rate or self.stream.base_rate
+        self.frame_rate = rate if rate and 0 < rate <= 1000 else None
+        self._deinterlacer = Deinterlacer()
+        self._rest = self._timed()
+        first = next(self._rest, None)
+        if first is None:
+            raise VideoError(
+                f"{self.name}: its video stream holds no frame that can be decoded: "
+                "copy or download it again"
+            )
+        self._first = first
+        return first
+
+    def _seek_before(self, target: Fraction) -> None:
+        """Let decoding go on from a key frame at or before `target`, wherever it is now."""
+        back = Fraction(0)
+        while True:
+            position = max(self.origin, int(target - back / self.time_base))
+            try:
+                self._container.seek(position, stream=self.stream)
+                first = self._restart()
+            except av.error.FFmpegError:
+                first = None  # the format cannot seek
+            except VideoError:
+                first = None  # beyond the end
+            if first is not None and self.origin < first.pts <= target:
+                break
+            # Back at the first frame, in truth or because all timestamps are the same.
+            if position == self.origin or (first is not None and first.pts == self.origin):
+                self._reopen()
+                break
+            back = max(Fraction(1), back * 4)
+        self._rest = itertools.chain((self._first,), self._rest)
+
+    def _reopen(self) -> None:
+        """Begin anew at the beginning."""
+        threads = self.stream.codec_context.thread_count
+        self.close()
+        self._container = _open(self._source)
+        self.stream, _ = self._choose_stream()
+        self.stream.thread_type = "AUTO"
+        self.stream.codec_context.thread_count = threads
+        self._restart()
+
+    def _timed(self) -> Iterator[Timed[VideoFrame]]:
+        """Frames with a time each; see `Clock` for what becomes of odd timestamps."""
+        rate = self.frame_rate or 25
+        step = max(1, round(1 / (rate * self.time_base)))
+        clock = Clock(step, self.name, round(1 / self.time_base))
+        for frame in self._deinterlacer(self._decoded()):
+            own = 0 if self._deinterlacer.active else frame.duration
+            yield Timed(frame, clock(frame.pts, frame.dts), own or clock.step)
+
+    def _decoded(self) -> Iterator[VideoFrame]:
+        """Whatever the decoder gives, or an error that names the frame."""
+        count, size = 0, None
+        try:
+            for packet in self._packets():
+                for frame in packet.decode():
+                    size = size or (frame.width, frame.height)
+                    self._check_frame(frame, size, count)
+                    count += 1
+                    yield frame
+        except (av.error.FFmpegError, OSError) as error:
+            if isinstance(error, VideoError):
+                raise
+            raise VideoError(
+                f"{self.name}: damaged or cut short: decoding failed after {count} frames "
+                f"({error.strerror}): copy or download it again"
+            ) from error
+
+    def _packets(self) -> Iterator[Packet[VideoStream]]:
+        """Packets from the first key frame on: what precedes it cannot be decoded."""
+        started, self._skipped = False, 0
+        for packet in self._container.demux(self.stream):
+            if packet.size and not started:
+                started = packet.is_keyframe
+                self._skipped += not started
+            if packet.size and packet.is_corrupt and started:
+                raise VideoError(
+                    f"{self.name}: damaged or cut short: FFmpeg calls a packet corrupt: copy or "
+                    "download it again"
+                )
+            if started or not packet.size:
+                yield packet
+        self._check_end()
+
+    def _check_end(self) -> None:
+        """On a pipe only the end shows whether everything came."""
+        if isinstance(self._source, Pipe):
+            missing = self._source.missing()
+            if missing:
+                raise VideoError(f"{self.name}: cut short: {missing}: check what feeds the pipe")
+
+    def _check_frame(self, frame: VideoFrame, size: tuple[int, int], count: int) -> None:
+        where = f"at frame {count}" + ("" if frame.time is None else f" ({frame.time:.3f} s)")
+        if (frame.width, frame.height) != size:
+            raise VideoError(
+                f"{self.name}: the resolution changes from {size[0]}x{size[1]} to "
+                f"{frame.width}x{frame.height} {where}: cut it there or scale it to one size"
+            )
+        if frame.is_corrupt:
+            raise VideoError(
+                f"{self.name}: damaged or cut short: the picture {where} cannot be decoded "
+                "whole: copy or download it again"
+            )
+
+
+def _open(source: Path | str | Pipe) -> InputContainer:
+    """Open a container, or say why not."""
+    file = f"file:{source}" if isinstance(source, Path) else source
+    try:
+        container = av.open(file, "r", metadata_errors="replace")
+    except (av.error.FFmpegError, OSError, ValueError) as error:
+        message = _last_message(file) if isinstance(file, str) else None
+        reason = explain_unreadable(source, message or getattr(error, "strerror", None) or "")
+        raise VideoError(f"{source}: {reason}") from error
+    if container.format.name == "tty":  # FFmpeg shows text files as films of a terminal
+        container.close()
+        raise VideoError(f"{source}: a text file, not a video or an image")
+    return container
+
+
+def _last_message(file: str) -> str | None:
+    """Open a file that cannot be opened once more, for what FFmpeg has to say about it.
+
+    FFmpeg's logger is global and calls Python from its own threads, which must not wait for the
+    interpreter while a decoder is being freed elsewhere: it is listened to while nobody else runs.
+    """
+    if threading.active_count() > 1:
+        return None
+    level = av.logging.get_level()
+    # PANIC keeps errors for the exception without passing them on to Python's loggers.
+    av.logging.set_level(av.logging.PANIC)
+    try:
+        av.open(file, "r", metadata_errors="replace").close()
+    except av.error.FFmpegError as error:
+        return error.log[1][2].strip() if error.log and error.log[1] else None
+    finally:
+        av.logging.set_level(level)
+    return None
+
+
+def _orientation(frame: VideoFrame) -> tuple[Orientation, bool]:
+    """How a frame wants to be turned, and whether that is something we can do."""
+    matrix = None
+    # PyAV knows the side data of its FFmpeg by number and stumbles over newer kinds.
+    with contextlib.suppress(ValueError):
+        matrix = cast("Mapping[str, Buffer]", frame.side_data).get("DISPLAYMATRIX")
+    if matrix is None:
+        turns = round(frame.rotation / 90) % 4
+        a, b = ((1, 0), (0, -1), (-1, 0), (0, 1))[turns]
+        return Orientation.from_matrix(a, b, -b, a) or Orientation(), True
+    a, b, _, c, d, *_ = memoryview(bytes(matrix)).cast("i")
+    orientation = Orientation.from_matrix(a, b, c, d)
+    return orientation or Orientation(), orientation is not None

@@ -1,0 +1,392 @@
+"""Writing a clip: a video, one image, or a numbered series of images."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import sys
+from collections.abc import Iterator
+from fractions import Fraction
+from pathlib import Path
+from types import TracebackType
+from typing import BinaryIO
+
+import av
+import av.logging
+from av.container import OutputContainer
+from av.filter import Graph
+from av.video.codeccontext import VideoCodecContext
+from av.video.frame import VideoFrame
+from av.video.stream import VideoStream
+
+from wfvae_cli.atomic import STDOUT, atomic_file, check_output, output_error
+from wfvae_cli.errors import OutputError, UsageError, WfvaeError
+from wfvae_cli.media import yuv
+from wfvae_cli.media.audio import AudioTrack
+from wfvae_cli.media.clip import ClipInfo, Frame
+from wfvae_cli.media.clip_writer import ClipWriter
+from wfvae_cli.media.encoding import EncodingPlan, VideoOptions, plan
+from wfvae_cli.media.image_writer import ImageWriter, PatternWriter, is_image, is_pattern
+
+__all__ = ["ClipWriter", "VideoOptions", "VideoWriter", "open_writer"]
+
+logger = logging.getLogger("wfvae")
+
+_BUFFER = 1 << 16
+
+
+def open_writer(
+    target: str | Path,
+    info: ClipInfo,
+    options: VideoOptions | None = None,
+    *,
+    overwrite: bool = False,
+    audio_from: str | Path | None = None,
+) -> ClipWriter:
+    """Choose the writer for a target, and fail early if it cannot work.
+
+    Args:
+        target: `-` for standard output; a path with an image suffix for one image; a pattern
+            such as `frame%05d.png` for one image a frame; any other path for a video.
+        info: the clip to come.
+        options: how to encode; anything set but `container` has no meaning for images.
+        overwrite: whether files that exist may be replaced.
+        audio_from: file whose sound track is copied without re-encoding, moved back by
+            `info.start` seconds and cut to the length of the clip.
+
+    Returns:
+        A writer to use in a `with` block. Nothing is created before that block is entered.
+
+    Raises:
+        UsageError: options that are unknown or contradict each other, the clip or the target.
+        OutputError: the target exists or cannot be created.
+        VideoError: `audio_from` cannot be read.
+
+    Example:
+        >>> with open_writer("out.mp4", reader.info) as writer:  # doctest: +SKIP
+        ...     for frame in reader:
+        ...         writer.write(frame)
+    """
+    options = options or VideoOptions()
+    check_output(target, overwrite=overwrite)
+    if options.container is None and str(target) != STDOUT:
+        for applies, writer in ((is_pattern, PatternWriter), (is_image, ImageWriter)):
+            if applies(target):
+                if options != VideoOptions():
+                    raise UsageError(
+                        f"{target} is an image: --codec, --crf and --pix-fmt are for videos; "
+                        "leave them out, or name a video"
+                    )
+                return writer(target, info, overwrite=overwrite, has_audio=audio_from is not None)
+    if str(audio_from) == STDOUT:
+        raise UsageError("sound cannot be copied from standard input; use --audio none")
+    return VideoWriter(target, info, options, overwrite=overwrite, audio_from=audio_from)
+
+
+class VideoWriter(ClipWriter):
+    """Encodes frames into a video file or onto standard output. Made by `open_writer`.
+
+    Frames keep their `pts` exactly where the container can (MP4, MOV); Matroska and WebM round
+    to milliseconds, MPEG-TS to 1/90000 s.
+
+    Attributes:
+        has_audio: whether a sound track is being copied.
+    """
+
+    def __init__(
+        self,
+        target: str | Path,
+        info: ClipInfo,
+        options: VideoOptions,
+        *,
+        overwrite: bool = False,
+        audio_from: str | Path | None = None,
+    ) -> None:
+        super().__init__(info)
+        self.target = target
+        self.has_audio = False
+        self._overwrite = overwrite
+        self._audio_from = audio_from
+        self.plan: EncodingPlan = plan(target, info, options, streaming=_is_pipe(target))
+        self._tags = _tagging(info, self.plan)
+        self._held: VideoFrame | None = None
+        self._gap: int | None = None
+        self._durations: dict[int, int] = {}
+
+    def __enter__(self) -> VideoWriter:
+        with contextlib.ExitStack() as stack:
+            self._audio = self._open_audio(stack)
+            if str(self.target) == STDOUT:
+                file: BinaryIO = sys.stdout.buffer
+            else:
+                file = stack.enter_context(atomic_file(self.target, overwrite=self._overwrite))
+            self._sink = _Sink(file, seekable=not _is_pipe(self.target))
+            self._container = self._open_container()
+            stack.push(self._abandon)
+            with self._reported():
+                self._stream, self._encoder = self._add_video()
+                if self._audio is not None:
+                    self._audio.attach(self._container, self.target)
+                self._start()
+            self._stack = stack.pop_all()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if error is not None:
+            self._stack.__exit__(kind, error, trace)
+            return
+        with self._stack:
+            self._finish()
+
+    def _open_audio(self, stack: contextlib.ExitStack) -> AudioTrack | None:
+        if self._audio_from is None:
+            return None
+        track = stack.enter_context(AudioTrack(self._audio_from, self.info.start))
+        if not track.present:
+            self.notices += (f"{self._audio_from} has no sound track to copy",)
+            return None
+        self.has_audio = True
+        return track
+
+    def _open_container(self) -> OutputContainer:
+        return av.open(
+            self._sink,
+            "w",
+            format=self.plan.container,
+            container_options=self.plan.container_options,
+            buffer_size=_BUFFER,
+        )
+
+    def _add_video(self) -> tuple[VideoStream, VideoCodecContext]:
+        rate = self.info.frame_rate or Fraction(25)
+        stream = self._container.add_stream(
+            self.plan.encoder, rate=rate, options=self.plan.codec_options
+        )
+        assert isinstance(stream, VideoStream), "the plan chose a video encoder"
+        encoder = stream.codec_context
+        encoder.width = self.info.width
+        encoder.height = self.info.height
+        encoder.pix_fmt = self.plan.pix_fmt
+        encoder.time_base = self.plan.time_base
+        encoder.sample_aspect_ratio = self.info.sample_aspect
+        if self.plan.encoder == "libx265" and self.plan.container in ("mp4", "mov"):
+            encoder.codec_tag = "hvc1"  # Apple's players take no other
+        return stream, encoder
+
+    def _start(self) -> None:
+        """Open the encoder and write the header, so that bad settings show before any work."""
+        try:
+            with _ffmpeg_messages() as messages:
+                self._container.start_encoding()
+        except (av.FFmpegError, ValueError) as error:
+            if self._sink.error is not None:
+                raise
+            reason = messages[-1] if messages else _reason(error)
+            raise OutputError(
+                f"cannot write {self.target}: {self.plan.encoder} in {self.plan.container} "
+                f"refuses {self.plan.pix_fmt} at {self.info.width}x{self.info.height}: {reason}"
+            ) from error
+
+    def _write(self, frame: Frame) -> None:
+        picture = yuv.convert(frame.pixels, self.plan.pix_fmt, self.plan.matrix, self.plan.range)
+        picture.pts = self._ticks(frame.pts)
+        picture.time_base = self.plan.time_base
+        self._tags.push(picture)
+        tagged = self._tags.pull()
+        assert isinstance(tagged, VideoFrame), "the graph is one of pictures"
+        with self._reported():
+            self._encode_held(tagged)
+
+    def _ticks(self, pts: int) -> int:
+        """`pts` in units of the encoder's time base."""
+        if not self.plan.on_grid:
+            return pts
+        exact = pts * self.info.time_base / self.plan.time_base
+        # A quarter of a frame: what containers of milliseconds do to the times of a steady clip.
+        if abs(exact - round(exact)) > Fraction(1, 4):
+            raise UsageError(
+                f"{self.plan.encoder} in {self.plan.container} needs a constant frame rate, and "
+                f"frame {self.frames} lies between two of its frames; use .mp4 or .mkv with h264"
+            )
+        return round(exact)
+
+    def _encode_held(self, following: VideoFrame | None) -> None:
+        """Encode the frame that waited for the next one, from which its duration follows."""
+        held, self._held = self._held, following
+        if held is None:
+            return
+        start = _pts(held)
+        if following is not None:
+            self._gap = _pts(following) - start
+        self._durations[start] = self._gap if following is not None and self._gap else self._tail()
+        self._end = (start + self._durations[start]) * self.plan.time_base
+        for packet in self._stream.encode(held):
+            self._mux(packet)
+
+    def _tail(self) -> int:
+        """Duration of the last frame, in units of the encoder's time base."""
+        if self.info.frame_rate is None and self._gap is not None:
+            return self._gap
+        rate = self.info.frame_rate or Fraction(25)
+        return max(1, round(1 / (rate * self.plan.time_base)))
+
+    def _mux(self, packet: av.Packet[VideoStream]) -> None:
+        if packet.pts is not None:
+            packet.duration = self._durations.pop(packet.pts, packet.duration)
+            if self._audio is not None:
+                self._container.mux(list(self._audio.before(packet.pts * packet.time_base)))
+        self._container.mux(packet)
+        self._sink.check()
+
+    def _finish(self) -> None:
+        if not self.frames:
+            raise OutputError(f"nothing to write to {self.target}: the clip has no frames")
+        with self._reported():
+            self._encode_held(None)
+            for packet in self._stream.encode(None):
+                self._mux(packet)
+            if self._audio is not None:
+                self._container.mux(list(self._audio.before(self._end)))
+            self._container.close()
+            self._sink.flush()
+
+    def _abandon(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if error is not None:
+            self._sink.discard()
+            # Frees the encoder; whether the trailer can be written matters to nobody.
+            with contextlib.suppress(Exception):
+                self._container.close()
+
+    @contextlib.contextmanager
+    def _reported(self) -> Iterator[None]:
+        """Turn what fails inside into our errors, the file's own failure first."""
+        try:
+            yield
+            self._sink.check()
+        except WfvaeError:
+            raise
+        except (av.FFmpegError, OSError) as error:
+            cause = self._sink.error or error
+            if isinstance(cause, BrokenPipeError) or not isinstance(cause, Exception):
+                raise cause from None
+            if isinstance(cause, OSError) and not isinstance(cause, av.FFmpegError):
+                raise output_error(self.target, cause) from error
+            raise OutputError(
+                f"cannot write {self.target}: {self.plan.encoder} failed: {_reason(cause)}"
+            ) from error
+
+
+class _Sink:
+    """The file that FFmpeg writes to, which keeps an error until we are back in Python.
+
+    PyAV would carry an exception through FFmpeg too, but loses `KeyboardInterrupt` and prints
+    all but the first.
+    """
+
+    def __init__(self, file: BinaryIO, *, seekable: bool) -> None:
+        self.name = "output"
+        self.error: BaseException | None = None
+        self._file = file
+        self._seekable = seekable
+        self._discarding = False
+
+    def write(self, data: bytes) -> int:
+        if self.error is None and not self._discarding:
+            try:
+                self._file.write(data)
+            except BaseException as error:
+                self.error = error
+        return len(data)
+
+    def seekable(self) -> bool:
+        return self._seekable
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        try:
+            return self._file.seek(offset, whence)
+        except BaseException as error:
+            self.error = self.error or error
+            return 0
+
+    def tell(self) -> int:
+        return self._file.tell()
+
+    def flush(self) -> None:
+        self._file.flush()
+
+    def check(self) -> None:
+        """Raise what went wrong in a call from FFmpeg."""
+        if self.error is not None:
+            raise self.error
+
+    def discard(self) -> None:
+        """Write nothing more: the output is given up."""
+        self._discarding = True
+
+
+@contextlib.contextmanager
+def _ffmpeg_messages() -> Iterator[list[str]]:
+    """Collect FFmpeg's own error messages, which PyAV drops by default."""
+    messages: list[str] = []
+    level = av.logging.get_level()
+    av.logging.set_level(av.logging.ERROR)
+    try:
+        with av.logging.Capture() as logs:
+            try:
+                yield messages
+            finally:
+                messages += [" ".join(text.split()) for _, _, text in logs]
+    finally:
+        av.logging.set_level(level)
+
+
+def _reason(error: BaseException) -> str:
+    """FFmpeg's last message about an error, or what the error says itself."""
+    if isinstance(error, av.FFmpegError):
+        _, _, message = str(error).partition("last error log: ")
+        return " ".join(message.split()) or error.strerror or str(error)
+    return str(error)
+
+
+def _tagging(info: ClipInfo, plan: EncodingPlan) -> Graph:
+    """What gives frames their colour tags and pixel aspect ratio, without touching a pixel.
+
+    Most encoders take them from their settings, but ProRes and FFV1 look at the frame, for
+    which PyAV has no attribute.
+    """
+    graph = Graph()
+    source = graph.add(
+        "buffer",
+        video_size=f"{info.width}x{info.height}",
+        pix_fmt=plan.pix_fmt,
+        time_base=str(plan.time_base),
+        pixel_aspect=str(info.sample_aspect),
+        range=plan.range,
+        colorspace=plan.matrix,
+    )
+    graph.link_nodes(source, graph.add("buffersink"))
+    graph.configure()
+    return graph
+
+
+def _pts(frame: VideoFrame) -> int:
+    assert frame.pts is not None, "every frame is given its time"
+    return frame.pts
+
+
+def _is_pipe(target: str | Path) -> bool:
+    if str(target) == STDOUT:
+        return True
+    path = Path(target)
+    return path.exists() and not path.is_file()

@@ -1,0 +1,101 @@
+"""Reports of measurements as JSON and CSV files."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+from wfvae_cli.atomic import atomic_file
+from wfvae_cli.errors import UsageError
+from wfvae_cli.metrics.result import (
+    CLIP_METRICS,
+    FRAME_METRICS,
+    ClipResult,
+    Comparison,
+    JsonValue,
+)
+
+
+def write_report(
+    path: Path,
+    result: ClipResult | Comparison,
+    *,
+    extra: Mapping[str, JsonValue] | None = None,
+    overwrite: bool = False,
+) -> None:
+    """Write a report in the format that the path's suffix names.
+
+    JSON holds everything, every frame included. CSV holds one row per frame of a clip, or one
+    row per file of a comparison.
+
+    Args:
+        path: ends in `.json` or `.csv`.
+        result: what was measured.
+        extra: further keys for the JSON object's top level (such as `input`, `output`, `fid`),
+            before the result's own.
+        overwrite: replace a file that exists.
+
+    Raises:
+        UsageError: the path has another suffix.
+        OutputError: the file exists or cannot be written.
+    """
+    check_report_path(path)
+    if path.suffix.lower() == ".json":
+        content = {**(extra or {}), **result.to_json(per_frame=True)}
+        text = json.dumps(content, indent=2, allow_nan=False, ensure_ascii=False) + "\n"
+    elif isinstance(result, ClipResult):
+        text = frames_csv(result)
+    else:
+        text = files_csv(result)
+    with atomic_file(path, overwrite=overwrite) as file:
+        file.write(text.encode())
+
+
+def check_report_path(path: Path) -> None:
+    """Fail early unless the path ends in `.json` or `.csv`.
+
+    Raises:
+        UsageError: it does not.
+    """
+    if path.suffix.lower() not in (".json", ".csv"):
+        raise UsageError(f"expected a report named *.json or *.csv, got {path.name}")
+
+
+def frames_csv(result: ClipResult) -> str:
+    """One row per frame: `index` and its scores; undefined ones are empty, infinite ones `inf`."""
+    return _csv(
+        ("index", *FRAME_METRICS),
+        (
+            (frame.index, *(getattr(frame, name) for name in FRAME_METRICS))
+            for frame in result.per_frame
+        ),
+    )
+
+
+def files_csv(comparison: Comparison) -> str:
+    """One row per file: size, scores, worst frame; the skipped ones at the end with `error`."""
+    facts = ("frames", "width", "height", "bits", *CLIP_METRICS, "identical_frames")
+    rows: list[tuple[object, ...]] = [
+        (
+            file.name,
+            *(getattr(file.result, name) for name in facts),
+            file.result.worst_frame.index,
+            file.result.worst_frame.psnr,
+            None,
+        )
+        for file in comparison.files
+    ]
+    empty = (None,) * (len(facts) + 2)
+    rows += [(file.name, *empty, file.error) for file in comparison.failed]
+    return _csv(("name", *facts, "worst_frame_index", "worst_frame_psnr", "error"), rows)
+
+
+def _csv(header: tuple[str, ...], rows: Iterable[tuple[object, ...]]) -> str:
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(header)
+    writer.writerows(rows)
+    return text.getvalue()

@@ -1,0 +1,128 @@
+"""Checkpoints on the Hugging Face Hub: only config and weights, through the usual cache.
+
+`HF_HOME`, `HF_HUB_OFFLINE`, `HF_TOKEN` and `HF_ENDPOINT` mean what they mean everywhere.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import glob
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+
+from wfvae_cli.errors import WeightsError
+from wfvae_cli.models.checkpoint import CONFIG, INDEX_SUFFIX, choose_weights, locate
+from wfvae_cli.models.names import HubSource
+
+_log = logging.getLogger("wfvae")
+
+
+def fetch(source: HubSource) -> Path:
+    """Bring a checkpoint into the local cache, unless it is there.
+
+    Args:
+        source: repository, folder and revision.
+
+    Returns:
+        The cached folder that holds its config and weights.
+
+    Raises:
+        WeightsError: it is not there, not allowed, not cached while offline, or no safetensors.
+    """
+    from huggingface_hub import HfApi, snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, RevisionNotFoundError
+
+    # The HTTP client's own base error: requests' with huggingface_hub < 1, httpx's or its
+    # successor's since. Failing to connect raises a child of it that is no HfHubHTTPError.
+    http_error: type[Exception] = HfHubHTTPError.__mro__[1]
+    try:
+        siblings = HfApi().model_info(source.repo, revision=source.revision).siblings
+        wanted = _choose_files(source, [file.rfilename for file in siblings or ()])
+        folder = snapshot_download(
+            source.repo,
+            revision=source.revision,
+            allow_patterns=[glob.escape(name) for name in wanted],
+        )
+    except HFValidationError as error:
+        raise WeightsError(f"{source.repo} is no name of a repository: {error}") from error
+    except RevisionNotFoundError as error:
+        raise WeightsError(f"{source.repo} has no revision {source.revision}") from error
+    except (http_error, OSError) as error:
+        return _from_cache(source, error)
+    return Path(folder) / source.subfolder
+
+
+def _choose_files(source: HubSource, names: Sequence[str]) -> list[str]:
+    """Pick the files to download: config and weights of the folder, and nothing below it."""
+    prefix = f"{source.subfolder}/" if source.subfolder else ""
+    here = [
+        name[len(prefix) :]
+        for name in names
+        if name.startswith(prefix) and "/" not in name[len(prefix) :]
+    ]
+    try:
+        weights = choose_weights(here, f"{source} on the Hugging Face Hub")
+    except WeightsError as error:
+        raise WeightsError(f"{error}{_elsewhere(source, names)}") from error
+    files = [CONFIG, weights]
+    if weights.endswith(INDEX_SUFFIX):
+        stem = weights.removesuffix(INDEX_SUFFIX)
+        files += [name for name in here if name.startswith(f"{stem}-") and name != weights]
+    return [prefix + name for name in files]
+
+
+def _elsewhere(source: HubSource, names: Sequence[str]) -> str:
+    """Say where else in the repository there is a config."""
+    folders = [name.removesuffix(f"/{CONFIG}") for name in names if name.endswith(f"/{CONFIG}")]
+    if not folders:
+        return ""
+    choices = ", ".join(f"{source.repo}/{folder}" for folder in sorted(folders))
+    return f". Folders of this repository that hold a {CONFIG}: {choices}"
+
+
+def _from_cache(source: HubSource, cause: Exception) -> Path:
+    """Find the folder as an earlier download left it, for when the Hub does not give it."""
+    from huggingface_hub import try_to_load_from_cache
+    from huggingface_hub.errors import OfflineModeIsEnabled
+
+    prefix = f"{source.subfolder}/" if source.subfolder else ""
+    cached = try_to_load_from_cache(source.repo, prefix + CONFIG, revision=source.revision)
+    if isinstance(cached, str):
+        folder = Path(cached).parent
+        with contextlib.suppress(WeightsError):  # the download was broken off
+            locate(folder)
+            if not isinstance(cause, OfflineModeIsEnabled):
+                _log.warning("using the cached %s, since %s", source, _reason(source, cause))
+            return folder
+    raise WeightsError(f"no file or folder {source}, and {_reason(source, cause)}") from cause
+
+
+def _reason(source: HubSource, cause: Exception) -> str:
+    """Say why the Hub did not give a checkpoint, and what to do."""
+    from huggingface_hub.errors import (
+        GatedRepoError,
+        HfHubHTTPError,
+        OfflineModeIsEnabled,
+        RepositoryNotFoundError,
+    )
+
+    sign_in = "set HF_TOKEN or run hf auth login"
+    if isinstance(cause, OfflineModeIsEnabled):
+        return (
+            "it is not in the Hugging Face cache while HF_HUB_OFFLINE is set: load it once with "
+            "HF_HUB_OFFLINE=0"
+        )
+    if isinstance(cause, GatedRepoError):
+        return f"{source.repo} is gated: accept its licence at its page on the Hub, and {sign_in}"
+    # The Hub answers 401 for what does not exist, too, to those who are not signed in.
+    denied = isinstance(cause, HfHubHTTPError) and cause.response.status_code in (401, 403)
+    if denied or isinstance(cause, RepositoryNotFoundError):
+        return (
+            f"there is no repository {source.repo} on the Hugging Face Hub that you may read: "
+            f"check the name; if it is private, {sign_in}"
+        )
+    return (
+        f"it cannot be had from the Hugging Face Hub: {str(cause).partition(chr(10))[0]}; check "
+        "the connection, and HF_ENDPOINT where you use a mirror"
+    )

@@ -1,0 +1,195 @@
+"""From what `--model` says to a model on a device, ready to run."""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+
+from wfvae_cli.errors import DeviceError, WeightsError
+from wfvae_cli.models.base import LoadedModel, Normalization, VideoVAE
+from wfvae_cli.models.checkpoint import (
+    CheckpointFiles,
+    TensorEntry,
+    count_parameters,
+    locate,
+    read_entries,
+    read_json,
+    weights_sha256,
+)
+from wfvae_cli.models.hub import fetch
+from wfvae_cli.models.names import find_source
+from wfvae_cli.models.registry import find_family
+from wfvae_cli.models.weights import Matching, build_on_meta, fill, match_tensors
+
+DType = Literal["auto", "float32", "bfloat16", "float16"]
+Task = Literal["encode", "decode"]
+
+DEFAULT_MODEL = "wfvae-tiny"
+_DTYPES: dict[str, torch.dtype] = {
+    "float32": torch.float32,
+    "bfloat16": torch.bfloat16,
+    "float16": torch.float16,
+}
+
+
+def load_model(
+    name: str = DEFAULT_MODEL,
+    *,
+    device: str = "auto",
+    dtype: DType = "auto",
+    task: Task = "encode",
+) -> LoadedModel:
+    """Load a video VAE, ready to run: in evaluation mode, without gradients.
+
+    Args:
+        name: an embedded or published name; a folder with `config.json` and safetensors; a
+            `.safetensors` file beside a `config.json`; or `owner/repo[/subfolder][@revision]`
+            on the Hugging Face Hub, taken from its cache when it is there.
+        device: `auto` (CUDA if there is one, else the CPU), `cpu`, `cuda`, `cuda:N` or `mps`.
+        dtype: what to compute in; `auto` is what `resolve_dtype` says for `task`, and on CUDA
+            lets float32 be multiplied as TF32, which an explicit `float32` does not.
+        task: what the model is for.
+
+    Returns:
+        The model, its config, and the SHA-256 of its weights.
+
+    Raises:
+        WeightsError: there is no such model, or its files are incomplete, damaged or
+            contradictory.
+        DeviceError: the device is absent or too small.
+    """
+    placed = resolve_device(device)
+    resolved = resolve_dtype(dtype, placed, task)
+    found = _find(name)
+    vae = found.vae
+    with ThreadPoolExecutor(1, thread_name_prefix="sha256") as pool:
+        digest = pool.submit(weights_sha256, found.files.weights)  # hashlib releases the GIL
+        try:
+            fill(vae, found.entries, found.matching, placed, resolved)
+        except torch.OutOfMemoryError as error:
+            raise DeviceError(f"{name} does not fit into the memory of {placed}") from error
+        sha256 = digest.result()
+    if placed.type == "cuda":
+        allow_tf32(dtype == "auto")
+    vae.eval().requires_grad_(False)
+    return LoadedModel(vae, name, sha256, found.config)
+
+
+@dataclass(frozen=True)
+class _Found:
+    """A checkpoint that fits its config, and its model without weights."""
+
+    files: CheckpointFiles
+    config: dict[str, Any]
+    entries: dict[str, TensorEntry]
+    vae: VideoVAE
+    matching: Matching
+
+
+def _find(name: str) -> _Found:
+    source = find_source(name)
+    files = locate(source if isinstance(source, Path) else fetch(source))
+    config = read_json(files.config)
+    entries = read_entries(files.weights)
+    vae = build_on_meta(find_family(config, entries, str(files)).load(), config)
+    return _Found(files, config, entries, vae, match_tensors(vae, entries, config, str(files)))
+
+
+def describe_checkpoint(name: str) -> dict[str, Any]:
+    """Say what a checkpoint is, without loading its weights; everything is fit for JSON.
+
+    Args:
+        name: as for `load_model`.
+
+    Raises:
+        WeightsError: as `load_model`, except for what only the weights' values show.
+    """
+    found = _find(name)
+    vae = found.vae
+    weights = [found.entries[name] for name in found.matching.parameters]
+    return {
+        "path": str(found.files),
+        "family": vae.family,
+        "strides": [vae.strides.time, vae.strides.height, vae.strides.width],
+        "latent_channels": vae.latent_channels,
+        "parameters": count_parameters(weights),
+        "dtypes": sorted({entry.dtype for entry in weights}),
+        "bytes": sum(file.stat().st_size for file in found.files.weights),
+        "sha256": weights_sha256(found.files.weights),
+        "normalization": None if vae.normalization is None else asdict(vae.normalization),
+        "whole_clip_only": vae.whole_clip_only,
+        "config": found.config,
+    }
+
+
+def normalization_of(model: LoadedModel) -> Normalization:
+    """Give the shift and scale of a model's latents.
+
+    Raises:
+        WeightsError: its config has none that is usable.
+    """
+    if model.vae.normalization is None:
+        raise WeightsError(
+            f"{model.name} cannot normalise latents: its config.json gives no shift and scale for "
+            f"its {model.vae.latent_channels} channels; measure them with wfvae stats"
+        )
+    return model.vae.normalization
+
+
+def resolve_device(device: str) -> torch.device:
+    """Turn what `--device` says into a device that is there.
+
+    `auto` never picks `mps`: its 3D convolutions are not verified here.
+
+    Raises:
+        DeviceError: unknown, or not on this machine.
+    """
+    if device == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        chosen = torch.device(device)
+    except RuntimeError:
+        chosen = torch.device("meta")
+    if chosen.type not in ("cpu", "cuda", "mps"):
+        raise DeviceError(f"unknown device {device!r}: expected auto, cpu, cuda, cuda:N or mps")
+    present = [str(found) for found in _devices()]
+    if str(chosen) not in present:
+        raise DeviceError(f"there is no {device} here; PyTorch finds: {', '.join(present)}")
+    return chosen
+
+
+def _devices() -> list[torch.device]:
+    count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    return [
+        torch.device("cpu"),
+        *([torch.device("cuda")] if count else []),
+        *(torch.device("cuda", index) for index in range(count)),
+        *([torch.device("mps")] if torch.backends.mps.is_available() else []),
+    ]
+
+
+def resolve_dtype(dtype: DType, device: torch.device, task: Task) -> torch.dtype:
+    """Turn what `--dtype` says into a type.
+
+    `auto` is float32, because what an encoder rounds stays in the dataset for good; except to
+    decode on a CUDA device that has bfloat16, where it is bfloat16.
+    """
+    if dtype != "auto":
+        return _DTYPES[dtype]
+    fast = task == "decode" and device.type == "cuda"
+    if fast and torch.cuda.is_bf16_supported(including_emulation=False):
+        return torch.bfloat16
+    return torch.float32
+
+
+def allow_tf32(allowed: bool) -> None:
+    """Let CUDA compute float32 convolutions and products in TF32, or not; process-wide.
+
+    TF32 keeps float32's range and 10 bits of its mantissa.
+    """
+    torch.backends.cudnn.allow_tf32 = allowed
+    torch.set_float32_matmul_precision("high" if allowed else "highest")

@@ -1,0 +1,231 @@
+"""Checkpoint tensors into a model: every one accounted for, streamed straight to the device."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass
+from io import FileIO
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+from wfvae_cli.errors import WeightsError
+from wfvae_cli.models.base import VideoVAE
+from wfvae_cli.models.checkpoint import TensorEntry
+
+FLOAT_TYPES: dict[str, torch.dtype] = {
+    "F64": torch.float64,
+    "F32": torch.float32,
+    "F16": torch.float16,
+    "BF16": torch.bfloat16,
+}
+"""The types that weights may be stored in, by safetensors' names."""
+_LISTED = 12
+"""Tensors of each kind that an error lists before it counts the rest."""
+
+
+class _Header(Protocol):
+    """What matching needs to know of a tensor: an entry of a file, or one in memory."""
+
+    @property
+    def shape(self) -> tuple[int, ...]: ...
+    @property
+    def dtype(self) -> str: ...
+
+
+@dataclass(frozen=True)
+class Matching:
+    """Which checkpoint tensor becomes which parameter, once all of them are accounted for."""
+
+    parameters: dict[str, str]
+    """Checkpoint name to the model's parameter name."""
+    constants: tuple[str, ...]
+    """Checkpoint tensors that hold constants of the architecture."""
+
+
+def build_on_meta(family: type[VideoVAE], config: Mapping[str, Any]) -> VideoVAE:
+    """Build a model without memory for its weights."""
+    with torch.device("meta"):
+        return family.from_config(config)
+
+
+def match_tensors(
+    vae: VideoVAE, tensors: Mapping[str, _Header], config: Mapping[str, Any], where: str
+) -> Matching:
+    """Compare a checkpoint's names, shapes and types with a model's; nothing is ignored.
+
+    Args:
+        vae: the model, built on the meta device.
+        tensors: the checkpoint's tensors by name.
+        config: the content of its `config.json`, for the message.
+        where: what the message calls the checkpoint.
+
+    Raises:
+        WeightsError: lists every missing, unexpected, misshapen or non-float tensor.
+    """
+    expected = {name: tuple(value.shape) for name, value in vae.state_dict().items()}
+    constants = {
+        name: tuple(value.shape) for name in tensors if (value := vae.constant(name)) is not None
+    }
+    renamed = vae.rename(name for name in tensors if name not in constants)
+    parameters = {name: renamed.get(name, name) for name in tensors if name not in constants}
+    wanted = constants | {name: expected.get(ours, ()) for name, ours in parameters.items()}
+
+    unexpected = [name for name, ours in parameters.items() if ours not in expected]
+    missing = sorted(expected.keys() - parameters.values())
+    misshapen = [
+        name
+        for name in tensors
+        if name not in unexpected and tuple(tensors[name].shape) != wanted[name]
+    ]
+    mistyped = [name for name, header in tensors.items() if header.dtype not in FLOAT_TYPES]
+    problems = [
+        *_listing("missing", missing, lambda name: f"{name} {list(expected[name])}"),
+        *_listing("unexpected", unexpected, lambda name: f"{name} {list(tensors[name].shape)}"),
+        *_listing(
+            "of another shape than the model's",
+            misshapen,
+            lambda name: f"{name} {list(tensors[name].shape)}, expected {list(wanted[name])}",
+        ),
+        *_listing(
+            f"of a type that weights cannot have (expected {', '.join(FLOAT_TYPES)})",
+            mistyped,
+            lambda name: f"{name} {tensors[name].dtype}",
+        ),
+        *_listing("given twice", *_twice(parameters)),
+    ]
+    if problems:
+        raise WeightsError(
+            f"{where} does not fit its config.json:\n" + "\n".join(problems) + _fields(config)
+        )
+    return Matching(parameters, tuple(constants))
+
+
+def _twice(parameters: Mapping[str, str]) -> tuple[list[str], Callable[[str], str]]:
+    """Find checkpoint tensors that would become a parameter that another one becomes already."""
+    first: dict[str, str] = {}
+    again = [name for name, ours in parameters.items() if first.setdefault(ours, name) != name]
+    return again, lambda name: f"{name}, the same as {first[parameters[name]]}"
+
+
+def _listing(kind: str, names: list[str], describe: Callable[[str], str]) -> list[str]:
+    if not names:
+        return []
+    noun = "tensor is" if len(names) == 1 else "tensors are"
+    lines = [f"{len(names)} {noun} {kind}:", *(f"  {describe(name)}" for name in names[:_LISTED])]
+    if len(names) > _LISTED:
+        lines.append(f"  … and {len(names) - _LISTED} more")
+    return lines
+
+
+def _fields(config: Mapping[str, Any]) -> str:
+    shaping = [
+        f"{key}={value}"
+        for key, value in config.items()
+        if not key.startswith("_") and isinstance(value, (bool, int, str))
+    ]
+    return "\nThese fields of config.json shape the tensors: " + ", ".join(shaping)
+
+
+def read_tensors(
+    entries: Mapping[str, TensorEntry], names: Iterable[str]
+) -> Iterable[tuple[str, Tensor]]:
+    """Yield tensors one by one, in the order of the files, each in memory of its own.
+
+    They are read, not mapped: a mapped file counts towards the process's memory beside the
+    copy on the device, and changes under it when somebody overwrites the file.
+    """
+    with ExitStack() as stack:
+        opened: dict[Path, FileIO] = {}
+        for name in sorted(names, key=lambda name: (entries[name].file, entries[name].offset)):
+            entry = entries[name]
+            if entry.file not in opened:
+                opened[entry.file] = stack.enter_context(FileIO(entry.file))
+            data = torch.empty(entry.size, dtype=torch.uint8)
+            _read_exactly(opened[entry.file], entry, data)
+            yield name, data.view(FLOAT_TYPES[entry.dtype]).reshape(entry.shape)
+
+
+def _read_exactly(file: FileIO, entry: TensorEntry, data: Tensor) -> None:
+    view = data.numpy().data
+    try:
+        file.seek(entry.offset)
+        done = 0
+        while done < entry.size:
+            count = file.readinto(view[done:])  # one call may give less, above 2 GiB always
+            if not count:
+                raise WeightsError(f"{entry.file} was truncated while it was read")
+            done += count
+    except OSError as error:
+        raise WeightsError(f"cannot read {entry.file}: {error.strerror}") from error
+
+
+def check_constant(name: str, stored: Tensor, constant: Tensor) -> None:
+    """Check that a checkpoint tensor holds the constant of the architecture that it should.
+
+    Raises:
+        WeightsError: it differs by more than rounding to its own type explains.
+    """
+    tolerance = max(1e-6, torch.finfo(stored.dtype).eps)
+    distance = float((stored.double() - constant.double()).abs().max())
+    if not distance <= tolerance:
+        raise WeightsError(
+            f"{name} is a constant of the architecture and differs from it by {distance:.3g}: "
+            "these weights were made for another transform, and would give wrong results here"
+        )
+
+
+def check_finite(name: str, stored: Tensor, where: str) -> None:
+    """Check that a checkpoint tensor has neither NaNs nor infinities.
+
+    Raises:
+        WeightsError: it has.
+    """
+    if not bool(stored.isfinite().all()):
+        bad = int((~stored.isfinite()).sum())
+        raise WeightsError(
+            f"{name} in {where} holds {bad} values that are NaN or infinite: the checkpoint is "
+            "damaged, or its training diverged"
+        )
+
+
+def fill(
+    vae: VideoVAE,
+    entries: Mapping[str, TensorEntry],
+    matching: Matching,
+    device: torch.device,
+    dtype: torch.dtype,
+) -> None:
+    """Replace a meta model's parameters by the checkpoint's, on `device` and in `dtype`.
+
+    One tensor at a time is in memory beside the model. Convolution weights are laid out
+    channels-last, which the networks run in.
+
+    Raises:
+        WeightsError: a value is not finite, does not fit `dtype`, or a constant is another.
+    """
+    state: dict[str, Tensor] = {}
+    for name, stored in read_tensors(entries, entries):
+        check_finite(name, stored, str(entries[name].file))
+        if name in matching.constants:
+            constant = vae.constant(name)
+            assert constant is not None
+            check_constant(name, stored, constant)
+            continue
+        placed = stored.to(device).to(dtype=dtype, memory_format=_memory_format(stored))
+        if dtype == torch.float16 and not bool(placed.isfinite().all()):
+            raise WeightsError(
+                f"{name} has values beyond what float16 holds: load these weights in bfloat16 or "
+                "float32"
+            )
+        state[matching.parameters[name]] = placed
+    vae.load_state_dict(state, strict=True, assign=True)
+
+
+def _memory_format(tensor: Tensor) -> torch.memory_format:
+    if tensor.ndim == 5:
+        return torch.channels_last_3d
+    return torch.channels_last if tensor.ndim == 4 else torch.contiguous_format

@@ -1,0 +1,1 @@
+"""What a latent space looks like: streaming statistics, scale factors and wavelet subbands."""
