@@ -49,7 +49,7 @@ def test_an_error_keeps_the_old_file(tmp_path: Path) -> None:
 def test_existing_is_refused_without_overwrite(tmp_path: Path) -> None:
     target = tmp_path / "z.bin"
     target.write_bytes(b"old")
-    with pytest.raises(OutputError, match="exists already.*--overwrite"):
+    with pytest.raises(OutputError, match=r"exists already.*--overwrite"):
         check_output(target)
     with pytest.raises(OutputError, match="exists already"), atomic_file(target):
         pytest.fail("the body must not run")
@@ -68,7 +68,7 @@ def test_a_file_that_appears_meanwhile_is_kept(tmp_path: Path) -> None:
 
 
 def test_missing_directory(tmp_path: Path) -> None:
-    with pytest.raises(OutputError, match="directory .* does not exist; create it"):
+    with pytest.raises(OutputError, match=r"directory .* does not exist; create it"):
         check_output(tmp_path / "no" / "z.bin")
 
 

@@ -1,6 +1,7 @@
 """Train `wfvae-tiny`, the checkpoint that comes with the program.
 
     python weights/train_tiny.py train DATA WORK --start WEIGHTS --steps 6000
+    OMP_NUM_THREADS=1 torchrun --nproc-per-node 2 weights/train_tiny.py train …  # one a core
     python weights/train_tiny.py export DATA WORK --dtype float16
 
 DATA holds `train/*.mp4` and `train_photos/*.jpg`. WORK receives decoded clips, checkpoints
@@ -17,18 +18,24 @@ import math
 import os
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+import torch.distributed as dist
 from numpy.typing import NDArray
 from PIL import Image
+from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812 (its usual name)
 
+from wfvae_cli.media.clip import Sampling
+from wfvae_cli.media.reader import open_clip
 from wfvae_cli.models.base import Posterior
 from wfvae_cli.models.wfvae import WFVAE
 from wfvae_cli.nn.norm import ChannelNorm
@@ -118,8 +125,10 @@ STAGES = (Stage(0.5, 4, 9, 96), Stage(0.8, 3, 9, 128), Stage(1.0, 2, 17, 128))
 
 
 def decode(path: Path) -> Pixels:
-    """A clip's first frames, THWC RGB at the training size, sides cut to multiples of 8."""
-    raise NotImplementedError
+    """A clip's first frames, THWC RGB, scaled to the training size."""
+    sampling = Sampling(short_side=SHORT_SIDE, frames=CACHED_FRAMES)
+    with open_clip(path, sampling) as clip:
+        return np.stack([np.asarray(frame.pixels, np.uint8) for frame in clip])
 
 
 def kind(name: str) -> str:
@@ -330,13 +339,15 @@ def learning_rate(step: int, steps: int, peak: float) -> float:
     return peak * (0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * min(1.0, progress))))
 
 
-def losses(vae: WFVAE, bands: Bands, frames: Tensor, squared: float, seed: int) -> dict[str, Tensor]:
+def losses(
+    vae: WFVAE, bands: Bands, frames: Tensor, squared: float, seed: int
+) -> dict[str, Tensor]:
     """The loss terms of one batch; `squared` is the share of squared error."""
     with autocast(frames.device):
         posterior = vae.encode(frames, Stream.whole())
-        noise = torch.randn(
-            posterior.mean.shape, generator=torch.Generator().manual_seed(seed)
-        ).to(frames.device)
+        noise = torch.randn(posterior.mean.shape, generator=torch.Generator().manual_seed(seed)).to(
+            frames.device
+        )
         decoded = vae.decode(posterior.sample(noise), Stream.whole()).float()
     error = decoded - frames
     terms = {"l1": error.abs().mean(), "mse": error.square().mean()}
@@ -369,7 +380,7 @@ class Run:
     """Weights, their moving average, the optimiser and the step, saved and resumed together."""
 
     def __init__(self, vae: WFVAE, work: Path, device: torch.device) -> None:
-        self.vae, self.file = vae, work / "state.safetensors"
+        self.vae, self.file, self.device = vae, work / "state.safetensors", device
         self.step = 0
         self.hours = 0.0
         self.names = [name for name, _ in vae.named_parameters()]
@@ -379,7 +390,7 @@ class Run:
             self.parameters, betas=(0.9, 0.99), weight_decay=1e-3, fused=True
         )
         if self.file.exists():
-            self._load(device)
+            self._load()
 
     def update(self, loss: Tensor, rate: float) -> None:
         """One step of the optimiser and of the average."""
@@ -387,14 +398,31 @@ class Run:
             group["lr"] = rate
         self.optimiser.zero_grad(set_to_none=True)
         loss.backward()
+        if dist.is_initialized():
+            self._share_gradients()
         nn.utils.clip_grad_norm_(self.parameters, CLIP_NORM)
         self.optimiser.step()
         self.step += 1
         decay = min(EMA_DECAY, self.step / (self.step + 20))
         torch._foreach_lerp_(self.average, [p.detach() for p in self.parameters], 1 - decay)
 
+    def _share_gradients(self) -> None:
+        """Give every worker the mean of all workers' gradients."""
+        gradients = [p.grad for p in self.parameters if p.grad is not None]
+        flat = torch.cat([g.flatten() for g in gradients])
+        dist.all_reduce(flat)
+        flat /= dist.get_world_size()
+        for g, mean in zip(gradients, flat.split([g.numel() for g in gradients]), strict=True):
+            g.copy_(mean.view_as(g))
+
+    @contextmanager
     def averaged(self) -> Iterator[None]:
-        """Swap the averaged weights in; the next call swaps them out."""
+        """Inside, the model has the averaged weights."""
+        self._swap()
+        yield
+        self._swap()
+
+    def _swap(self) -> None:
         for p, average in zip(self.parameters, self.average, strict=True):
             p.data, average.data = average.data, p.data
 
@@ -408,15 +436,13 @@ class Run:
         notes = {"step": str(self.step), "hours": str(self.hours)}
         part = self.file.with_suffix(".part")
         save_file({k: t.contiguous() for k, t in tensors.items()}, part, notes)
-        os.replace(part, self.file)
+        part.replace(self.file)
 
-    def _load(self, device: torch.device) -> None:
-        from safetensors import safe_open
-
+    def _load(self) -> None:
         with safe_open(self.file, "pt") as stored:
             notes = stored.metadata()
         self.step, self.hours = int(notes["step"]), float(notes["hours"])
-        tensors = load_file(self.file, str(device))
+        tensors = load_file(self.file, str(self.device))
         for name, p, average in zip(self.names, self.parameters, self.average, strict=True):
             p.data.copy_(tensors[f"weight/{name}"])
             average.copy_(tensors[f"average/{name}"])
@@ -427,10 +453,52 @@ class Run:
             }
 
 
+class Monitor:
+    """Saves the run and measures the held-out clips, every few minutes and at the end."""
+
+    def __init__(self, run: Run, footage: Footage, args: argparse.Namespace) -> None:
+        self.run, self.clips, self.args = run, footage.held_out, args
+        self.log = (args.work / "log.jsonl").open("a", buffering=1)
+        self.hours, self.began = run.hours, time.monotonic()
+        self.saved = self.checked = self.began
+        self.terms: list[list[float]] = []
+
+    def after_step(self, terms: dict[str, Tensor], stage: Stage) -> None:
+        """Note the losses; save and validate where it is time."""
+        run, now = self.run, time.monotonic()
+        run.hours = self.hours + (now - self.began) / 3600
+        self.terms.append([float(term.detach()) for term in terms.values()])
+        done = run.step == self.args.steps
+        if done or now - self.saved > 60:
+            run.save()
+            self.saved = now
+        if not done and now - self.checked < 60 * self.args.every:
+            return
+        with run.averaged():
+            scores = validate(run.vae, self.clips, run.device)
+        means = np.mean(self.terms, axis=0).round(5).tolist()
+        record: dict[str, Any] = {"step": run.step, "hours": round(run.hours, 4)}
+        record |= {"frames": stage.frames, "size": stage.size}
+        record |= dict(zip(terms, means, strict=True))
+        record["psnr"] = round(float(np.mean(list(scores.values()))), 3)
+        record["clips"] = {name: round(score, 2) for name, score in scores.items()}
+        self.log.write(json.dumps(record) + "\n")
+        self.terms, self.checked = [], time.monotonic()
+
+
+def join_workers() -> tuple[int, int]:
+    """This process's rank and the number of processes: (0, 1) outside `torchrun`."""
+    if "RANK" not in os.environ:
+        return 0, 1
+    dist.init_process_group("gloo", timeout=timedelta(hours=6))
+    return dist.get_rank(), dist.get_world_size()
+
+
 def train(args: argparse.Namespace) -> None:
     """Train until `args.steps`, from the last saved state if there is one."""
-    torch.manual_seed(args.seed)
+    rank, workers = join_workers()
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    torch.manual_seed(args.seed)
     config = CONFIG | json.loads(args.config)
     args.work.mkdir(parents=True, exist_ok=True)
     vae = build(config)
@@ -441,34 +509,17 @@ def train(args: argparse.Namespace) -> None:
         ChannelNorm.forward = _fast_norm  # type: ignore[method-assign]  # see _FastNorm
     bands, run = Bands(vae), Run(vae, args.work, device)
     footage = Footage(args.data, args.cache or args.work / "cache")
+    monitor = Monitor(run, footage, args) if rank == 0 else None
     (args.work / "config.json").write_text(json.dumps(config, indent=2) + "\n")
-    log = (args.work / "log.jsonl").open("a", buffering=1)
-    began, done, recent = time.monotonic(), run.hours, []
-    last_check = last_save = time.monotonic()
     while run.step < args.steps:
         fraction = run.step / args.steps
         stage = next(stage for stage in STAGES if fraction < stage.end)
-        rng = np.random.default_rng((args.seed, run.step))
-        terms = losses(vae, bands, footage.batch(stage, rng).to(device), args.squared, run.step)
+        draw = run.step * workers + rank
+        frames = footage.batch(stage, np.random.default_rng((args.seed, draw))).to(device)
+        terms = losses(vae, bands, frames, args.squared, draw)
         run.update(terms["loss"], learning_rate(run.step, args.steps, args.rate))
-        recent.append([float(term.detach()) for term in terms.values()])
-        now = time.monotonic()
-        run.hours = done + (now - began) / 3600
-        if args.limit and now - began > 60 * args.limit:
-            args.steps = run.step
-        if now - last_save > 90 or run.step == args.steps:
-            run.save()
-            last_save = time.monotonic()
-        if now - last_check > 60 * args.every or run.step == args.steps:
-            run.averaged()
-            scores = validate(vae, footage.held_out, device)
-            run.averaged()
-            means = dict(zip(terms, np.mean(recent, axis=0).round(5).tolist(), strict=True))
-            record = {"step": run.step, "hours": round(run.hours, 4), "stage": stage.size, **means}
-            record["psnr"] = round(float(np.mean(list(scores.values()))), 3)
-            record["clips"] = {name: round(score, 2) for name, score in scores.items()}
-            log.write(json.dumps(record) + "\n")
-            recent, last_check = [], time.monotonic()
+        if monitor:
+            monitor.after_step(terms, stage)
 
 
 def main() -> None:
@@ -483,7 +534,6 @@ def main() -> None:
     trainer.add_argument("--start", type=Path, help="safetensors weights to start from")
     trainer.add_argument("--config", default="{}", help="JSON: fields of config.json to change")
     trainer.add_argument("--steps", type=int, default=6000)
-    trainer.add_argument("--limit", type=float, help="stop after so many minutes")
     trainer.add_argument("--rate", type=float, default=1e-3, help="peak learning rate")
     trainer.add_argument("--squared", type=float, default=0.5, help="share of squared error")
     trainer.add_argument("--every", type=float, default=4.0, help="minutes between validations")

@@ -29,7 +29,7 @@ def number_of(pixels: NDArray[Any]) -> int:
     """Which frame `numbered` made, whatever its size, depth and loss."""
     top = np.iinfo(pixels.dtype).max
     corner = pixels[: pixels.shape[0] // 3, : pixels.shape[1] // 3].mean() * 255 / top
-    return round((corner - 30) / 4)
+    return round((float(corner) - 30) / 4)
 
 
 def write_clip(
@@ -56,11 +56,11 @@ def write_clip(
     height, width = frames[0].shape[:2]
     lossless = {"crf": "1", "preset": "ultrafast"} if codec == "libx264" else {}
     with av.open(str(path), "w", format=format, options=container_options or {}) as box:
-        stream: VideoStream = box.add_stream(
-            codec, rate=Fraction(rate), options=options or lossless
-        )
+        stream = box.add_stream(codec, rate=Fraction(rate), options=options or lossless)
+        assert isinstance(stream, VideoStream)
         stream.width, stream.height, stream.pix_fmt = width, height, pix_fmt
         stream.thread_count = 1
+        stream.bit_rate = 8_000_000  # for encoders without a quality of their own
         base = time_base or 1 / Fraction(rate)
         stream.codec_context.time_base = base
         prepare(stream)

@@ -6,14 +6,20 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
 import av
 import numpy as np
 from av.container import InputContainer
+from av.video.reformatter import Interpolation
+from numpy.typing import NDArray
 
 from wfvae_cli.media.clip import ClipInfo, Colour, Frame
 from wfvae_cli.media.writer import VideoOptions, open_writer
 from wfvae_cli.media.yuv import Pixels
+
+# Otherwise swscale rounds down, and every picture comes back darker by one.
+_ACCURATE = Interpolation.BILINEAR | Interpolation.ACCURATE_RND | Interpolation.FULL_CHR_H_INT
 
 
 def info_for(
@@ -41,6 +47,11 @@ def info_for(
     )
 
 
+def as_pixels(array: NDArray[Any]) -> Pixels:
+    assert array.dtype in (np.uint8, np.uint16)
+    return array
+
+
 def pictures(info: ClipInfo, frames: int, *, noise: bool = False) -> list[Pixels]:
     """Moving gradients, or noise that no codec could guess."""
     rng = np.random.default_rng(0)
@@ -48,11 +59,11 @@ def pictures(info: ClipInfo, frames: int, *, noise: bool = False) -> list[Pixels
     if noise:
         top = 256 if info.bits == 8 else 65536
         dtype = np.uint8 if info.bits == 8 else np.uint16
-        return [rng.integers(0, top, shape, dtype=dtype) for _ in range(frames)]
-    y, x = np.mgrid[: info.height, : info.width] / max(info.width, info.height)
+        return [as_pixels(rng.integers(0, top, shape, dtype=dtype)) for _ in range(frames)]
+    y, x = np.mgrid[: info.height, : info.width] / 64
     made: list[Pixels] = []
     for i in range(frames):
-        wave = [np.sin(4 * x + 3 * y * c + 0.2 * i + c) * 0.4 + 0.5 for c in range(3)]
+        wave = [np.sin(3 * x + 2 * y + 0.1 * i + 0.5 * c) * 0.3 + 0.5 for c in range(3)]
         picture = np.stack(wave, axis=-1)
         if info.bits == 8:
             made.append((picture * 255).astype(np.uint8))
@@ -100,8 +111,13 @@ def probe(file: Path | InputContainer, *, deep: bool = False) -> Video:
         assert base is not None
         decoded = list(container.decode(stream))
         context = stream.codec_context
-        frames: list[Pixels] = [
-            np.asarray(frame.to_ndarray(format="rgb48le" if deep else "rgb24")) for frame in decoded
+        frames = [
+            as_pixels(
+                frame.to_ndarray(format="rgb48le")
+                if deep
+                else frame.reformat(format="rgb24", interpolation=_ACCURATE).to_ndarray()
+            )
+            for frame in decoded
         ]
         duration = container.duration
         return Video(

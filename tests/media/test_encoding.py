@@ -1,5 +1,6 @@
 import logging
 from fractions import Fraction
+from typing import Any
 
 import pytest
 
@@ -9,10 +10,8 @@ from wfvae_cli.media.clip import ClipInfo, Colour
 from wfvae_cli.media.encoding import EncodingPlan, VideoOptions, plan
 
 
-def planned(
-    target: str = "out.mp4", info: ClipInfo | None = None, **options: object
-) -> EncodingPlan:
-    return plan(target, info or info_for(), VideoOptions(**options), streaming=target == "-")  # type: ignore[arg-type]  # keywords of one test each
+def planned(target: str = "out.mp4", info: ClipInfo | None = None, **options: Any) -> EncodingPlan:
+    return plan(target, info or info_for(), VideoOptions(**options), streaming=target == "-")
 
 
 @pytest.mark.parametrize(
@@ -52,7 +51,8 @@ def test_defaults_by_target(target: str, container: str, encoder: str) -> None:
 )
 def test_pixel_format_by_depth(codec: str, source_bits: int, pix_fmt: str) -> None:
     info = info_for(deep=source_bits > 8, source_bits=source_bits)
-    assert planned("a.mov", info, codec=codec).pix_fmt == pix_fmt
+    target = "a.mkv" if codec == "ffv1" else "a.mov"
+    assert planned(target, info, codec=codec).pix_fmt == pix_fmt
 
 
 def test_odd_sizes_are_kept_and_told(caplog: pytest.LogCaptureFixture) -> None:
@@ -107,18 +107,24 @@ def test_colours_are_those_of_the_source(colour: Colour, matrix: str, range_: st
         ("a.gif", {}, "gif has no pixel format"),
     ],
 )
-def test_options_that_cannot_be(target: str, options: dict[str, object], message: str) -> None:
+def test_options_that_cannot_be(target: str, options: dict[str, Any], message: str) -> None:
     with pytest.raises(UsageError, match=message):
         planned(target, **options)
 
 
 def test_odd_size_in_420_is_refused() -> None:
-    with pytest.raises(UsageError, match="yuv420p cannot hold an odd width or height.*63x48"):
+    with pytest.raises(UsageError, match=r"yuv420p cannot hold an odd width or height.*63x48"):
         planned(info=info_for(63, 48), pix_fmt="yuv420p")
 
 
 def test_pixel_format_names_without_byte_order() -> None:
     assert planned(pix_fmt="yuv420p10").pix_fmt == "yuv420p10le"
+
+
+def test_old_codecs_are_not_left_at_their_bit_rate() -> None:
+    chosen = planned("a.avi").codec_options
+    assert chosen["flags"] == "+bitexact+qscale"
+    assert chosen["global_quality"] == "236"
 
 
 def test_crf() -> None:

@@ -16,6 +16,7 @@ from wfvae_cli.media.filters import Converter, over_black
 from wfvae_cli.media.sampling import Orientation, plan_geometry
 
 Range = Literal["tv", "pc"]
+RGB, UPRIGHT, ALL = Colour("gbr", "pc"), Orientation(), Sampling()
 KR_KB = {  # ITU-T H.273, table 4
     "bt709": (0.2126, 0.0722),
     "smpte170m": (0.299, 0.114),
@@ -32,7 +33,7 @@ def frame_of(fmt: str, planes: Sequence[NDArray[Any]]) -> VideoFrame:
     for plane, values in zip(frame.planes, planes, strict=True):
         rows = np.zeros((plane.height, plane.line_size // values.itemsize), values.dtype)
         rows[:, : values.shape[1]] = values
-        plane.update(rows)
+        plane.update(rows.tobytes())
     return frame
 
 
@@ -56,9 +57,9 @@ def converter(
     width: int,
     height: int,
     bits: Literal[8, 16] = 8,
-    colour: Colour = Colour("gbr", "pc"),
-    orientation: Orientation = Orientation(),
-    sampling: Sampling = Sampling(),
+    colour: Colour = RGB,
+    orientation: Orientation = UPRIGHT,
+    sampling: Sampling = ALL,
 ) -> Converter:
     plan = plan_geometry(width, height, Fraction(1), orientation, sampling)
     return Converter(bits, colour, plan)
@@ -212,7 +213,8 @@ def test_alpha_is_composited_onto_black(fmt: str, bits: int) -> None:
     convert = converter(64, 16, 8 if bits == 8 else 16, Colour("bt709", value_range))
     pixels = convert(frame_of(fmt, [*colours, alpha]))
     largest = np.iinfo(pixels.dtype).max
-    assert np.abs(pixels[..., 1] / largest - alpha / top).max() * top <= 1
+    expected = alpha.astype(np.float64) / top
+    assert np.abs(pixels[..., 1] / largest - expected).max() * top <= 1
     assert np.all(pixels[:, -1] == largest)
     assert np.all(pixels[:, 0] == 0)
 

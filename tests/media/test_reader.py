@@ -21,7 +21,7 @@ from wfvae_cli.media.clip import ClipInfo, Sampling
 from wfvae_cli.media.rate import constant_rate
 from wfvae_cli.media.reader import open_clip, probe
 
-from .conftest import MakeClip, number_of, numbered
+from .conftest import MakeClip, number_of
 
 
 def read(path: Path | str, **options: Any) -> tuple[ClipInfo, list[int], list[int]]:
@@ -75,7 +75,7 @@ def test_every_frame_of_any_container(
     assert pts[0] == 0
     assert (info.width, info.height, info.bits, info.source_bits) == (64, 48, 8, 8)
     assert info.frame_rate == 25
-    assert info.container == ("mpegts" if name == "a.ts" else name[2:])
+    assert info.container == {"mkv": "matroska", "ts": "mpegts"}.get(name[2:], name[2:])
     assert info.codec == {"libx264": "h264", "libvpx-vp9": "vp9"}.get(codec, codec)
     assert not info.is_image
     assert not info.notices
@@ -107,36 +107,31 @@ def test_tags_are_believed(make_clip: MakeClip) -> None:
     assert (colour.primaries, colour.transfer) == ("bt2020", "smpte2084")
 
 
-def test_matrix_and_range_make_the_colours(make_clip: MakeClip) -> None:
+@pytest.mark.parametrize(("matrix", "kr", "kb"), [(1, 0.2126, 0.0722), (6, 0.299, 0.114)])
+def test_matrix_and_range_make_the_colours(
+    make_clip: MakeClip, matrix: int, kr: float, kb: float
+) -> None:
     pure = np.zeros((48, 64, 3), np.uint8)
     pure[:, :32] = (255, 0, 0)
     pure[:, 32:] = (0, 255, 0)
+    kg = 1 - kr - kb
+    red = [16 + 219 * kr, 128 - 112 * kr / (1 - kb), 128 + 112]
+    green = [16 + 219 * kg, 128 - 112 * kg / (1 - kb), 128 - 112 * kg / (1 - kr)]
 
-    def planes(kr: float, kb: float) -> list[int]:
-        kg = 1 - kr - kb
-        red = [16 + 219 * kr, 128 - 224 * kr / 2 / (1 - kb), 128 + 112]
-        green = [16 + 219 * kg, 128 - 112 * kg / (1 - kb), 128 - 112 * kg / (1 - kr)]
-        return [round(v) for v in (*red, *green)]
+    def tag(stream: VideoStream) -> None:
+        stream.codec_context.colorspace, stream.codec_context.color_range = matrix, 1
 
-    for matrix, (kr, kb) in {1: (0.2126, 0.0722), 6: (0.299, 0.114)}.items():
+    def paint(frame: VideoFrame) -> None:
+        for plane, left, right in zip(frame.planes, red, green, strict=True):
+            row = np.full(plane.line_size, round(left), np.uint8)
+            row[plane.width // 2 :] = round(right)
+            plane.update(row.tobytes() * plane.height)
+        frame.colorspace, frame.color_range = matrix, 1
 
-        def tag(stream: VideoStream, matrix: int = matrix) -> None:
-            stream.codec_context.colorspace = matrix
-            stream.codec_context.color_range = 1
-
-        def paint(frame: VideoFrame, values: list[int] = planes(kr, kb)) -> None:
-            for i, plane in enumerate(frame.planes):
-                row = np.full(plane.line_size, values[i], np.uint8)
-                row[plane.width // 2 :] = values[3 + i]
-                plane.update(np.tile(row, (plane.height, 1)))
-            frame.colorspace, frame.color_range = matrix, 1
-
-        path = make_clip(
-            f"{matrix}.mkv", [pure], codec="ffv1", pix_fmt="yuv444p", prepare=tag, touch=paint
-        )
-        with open_clip(path) as reader:
-            pixels = next(reader).pixels.astype(int)
-        assert np.abs(pixels - pure).max() <= 2, matrix
+    path = make_clip("a.mkv", [pure], codec="ffv1", pix_fmt="yuv444p", prepare=tag, touch=paint)
+    with open_clip(path) as reader:
+        pixels = next(reader).pixels.astype(int)
+    assert np.abs(pixels - pure).max() <= 2
 
 
 @pytest.mark.parametrize(
@@ -148,7 +143,8 @@ def test_deep_video_is_not_squeezed(make_clip: MakeClip, pix_fmt: str, bits: int
     with open_clip(make_clip("a.mkv", [pixels], codec="ffv1", pix_fmt=pix_fmt)) as reader:
         got = next(reader).pixels
         info = reader.info
-    assert (info.bits, info.source_bits, got.dtype) == (16, bits, np.uint16)
+    assert (info.bits, info.source_bits) == (16, bits)
+    assert got.dtype == np.uint16
     assert len(np.unique(got)) > 800
     assert (got.min(), got.max()) == (0, 65535)
 
@@ -185,8 +181,7 @@ def test_equal_times_are_spread(
     with caplog.at_level(logging.WARNING, "wfvae"):
         info, pts, numbers = read(path)
     assert numbers == list(range(5))
-    assert info.frame_rate is not None
-    assert constant_rate(pts, info.time_base) is not None
+    assert constant_rate(pts, info.time_base) == 25
     assert "timestamps" in caplog.text
 
 
@@ -208,7 +203,7 @@ def test_rotation_is_applied(make_clip: MakeClip, degrees: int, corner: tuple[in
 
     path = make_clip("a.mp4", 3, prepare=turn)
     with open_clip(path) as reader:
-        pixels = [frame.pixels for frame in reader][0]
+        pixels = next(reader).pixels
         info = reader.info
     upright = degrees == 180
     assert (info.width, info.height) == ((64, 48) if upright else (48, 64))
@@ -229,15 +224,10 @@ def test_interlaced_is_deinterlaced(make_clip: MakeClip) -> None:
     path = make_clip(
         "a.mkv",
         frames,
-        codec="mpeg2video",
-        options={"flags": "+ildct+ilme", "qscale": "1", "flags2": ""},
-        prepare=lambda stream: setattr(stream.codec_context, "field_order", 2),
+        options={"crf": "1", "x264-params": "tff=1"},
     )
-    with av.open(str(path)) as box:
-        if not next(box.decode(video=0)).interlaced_frame:
-            pytest.skip("this PyAV cannot flag frames as interlaced")
     with open_clip(path) as reader:
-        got = [frame for frame in reader]
+        got = list(reader)
         notices = reader.info.notices
     assert [f.pts for f in got] == [got[1].pts * i for i in range(6)]
     assert any("interlaced" in notice for notice in notices)
@@ -249,7 +239,7 @@ def test_interlaced_is_deinterlaced(make_clip: MakeClip) -> None:
 def test_alpha_is_composited_with_a_notice(make_clip: MakeClip) -> None:
     def fade(frame: VideoFrame) -> None:
         alpha = frame.planes[3]
-        alpha.update(np.full((alpha.height, alpha.line_size), 128, np.uint8))
+        alpha.update(bytes([128]) * alpha.buffer_size)
 
     with open_clip(make_clip("a.mkv", 2, codec="ffv1", pix_fmt="yuva420p", touch=fade)) as reader:
         pixels = next(reader).pixels
@@ -348,7 +338,7 @@ def test_repeated_frames_are_converted_once(make_clip: MakeClip) -> None:
 
 
 def test_iterating_in_a_thread_and_closing_from_another(make_clip: MakeClip) -> None:
-    reader = open_clip(make_clip("a.mp4", 60))
+    reader = open_clip(make_clip("a.mp4", 50))
     got: list[NDArray[Any]] = []
     started = threading.Event()
 
@@ -364,7 +354,7 @@ def test_iterating_in_a_thread_and_closing_from_another(make_clip: MakeClip) -> 
     reader.close()
     thread.join(10)
     assert not thread.is_alive()
-    assert 1 <= len(got) <= 60
+    assert 1 <= len(got) <= 50
     assert list(reader) == []
 
 
@@ -372,7 +362,7 @@ def test_closing_does_not_wait_for_a_blocked_read(
     make_clip: MakeClip, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     noise = np.random.default_rng(0).integers(0, 255, (24, 256, 512, 3), np.uint8)
-    path = make_clip("a.mkv", list(noise), codec="ffv1", pix_fmt="gbrp")
+    path = make_clip("a.mkv", list(noise), codec="ffv1", pix_fmt="yuv444p")
     content = path.read_bytes()
     opened, gate = threading.Event(), threading.Event()
 

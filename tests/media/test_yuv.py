@@ -63,10 +63,10 @@ def test_rounds_the_exact_value(
         if deep
         else rng.integers(0, 256, (16, 24, 3), dtype=np.uint8)
     )
-    pixels[0, :8] = np.iinfo(pixels.dtype).max  # white, black and the primaries too
-    pixels[1, :8] = 0
-    pixels[2:4, :8] = np.eye(3, dtype=np.uint8)[0] * np.iinfo(pixels.dtype).max
-    pixels[4:6, :8] = np.eye(3, dtype=np.uint8)[2] * np.iinfo(pixels.dtype).max
+    pixels[:8] = 0  # black, white and the primaries too, whose chroma reaches the ends
+    for rows, channel in ((slice(0, 2), 0), (slice(2, 4), 1), (slice(4, 6), 2)):
+        pixels[rows, :, channel] = np.iinfo(pixels.dtype).max
+    pixels[6] = np.iinfo(pixels.dtype).max
     frame = yuv.convert(pixels, pix_fmt, matrix, range_)
     expected = reference(pixels, matrix, range_, yuv.depth(pix_fmt), *yuv.subsampling(pix_fmt))
     for got, exact in zip(planes(frame), expected, strict=False):

@@ -12,6 +12,8 @@ from wfvae_cli.models.kl import KLImageVAE
 from wfvae_cli.models.registry import find_family
 from wfvae_cli.models.weights import build_on_meta
 from wfvae_cli.nn.stream import Stream
+from wfvae_cli.stats.accumulate import LatentStats
+from wfvae_cli.stats.summary import summarise
 from wfvae_cli.timing import Strides
 
 diffusers = pytest.importorskip("diffusers", reason="KL image VAEs run through diffusers (kl)")
@@ -108,6 +110,28 @@ def test_a_config_without_a_scaling_factor_has_stable_diffusions() -> None:
     normalization = build_on_meta(KLImageVAE, flux).normalization
     assert normalization is not None
     assert (normalization.scale[0], normalization.shift[0]) == (0.3611, 0.1159)
+
+
+def test_stats_find_the_scale_factor_that_a_model_was_made_to_have() -> None:
+    # Give a random model latents of a known spread over known images, Stable Diffusion's way:
+    # the factor is 1 / std of the latents over everything.
+    weights = oracle().state_dict()
+    vae = load(weights)
+    images = [random_clip(vae, 1, seed) for seed in range(4)]
+    latents = torch.cat([vae.encode(image, Stream.whole()).mean for image in images])
+    gain = 1 / 0.18215 / float(latents.std(correction=0))
+    for leaf in ("weight", "bias"):
+        weights[f"quant_conv.{leaf}"][:4] *= gain
+    scaled = load(weights)
+    stats = LatentStats()
+    for number, image in enumerate(images):
+        posterior = scaled.encode(image, Stream.whole())
+        stats.add_clip(str(number), [(posterior.mean[0].numpy(), posterior.logvar[0].numpy())])
+    factors = summarise(stats).factors
+    assert factors.scaling_factor == pytest.approx(0.18215, rel=1e-4)
+    assert factors.latents_std == pytest.approx(
+        (latents * gain).std(dim=(0, 2, 3, 4), correction=0).tolist(), rel=1e-4
+    )
 
 
 @pytest.mark.parametrize(

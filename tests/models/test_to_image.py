@@ -114,7 +114,7 @@ def test_sample_stills_are_pictures_and_always_the_same() -> None:
     assert stills.abs().max() <= 1
     assert stills.std() > 0.2
     neighbours = (stills[..., 1:] - stills[..., :-1]).std()
-    assert neighbours < 0.5 * stills.std()
+    assert neighbours < 0.8 * stills.std()  # white noise: 1.4
 
 
 def test_what_has_no_image_form_is_refused() -> None:
@@ -124,5 +124,5 @@ def test_what_has_no_image_form_is_refused() -> None:
         to_image(case_config(IMAGE), case_weights(IMAGE))
     weights = case_weights(VIDEO)
     del weights["decoder.conv_out.bias"]
-    with pytest.raises(WeightsError, match="1 tensors .* such as decoder.conv_out.bias"):
+    with pytest.raises(WeightsError, match=r"1 tensors .* such as decoder\.conv_out\.bias"):
         to_image(case_config(VIDEO), weights)

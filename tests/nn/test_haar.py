@@ -2,6 +2,7 @@ from collections.abc import Callable
 
 import pytest
 import torch
+from einops import rearrange
 from torch import Tensor
 from torch.nn import functional
 
@@ -31,9 +32,8 @@ def convolved(x: Tensor, filters: list[Tensor], stride: tuple[int, int, int]) ->
     """The transform as the publishers run it: one-channel convs, a subband each."""
     b, c = x.shape[:2]
     flat = x.flatten(0, 1)[:, None]
-    bands = [
-        functional.conv3d(flat, f, stride=stride).unflatten(0, (b, c))[:, :, 0] for f in filters
-    ]
+    bands = [functional.conv3d(flat, f, stride=stride) for f in filters]
+    bands = [rearrange(band, "(b c) 1 t h w -> b c t h w", b=b, c=c) for band in bands]
     return torch.cat(bands, dim=1)
 
 

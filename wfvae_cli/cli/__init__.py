@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import sys
+import threading
 
 
 def main() -> None:
@@ -17,5 +18,18 @@ def main() -> None:
         app()
     except KeyboardInterrupt:  # before a command took over, while modules are imported
         sys.stderr.write("interrupted\n")
-        sys.stderr.flush()
-        os._exit(130)
+        sys.exit(130)
+    except SystemExit as ending:
+        if any(thread.name.startswith("wfvae-") for thread in threading.enumerate()):
+            _leave(ending.code)
+        raise
+
+
+def _leave(code: str | int | None) -> None:
+    """End the process although a thread still sits in a read that nothing will answer.
+
+    An orderly exit would wait for it or trip over it. Outputs are complete or removed by now.
+    """
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code if isinstance(code, int) else int(code is not None))

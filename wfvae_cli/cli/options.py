@@ -8,19 +8,13 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
+from wfvae_cli.errors import UsageError
+
 if TYPE_CHECKING:
     from wfvae_cli.media.clip import Sampling
     from wfvae_cli.media.writer import VideoOptions
 
 _MODEL, _FRAMES, _OUT, _RUN = "Model", "Which frames, and their size", "Output", "Messages"
-
-
-def parse_size(text: str) -> tuple[int, int]:
-    """`WxH` to (width, height)."""
-    width, cross, height = text.lower().partition("x")
-    if not (cross and width.isdigit() and height.isdigit()):
-        raise typer.BadParameter(f"expected WIDTHxHEIGHT such as 512x288, got {text!r}")
-    return int(width), int(height)
 
 
 def parse_rate(text: str) -> Fraction:
@@ -89,9 +83,8 @@ Fps = Annotated[
     ),
 ]
 Size = Annotated[
-    tuple[int, int] | None,
+    str | None,
     typer.Option(
-        parser=parse_size,
         metavar="WxH",
         help="Scale to exactly this size, as --fit says.",
         rich_help_panel=_FRAMES,
@@ -152,14 +145,23 @@ def make_sampling(
     duration: float | None,
     frames: int | None,
     fps: Fraction | None,
-    size: tuple[int, int] | None,
+    size: str | None,
     fit: Literal["crop", "pad", "stretch"],
     short_side: int | None,
 ) -> Sampling:
     """The sampling that a command's options describe; contradictions are usage errors."""
     from wfvae_cli.media.clip import Sampling
 
-    return Sampling(start, duration, frames, fps, size, fit, short_side)
+    return Sampling(start, duration, frames, fps, _parse_size(size), fit, short_side)
+
+
+def _parse_size(text: str | None) -> tuple[int, int] | None:
+    if text is None:
+        return None
+    width, cross, height = text.lower().partition("x")
+    if not (cross and width.isdigit() and height.isdigit()):
+        raise UsageError(f"--size: expected WIDTHxHEIGHT such as 512x288, got {text!r}")
+    return int(width), int(height)
 
 
 def make_video_options(

@@ -111,7 +111,7 @@ def roundtrip(
                 output,
                 loaded,
                 video=video,
-                audio_from=source if audio == "copy" else None,
+                audio_from=source if audio == "copy" and _has_sound_to_copy(source) else None,
                 compare=compare,
                 chunk=chunk,
                 overwrite=overwrite,

@@ -12,6 +12,8 @@ from collections.abc import Callable
 from types import FrameType
 from typing import ParamSpec
 
+import typer
+
 from wfvae_cli.cli.console import Console
 from wfvae_cli.errors import WfvaeError
 
@@ -41,16 +43,16 @@ def reported(command: Callable[P, None]) -> Callable[P, None]:
             sys.stdout.flush()
         except WfvaeError as error:
             console.error(str(error))
-            _leave(error.exit_code)
+            raise typer.Exit(error.exit_code) from None
         except BrokenPipeError:
             # Whoever reads our output has seen enough: no fault of ours or theirs.
-            _leave(0)
+            _let_go_of_stdout()
         except KeyboardInterrupt:
             console.error("interrupted; unfinished output was removed")
-            _leave(_INTERRUPTED)
+            raise typer.Exit(_INTERRUPTED) from None
         except _Terminated:
             console.error("terminated; unfinished output was removed")
-            _leave(_TERMINATED)
+            raise typer.Exit(_TERMINATED) from None
 
     return run
 
@@ -60,16 +62,10 @@ def _terminate(signum: int, frame: FrameType | None) -> None:
     raise _Terminated
 
 
-def _leave(code: int) -> None:
-    """End the process now.
-
-    A thread may still sit in a read that nothing will answer, which an orderly exit would wait
-    for or trip over. Outputs are complete or removed by now.
-    """
-    sys.stderr.flush()
+def _let_go_of_stdout() -> None:
+    """Keep Python from writing what is left in its buffer to a pipe that nobody reads."""
     with contextlib.suppress(OSError, ValueError):
-        sys.stdout.flush()
-    os._exit(code)
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _forward_notices(console: Console) -> None:

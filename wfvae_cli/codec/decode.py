@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -24,6 +25,8 @@ from wfvae_cli.media.clip_writer import ClipWriter
 from wfvae_cli.media.writer import VideoOptions, open_writer
 from wfvae_cli.models.base import LoadedModel
 from wfvae_cli.nn.stream import Stream
+
+log = logging.getLogger("wfvae")
 
 
 @dataclass(frozen=True)
@@ -96,6 +99,7 @@ def decode_clip(
         ) as writer,
         consumed(_writing(writer), clock=clock) as give,
     ):
+        tell(writer)
         for frames in decode_chunks(source, model, plan):
             pixels = to_pixels(frames, metadata.height, metadata.width, metadata.bits)
             pixels = pixels[: metadata.frames - done]
@@ -202,6 +206,12 @@ def clip_info(metadata: LatentMetadata, *, variable: bool) -> ClipInfo:
         pixel_format=metadata.pixel_format,
         is_image=metadata.is_image,
     )
+
+
+def tell(writer: ClipWriter) -> None:
+    """Pass on what the user should know of an output."""
+    for notice in writer.notices:
+        log.info(notice)
 
 
 def _writing(writer: ClipWriter) -> Callable[[list[Frame]], None]:

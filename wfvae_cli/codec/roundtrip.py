@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Literal
 
 from wfvae_cli.codec.chunks import FrameChunk, Pixels, to_pixels
-from wfvae_cli.codec.decode import decode_latents
+from wfvae_cli.codec.decode import decode_latents, tell
 from wfvae_cli.codec.encode import Progress, encode_chunks
 from wfvae_cli.codec.plan import ChunkPlan
 from wfvae_cli.codec.threads import Clock, consumed
@@ -119,6 +119,7 @@ def roundtrip_clip(
                     audio_from=audio_from,
                 )
             )
+            tell(writer)
         sink = _Sink(metrics, writer, compare)
         give = stack.enter_context(consumed(sink.take, clock=writing))
         for pairs in roundtrip_chunks(source, model, plan, reading):

@@ -60,13 +60,13 @@ class _Channel(Generic[T]):
         return False
 
     def get(self) -> T | _End:
-        """The next item; an `_End` once the other side has left and nothing is there."""
-        while True:
+        """The next item; an `_End` once the other side has left."""
+        while not self.closed.is_set():
             try:
                 return self._queue.get(timeout=_POLL)
             except Empty:
-                if self.closed.is_set():
-                    return _End()
+                continue
+        return _End()
 
 
 @contextmanager

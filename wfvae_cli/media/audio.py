@@ -16,7 +16,7 @@ from av.container import InputContainer, OutputContainer
 from av.packet import Packet
 
 from wfvae_cli.errors import OutputError, VideoError
-from wfvae_cli.media.encoding import AVFMT_TS_NEGATIVE
+from wfvae_cli.media.settings import AVFMT_TS_NEGATIVE
 
 # Up to here a seek costs more than reading on.
 _SEEK_FROM = Fraction(5)

@@ -9,21 +9,28 @@ from wfvae_cli.errors import VideoError
 from wfvae_cli.media.pipe import Pipe
 from wfvae_cli.media.truncation import inspect
 
+_HEAD = 4096
+_READABLE_TEXT = (b"#EXTM3U", b"ffconcat", b"v=0", b"<?xml", b"<MPD", b"P1", b"P2", b"P3")
+"""How playlists and images made of text begin."""
+
 
 def check_exists(path: Path) -> None:
-    """Raise a `VideoError` unless `path` is a file with something in it."""
+    """Raise a `VideoError` unless `path` is a file with something in it that is not prose."""
     try:
         if path.is_dir():
             raise VideoError(f"{path}: a folder, not a video or an image: name a file in it")
         if not path.exists():
             raise VideoError(f"{path}: no such file{_similar(path)}")
         with path.open("rb") as file:
-            if path.is_file() and not file.read(1):
-                raise VideoError(f"{path}: the file is empty: copy or download it again")
+            head = file.read(_HEAD) if path.is_file() else b"?"
     except VideoError:
         raise
     except OSError as error:
         raise VideoError(f"{path}: cannot be opened: {error.strerror}") from error
+    if not head:
+        raise VideoError(f"{path}: the file is empty: copy or download it again")
+    if _is_text(head) and not head.startswith(_READABLE_TEXT):
+        raise VideoError(f"{path}: a text file, not a video or an image: is it the right file?")
 
 
 def explain_unreadable(source: Path | str | Pipe, message: str) -> str:
@@ -39,14 +46,11 @@ def explain_unreadable(source: Path | str | Pipe, message: str) -> str:
             f"not a video that can be read from a pipe{said}. MP4 and MOV keep their index at "
             "the end: name the file, or pipe it as Matroska (ffmpeg -i IN -c copy -f matroska -)"
         )
-    if isinstance(source, Path):
-        if _is_text(source):
-            return f"a text file, not a video or an image{said}"
-        if inspect(source).lacks_index:
-            return (
-                f"an MP4 without its index (moov), so nothing in it can be found{said}: the "
-                "recording or download was cut off; get the whole file"
-            )
+    if isinstance(source, Path) and inspect(source).lacks_index:
+        return (
+            f"an MP4 without its index (moov), so nothing in it can be found{said}: the "
+            "recording or download was cut off; get the whole file"
+        )
     return f"neither a video nor an image that FFmpeg can read{said}: is it what its name says?"
 
 
@@ -59,13 +63,11 @@ def _similar(path: Path) -> str:
     return f"; did you mean {parent / near[0]}?" if near else f" in {parent.absolute()}"
 
 
-def _is_text(path: Path) -> bool:
-    with path.open("rb") as file:
-        head = file.read(4096)
+def _is_text(head: bytes) -> bool:
     try:
         text = head.decode()
     except UnicodeDecodeError as error:
-        if error.start < len(head) - 4:  # not merely a character cut in two
+        if len(head) < _HEAD or error.start < _HEAD - 4:  # not merely a character cut in two
             return False
         text = head[: error.start].decode()
     return all(char.isprintable() or char.isspace() for char in text)

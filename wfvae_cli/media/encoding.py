@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import logging
-import re
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -15,7 +14,7 @@ import av.codec.codec
 
 from wfvae_cli.atomic import STDOUT
 from wfvae_cli.errors import UsageError
-from wfvae_cli.media import yuv
+from wfvae_cli.media import settings, yuv
 from wfvae_cli.media.clip import ClipInfo
 
 logger = logging.getLogger("wfvae")
@@ -31,33 +30,15 @@ ENCODERS = {
 }
 """Short names, and FFmpeg's encoders for each in order of preference."""
 
-CRF = {
-    "libx264": (18, 51),
-    "libx264rgb": (18, 51),
-    "libx265": (20, 51),
-    "libsvtav1": (24, 63),
-    "libaom-av1": (20, 63),
-    "libvpx-vp9": (20, 63),
-    "libvpx": (10, 63),
-}
-"""Default and highest constant rate factor: visually close to lossless, and the worst."""
-
 CONTAINERS = {".mkv": "matroska", ".m4v": "mp4", ".ts": "mpegts", ".y4m": "yuv4mpegpipe"}
 """Containers of file suffixes for which FFmpeg has several, or another than users mean."""
-
-THREADS = 8
-"""Encoder threads. Fixed, since what x264 writes depends on their number (not on the cores)."""
 
 AVFMT_VARIABLE_FPS = 0x400
 """FFmpeg's flag of containers in which every frame has a time of its own."""
 
-AVFMT_TS_NEGATIVE = 0x40000
-"""FFmpeg's flag of containers in which times may begin below 0 (by an edit list)."""
-
-_GRID_CODECS = ("mpeg4", "mpeg2video", "mpeg1video")
 _DEFAULTS = {"mpegts": "h264", "avi": "mpeg4", "yuv4mpegpipe": "rawvideo"}
 _KEEPS_RGB = ("ffv1", "libx264rgb", "utvideo", "png", "qtrle")
-_STORES_ASPECT = ("libx264", "libx264rgb", "libx265", *_GRID_CODECS, "mjpeg")
+_STORES_ASPECT = ("libx264", "libx264rgb", "libx265", *settings.GRID_CODECS, "mjpeg")
 
 
 @dataclass(frozen=True)
@@ -68,7 +49,7 @@ class VideoOptions:
     """A key of `ENCODERS` or an FFmpeg encoder, such as `ffv1` (lossless RGB, bit for bit).
     Default: H.264 where the container takes it, else the container's own."""
     crf: float | None = None
-    """Constant rate factor: lower is better and larger. Default: see `CRF`."""
+    """Constant rate factor: lower is better and larger. Default: see `settings.CRF`."""
     pix_fmt: str | None = None
     """FFmpeg's pixel format. Default: 4:2:0 at the source's depth, 4:4:4 for odd sizes."""
     container: str | None = None
@@ -111,7 +92,7 @@ def plan(
     matrix, range_ = _colour(encoder, pix_fmt, info)
     _tell(container, encoder, pix_fmt, info)
     on_grid = not av.ContainerFormat(container, "w").flags & AVFMT_VARIABLE_FPS
-    on_grid = on_grid or encoder in _GRID_CODECS
+    on_grid = on_grid or encoder in settings.GRID_CODECS
     rate = info.frame_rate or Fraction(25)
     return EncodingPlan(
         container=container,
@@ -121,11 +102,11 @@ def plan(
         range=range_,
         time_base=1 / rate if on_grid else info.time_base,
         on_grid=on_grid,
-        codec_options=_quality(encoder, options.crf)
-        | _reproducible(encoder)
-        | _tags(info, pix_fmt, matrix, range_)
-        | _timing(container),
-        container_options=_muxing(container, streaming),
+        codec_options=settings.reproducible(encoder)
+        | settings.quality(encoder, options.crf)
+        | settings.tags(info, pix_fmt, matrix, range_)
+        | settings.timing(container),
+        container_options=settings.muxing(container, streaming),
     )
 
 
@@ -248,7 +229,8 @@ def _pix_fmt(encoder: str, info: ClipInfo, asked: str | None) -> str:
         )
     # Lossless RGB keeps every bit of the frames; YUV has no use for more than the source had.
     bits = info.bits if wants_rgb else info.source_bits
-    return min(fitting, key=lambda name: _preference(name, bits))
+    odd = bool(info.width % 2 or info.height % 2)
+    return min(fitting, key=lambda name: _preference(name, bits, odd))
 
 
 def _fits(pix_fmt: str, info: ClipInfo) -> bool:
@@ -256,11 +238,12 @@ def _fits(pix_fmt: str, info: ClipInfo) -> bool:
     return info.width % across == 0 and info.height % down == 0
 
 
-def _preference(pix_fmt: str, bits: int) -> tuple[bool, int, int]:
-    """Sorts first: enough bits, then the fewest of those (or the most below), then 4:2:0."""
+def _preference(pix_fmt: str, bits: int, odd: bool) -> tuple[bool, int, int]:
+    """Sorts first: enough bits, but few (else the most); then 4:2:0, or 4:4:4 if odd."""
     depth = yuv.depth(pix_fmt)
     across, down = yuv.subsampling(pix_fmt)
-    return depth < bits, depth if depth >= bits else -depth, -across * down
+    chroma = across * down
+    return depth < bits, depth if depth >= bits else -depth, chroma if odd else -chroma
 
 
 def _tell(container: str, encoder: str, pix_fmt: str, info: ClipInfo) -> None:
@@ -283,7 +266,7 @@ def _tell(container: str, encoder: str, pix_fmt: str, info: ClipInfo) -> None:
     if not square and encoder not in _STORES_ASPECT:
         logger.warning(
             "%s in %s does not store the pixel aspect ratio %s: players will show square pixels; "
-            "use .mov or h264 to keep it",
+            "use .mp4, .nut or h264 to keep it",
             encoder,
             container,
             info.sample_aspect,
@@ -298,63 +281,3 @@ def _colour(encoder: str, pix_fmt: str, info: ClipInfo) -> tuple[str, Literal["t
     if info.colour.matrix not in yuv.LUMA_WEIGHTS:  # RGB, or a matrix that we cannot invert
         return "bt709", "tv"
     return info.colour.matrix, info.colour.range
-
-
-def _quality(encoder: str, crf: float | None) -> dict[str, str]:
-    if encoder not in CRF:
-        if crf is not None:
-            raise UsageError(
-                f"{encoder} has no constant rate factor; --crf is for {', '.join(sorted(CRF))}"
-            )
-        # Encoders of the MPEG-4 Part 2 age default to 200 kbit/s, which nobody wants.
-        quantiser = {"flags": "+qscale", "global_quality": str(2 * 118)}  # FF_QP2LAMBDA
-        return quantiser if encoder in (*_GRID_CODECS, "mjpeg") else {}
-    default, worst = CRF[encoder]
-    if crf is not None and not 0 <= crf <= worst:
-        raise UsageError(f"expected --crf of 0 (best) to {worst} for {encoder}, got {crf:g}")
-    options = {"crf": f"{default if crf is None else crf:g}"}
-    return options | {"b": "0"} if encoder.startswith("libvpx") else options
-
-
-def _reproducible(encoder: str) -> dict[str, str]:
-    """Settings that make equal input equal bytes, on machines with more or fewer cores too."""
-    options = {"flags": "+bitexact", "threads": str(THREADS)}
-    if encoder in ("libx264", "libx264rgb"):
-        # PyAV asks for slices, whose number costs bits; threads over frames do not. The
-        # macroblock tree's vector code (AVX-512) reads memory it never wrote, and its
-        # approximate reciprocals differ between makers of CPUs; files are as small without.
-        return options | {"x264-params": "sliced-threads=0:mbtree=0"}
-    if encoder == "libx265":
-        return options | {"x265-params": "frame-threads=4:info=0:log-level=none"}
-    if encoder == "ffv1":
-        return options | {"level": "3", "slices": "16", "slicecrc": "1", "g": "1"}
-    return options
-
-
-def _tags(info: ClipInfo, pix_fmt: str, matrix: str, range_: Literal["tv", "pc"]) -> dict[str, str]:
-    tags = {
-        "colorspace": "rgb" if matrix == "gbr" else matrix,
-        "color_range": range_,
-        "color_primaries": info.colour.primaries,
-        "color_trc": info.colour.transfer,
-    }
-    if yuv.subsampling(pix_fmt)[0] == 2:
-        tags["chroma_sample_location"] = "left"
-    return tags
-
-
-def _timing(container: str) -> dict[str, str]:
-    # B-frames make the first dts negative. An edit list hides that, and Matroska stores no dts;
-    # other containers would show the whole clip later.
-    keeps_pts = av.ContainerFormat(container, "w").flags & AVFMT_TS_NEGATIVE
-    return {} if keeps_pts or container in ("matroska", "webm") else {"bf": "0"}
-
-
-def _muxing(container: str, streaming: bool) -> dict[str, str]:
-    # Sound is fed beside the pictures, so a second of patience is plenty; FFmpeg's ten would
-    # hold ten seconds of lossless video in memory where the sound pauses.
-    options = {"fflags": "+bitexact", "max_interleave_delta": "1000000"}
-    if streaming and re.fullmatch("mp4|mov|ipod|3gp|3g2", container):
-        # Not empty_moov, which cannot have the edit list that keeps timestamps.
-        options["movflags"] = "frag_keyframe+delay_moov"
-    return options

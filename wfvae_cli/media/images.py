@@ -25,6 +25,7 @@ from wfvae_cli.media.filters import Converter, Pixels, over_black
 from wfvae_cli.media.sampling import Orientation, Timed, plan_geometry
 
 MAX_PIXELS = 1 << 28
+"""Pixels of the largest picture accepted, as in FFmpeg: headers can ask for any memory."""
 PATTERN = re.compile(r"%(?:0(\d+))?d")
 HEAD = 32
 """Bytes that `is_image` wants to see."""
@@ -238,13 +239,11 @@ def load(file: Path | io.BytesIO, name: str | None = None) -> Picture:
         if count > 1 and image.format not in ("MPO", "JPEG"):
             notices.append(f"only the first of its {count} pictures is read")
         if _is_deep(image, file):
-            fmt, pixels = _load_deep(file, image, name)
+            fmt, pixels, alpha = _load_deep(file, image, name)
         else:
-            fmt, pixels = _load_shallow(image, name)
-        if pixels.shape[2] == 4:
-            if int(pixels[..., 3].min()) < np.iinfo(pixels.dtype).max:
-                notices.append("its alpha channel is composited onto black")
-            pixels = over_black(pixels)
+            fmt, pixels, alpha = _load_shallow(image, name)
+        if alpha:
+            notices.append("its alpha channel is composited onto black")
         return Picture(
             _turn(pixels, orientation).copy(),
             fmt,
@@ -300,22 +299,25 @@ def _bytes(file: Path | io.BytesIO, count: int) -> bytes:
         return opened.read(count)
 
 
-def _load_shallow(image: Image.Image, name: str) -> tuple[str, Pixels]:
-    """Pixel format and HWC RGB or RGBA of an image that Pillow reads in full depth."""
+def _load_shallow(image: Image.Image, name: str) -> tuple[str, Pixels, bool]:
+    """Pixel format, HWC RGB, and whether there was alpha, as far as Pillow reads full depth."""
     if image.mode.startswith("I;16"):
         grey = np.asarray(image).astype(np.uint16)
-        return "gray16le", np.repeat(grey[..., None], 3, axis=2)
+        return "gray16le", np.repeat(grey[..., None], 3, axis=2), False
     if image.mode in ("I", "F"):
         raise VideoError(
             f"{name}: samples of 32 bits, of unknown range: convert the image to 16 bits"
         )
     alpha = image.has_transparency_data
     fmt = _FORMATS.get(image.mode, "rgba" if alpha else "rgb24")
-    return fmt, np.asarray(image.convert("RGBA" if alpha else "RGB"))
+    if not alpha:
+        return fmt, np.asarray(image.convert("RGB")), False
+    rgba = np.asarray(image.convert("RGBA"))
+    return fmt, over_black(rgba), bool(rgba[..., 3].min() < 255)
 
 
-def _load_deep(file: Path | io.BytesIO, image: Image.Image, name: str) -> tuple[str, Pixels]:
-    """Pixel format and HWC RGB of 16 bits, decoded by FFmpeg."""
+def _load_deep(file: Path | io.BytesIO, image: Image.Image, name: str) -> tuple[str, Pixels, bool]:
+    """Pixel format, HWC RGB of 16 bits, and whether there was alpha, decoded by FFmpeg."""
     if isinstance(file, io.BytesIO):
         file.seek(0)
     source = io.BytesIO(file.read() if isinstance(file, io.BytesIO) else file.read_bytes())
@@ -329,7 +331,8 @@ def _load_deep(file: Path | io.BytesIO, image: Image.Image, name: str) -> tuple[
             f"{name}: the 16-bit image cannot be decoded ({error}): convert it to a 16-bit PNG"
         ) from error
     geometry = plan_geometry(frame.width, frame.height, Fraction(1), Orientation(), Sampling())
-    return frame.format.name, Converter(16, Colour("gbr", "pc"), geometry)(frame)
+    pixels = Converter(16, Colour("gbr", "pc"), geometry)(frame)
+    return frame.format.name, pixels, PixelFormat.of(frame.format).alpha
 
 
 def _turn(pixels: Pixels, orientation: Orientation) -> Pixels:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import io
 import struct
 from typing import BinaryIO
+
+from wfvae_cli.media.truncation import size_in_header
 
 
 class Pipe:
@@ -22,6 +25,7 @@ class Pipe:
         """Position of the next MP4 box's header."""
         self._header = b""
         self._is_mp4: bool | None = None
+        self._in_header = size_in_header(io.BytesIO(self.peek(1024)))
 
     def __str__(self) -> str:
         return self._name
@@ -47,10 +51,17 @@ class Pipe:
         return data
 
     def missing(self) -> str | None:
-        """What an MP4 still owes when it has been read to the end."""
-        if self._is_mp4 and self._passed < self._next:
-            return f"its parts announce {self._next} bytes, {self._passed} came"
+        """Read what FFmpeg left unread, and say what the file then still owes."""
+        while self._passed < self._promised() and self.read(1 << 16):
+            pass
+        if self._passed < self._promised():
+            return f"its header announces {self._promised()} bytes, {self._passed} came"
         return None
+
+    def _promised(self) -> int:
+        if self._in_header is None:
+            return self._next if self._is_mp4 else 0
+        return self._in_header
 
     def _follow(self, data: bytes) -> None:
         """Hop from box to box (ISO/IEC 14496-12) over the bytes passing by."""

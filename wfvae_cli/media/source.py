@@ -28,9 +28,6 @@ from wfvae_cli.media.pipe import Pipe
 from wfvae_cli.media.sampling import Orientation, Timed
 from wfvae_cli.media.truncation import inspect
 
-MAX_PIXELS = 1 << 28
-"""Pixels of the largest picture accepted: a header can ask for any amount of memory."""
-
 
 class VideoSource:
     """The frames of a video stream in display order, from any point of it."""
@@ -135,12 +132,6 @@ class VideoSource:
             raise VideoError(
                 f"{self.name}: FFmpeg has no decoder for its video: convert it to H.264 first"
             )
-        if stream.codec_context.width * stream.codec_context.height > MAX_PIXELS:
-            raise VideoError(
-                f"{self.name}: pictures of {stream.codec_context.width}x"
-                f"{stream.codec_context.height} pixels, more than the {MAX_PIXELS} allowed: "
-                "scale it down first"
-            )
         notices = []
         if len(streams) > 1:
             notices.append(f"{len(streams)} video streams; only number {stream.index} is read")
@@ -169,7 +160,8 @@ class VideoSource:
         self.codec = context.codec.canonical_name
         self.pixel_format = self.format.name
         # A single picture of a format that only FFmpeg reads: OpenEXR, DPX, TGA, PNM.
-        self.is_image = self._container.format.name.endswith("_pipe") and self._is_single()
+        demuxer = self._container.format.name
+        self.is_image = demuxer.endswith(("_pipe", "image2")) and self._is_single()
         aspect = self.stream.sample_aspect_ratio
         self.sample_aspect = aspect if aspect and aspect > 0 else Fraction(1)
         self.colour: Colour
@@ -272,6 +264,10 @@ class VideoSource:
         except (av.error.FFmpegError, OSError) as error:
             if isinstance(error, VideoError):
                 raise
+            self._check_end()
+            if isinstance(self._source, Pipe) and not count:
+                reason = explain_unreadable(self._source, error.strerror or "")
+                raise VideoError(f"{self.name}: {reason}") from error
             raise VideoError(
                 f"{self.name}: damaged or cut short: decoding failed after {count} frames "
                 f"({error.strerror}): copy or download it again"
@@ -342,8 +338,9 @@ def _last_message(file: str) -> str | None:
     av.logging.set_level(av.logging.PANIC)
     try:
         av.open(file, "r", metadata_errors="replace").close()
-    except av.error.FFmpegError as error:
-        return error.log[1][2].strip() if error.log and error.log[1] else None
+    except av.error.FFmpegError:
+        last = av.logging.get_last_error()[1]
+        return last[2].strip() if last else None
     finally:
         av.logging.set_level(level)
     return None

@@ -41,13 +41,23 @@ def inspect(path: Path) -> Layout:
         file.seek(0)
         if head[4:8] in _BOXES:
             return _iso_bmff(file, size)
-        if head[:4] == _EBML.to_bytes(4, "big"):
-            return _matroska(file)
-        if head[:4] == b"RIFF":
-            length = struct.unpack("<I", head[4:8])[0] if len(head) >= 8 else 0
-            # 0 and all ones stand for a writer that could not go back to fill it in.
-            return Layout(None if length in (0, 0xFFFFFFFF) else 8 + length // 2 * 2)
-    return Layout()
+        return Layout(size_in_header(file))
+
+
+def size_in_header(file: BinaryIO) -> int | None:
+    """Bytes that the header of a Matroska, WebM, AVI or WAV file announces, if it does.
+
+    Args:
+        file: at its beginning, of which 1024 bytes are enough.
+    """
+    head = file.read(8)
+    if head[:4] == _EBML.to_bytes(4, "big"):
+        return _matroska(file)
+    if head[:4] == b"RIFF" and len(head) == 8:
+        length: int = struct.unpack("<I", head[4:])[0]
+        # 0 and all ones stand for a writer that could not go back to fill it in.
+        return None if length in (0, 0xFFFFFFFF) else 8 + length // 2 * 2
+    return None
 
 
 def _iso_bmff(file: BinaryIO, size: int) -> Layout:
@@ -70,17 +80,17 @@ def _iso_bmff(file: BinaryIO, size: int) -> Layout:
     return Layout(lacks_index=not has_index)
 
 
-def _matroska(file: BinaryIO) -> Layout:
+def _matroska(file: BinaryIO) -> int | None:
     """Read the EBML header (RFC 8794) and the size of the Segment (RFC 9559) behind it."""
     pos = 0
     for expected in (_EBML, _SEGMENT):
         file.seek(pos)
         head = file.read(12)
         if len(head) < 12 or int.from_bytes(head[:4], "big") != expected or head[4] == 0:
-            return Layout()
+            return None
         width = 9 - head[4].bit_length()
         length = int.from_bytes(head[4 : 4 + width], "big") & ((1 << 7 * width) - 1)
         if length == (1 << 7 * width) - 1:  # unknown: written to a pipe
-            return Layout()
+            return None
         pos += 4 + width + length
-    return Layout(pos)
+    return pos

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import logging
-import os
 import sys
 from collections.abc import Iterator
 from fractions import Fraction
@@ -13,7 +11,6 @@ from types import TracebackType
 from typing import BinaryIO
 
 import av
-import av.logging
 from av.container import OutputContainer
 from av.filter import Graph
 from av.video.codeccontext import VideoCodecContext
@@ -28,10 +25,9 @@ from wfvae_cli.media.clip import ClipInfo, Frame
 from wfvae_cli.media.clip_writer import ClipWriter
 from wfvae_cli.media.encoding import EncodingPlan, VideoOptions, plan
 from wfvae_cli.media.image_writer import ImageWriter, PatternWriter, is_image, is_pattern
+from wfvae_cli.media.sink import Sink, ffmpeg_messages, reason
 
 __all__ = ["ClipWriter", "VideoOptions", "VideoWriter", "open_writer"]
-
-logger = logging.getLogger("wfvae")
 
 _BUFFER = 1 << 16
 
@@ -121,7 +117,7 @@ class VideoWriter(ClipWriter):
                 file: BinaryIO = sys.stdout.buffer
             else:
                 file = stack.enter_context(atomic_file(self.target, overwrite=self._overwrite))
-            self._sink = _Sink(file, seekable=not _is_pipe(self.target))
+            self._sink = Sink(file, seekable=not _is_pipe(self.target))
             self._container = self._open_container()
             stack.push(self._abandon)
             with self._reported():
@@ -182,15 +178,15 @@ class VideoWriter(ClipWriter):
     def _start(self) -> None:
         """Open the encoder and write the header, so that bad settings show before any work."""
         try:
-            with _ffmpeg_messages() as messages:
+            with ffmpeg_messages() as messages:
                 self._container.start_encoding()
         except (av.FFmpegError, ValueError) as error:
             if self._sink.error is not None:
                 raise
-            reason = messages[-1] if messages else _reason(error)
+            why = messages[-1] if messages else reason(error)
             raise OutputError(
                 f"cannot write {self.target}: {self.plan.encoder} in {self.plan.container} "
-                f"refuses {self.plan.pix_fmt} at {self.info.width}x{self.info.height}: {reason}"
+                f"refuses {self.plan.pix_fmt} at {self.info.width}x{self.info.height}: {why}"
             ) from error
 
     def _write(self, frame: Frame) -> None:
@@ -283,80 +279,8 @@ class VideoWriter(ClipWriter):
             if isinstance(cause, OSError) and not isinstance(cause, av.FFmpegError):
                 raise output_error(self.target, cause) from error
             raise OutputError(
-                f"cannot write {self.target}: {self.plan.encoder} failed: {_reason(cause)}"
+                f"cannot write {self.target}: {self.plan.encoder} failed: {reason(cause)}"
             ) from error
-
-
-class _Sink:
-    """The file that FFmpeg writes to, which keeps an error until we are back in Python.
-
-    PyAV would carry an exception through FFmpeg too, but loses `KeyboardInterrupt` and prints
-    all but the first.
-    """
-
-    def __init__(self, file: BinaryIO, *, seekable: bool) -> None:
-        self.name = "output"
-        self.error: BaseException | None = None
-        self._file = file
-        self._seekable = seekable
-        self._discarding = False
-
-    def write(self, data: bytes) -> int:
-        if self.error is None and not self._discarding:
-            try:
-                self._file.write(data)
-            except BaseException as error:
-                self.error = error
-        return len(data)
-
-    def seekable(self) -> bool:
-        return self._seekable
-
-    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
-        try:
-            return self._file.seek(offset, whence)
-        except BaseException as error:
-            self.error = self.error or error
-            return 0
-
-    def tell(self) -> int:
-        return self._file.tell()
-
-    def flush(self) -> None:
-        self._file.flush()
-
-    def check(self) -> None:
-        """Raise what went wrong in a call from FFmpeg."""
-        if self.error is not None:
-            raise self.error
-
-    def discard(self) -> None:
-        """Write nothing more: the output is given up."""
-        self._discarding = True
-
-
-@contextlib.contextmanager
-def _ffmpeg_messages() -> Iterator[list[str]]:
-    """Collect FFmpeg's own error messages, which PyAV drops by default."""
-    messages: list[str] = []
-    level = av.logging.get_level()
-    av.logging.set_level(av.logging.ERROR)
-    try:
-        with av.logging.Capture() as logs:
-            try:
-                yield messages
-            finally:
-                messages += [" ".join(text.split()) for _, _, text in logs]
-    finally:
-        av.logging.set_level(level)
-
-
-def _reason(error: BaseException) -> str:
-    """FFmpeg's last message about an error, or what the error says itself."""
-    if isinstance(error, av.FFmpegError):
-        _, _, message = str(error).partition("last error log: ")
-        return " ".join(message.split()) or error.strerror or str(error)
-    return str(error)
 
 
 def _tagging(info: ClipInfo, plan: EncodingPlan) -> Graph:

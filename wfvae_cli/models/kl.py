@@ -41,7 +41,7 @@ class KLImageVAE(VideoVAE):
         space = 2 ** (len(config.block_out_channels) - 1)
         self.strides = Strides(1, space, space)
         self.latent_channels = int(config.latent_channels)
-        self.peak_values_per_pixel = 8.0 * config.block_out_channels[0]
+        self.peak_values_per_pixel = 6.0 * config.block_out_channels[0]
         # Not the file's fields: what it leaves out has a default, such as the scaling factor.
         self.normalization = read_normalization(dict(config), self.latent_channels)
         self.autoencoder = autoencoder

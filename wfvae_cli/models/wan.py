@@ -142,7 +142,8 @@ class WanVAE(VideoVAE):
         space = 2 ** len(config.halves_time)
         self.strides = Strides(2 ** sum(config.halves_time), space, space)
         self.latent_channels = config.latent_dim
-        self.peak_values_per_pixel = 7.0 * config.decoder_base_channels
+        widest = max(config.base_channels, config.decoder_base_channels)
+        self.peak_values_per_pixel = 10.0 * widest
         self.encoder = Encoder(config)
         self.decoder = Decoder(config)
         self.quant_conv = CausalConv3d(2 * config.latent_dim, 2 * config.latent_dim, 1)

@@ -251,7 +251,8 @@ class WFVAE2(VideoVAE):
         halvings = (config.input_dims, *config.level_dims)
         self.strides = Strides(2 ** halvings.count(3), 2 ** len(halvings), 2 ** len(halvings))
         self.latent_channels = config.latent_dim
-        self.peak_values_per_pixel = 2.5 * config.decoder_channels[0]
+        widest = max(config.encoder_channels[0], config.decoder_channels[0])
+        self.peak_values_per_pixel = (4.0 if config.input_dims == 3 else 2.0) * widest
         if config.spans_time:
             self.whole_clip_only = "its GroupNorm takes statistics over all frames at once"
         self.encoder = Encoder(config)

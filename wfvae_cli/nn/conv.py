@@ -93,8 +93,11 @@ class FrameConv2d(nn.Conv2d):
         return rearrange(y, "(b t) c h w -> b c t h w", b=x.size(0))
 
 
-class Chain(nn.Sequential):
+class Chain(nn.ModuleList):
     """Layers one after the other, each given the stream."""
+
+    def __init__(self, *layers: nn.Module) -> None:
+        super().__init__(layers)
 
     def forward(self, x: Tensor, stream: Stream) -> Tensor:
         """Send the next chunk, BCTHW, through all layers."""

@@ -108,7 +108,7 @@ _PUBLISHED_SIGNS = {
 
 def _split(x: Tensor, dim: int) -> Tensor:
     """Sums, then differences, of neighbours along `dim` of BTHWC, stacked on the channels."""
-    even, odd = x.unflatten(dim, (-1, 2)).unbind(dim + 1)
+    even, odd = x.reshape(*x.shape[:dim], -1, 2, *x.shape[dim + 1 :]).unbind(dim + 1)
     return torch.cat((even + odd, even - odd), dim=-1)
 
 

@@ -41,6 +41,8 @@ class StatsReport:
     options: Mapping[str, Any] = field(default_factory=dict)
     """JSON values: what changes the latents of a clip, such as size, dtype and posterior. Parts
     that are to be merged must agree on them, so no paths, limits or numbers of workers."""
+    run: Mapping[str, Any] = field(default_factory=dict)
+    """JSON values: what else reproduces the report, such as sources, seed and version."""
 
     @cached_property
     def summary(self) -> Summary:
@@ -74,6 +76,7 @@ class StatsReport:
             "model": asdict(self.model),
             "options": dict(sorted(self.options.items())),
             "dataset": {"fingerprint": self.fingerprint, "clips": self.stats.clips},
+            "run": dict(self.run),
             **figures,
             "formulas": dict(FORMULAS),
             "failed": failed,
@@ -97,6 +100,7 @@ class StatsReport:
                 model=ModelIdentity(**values["model"]),
                 stats=LatentStats.from_state(state),
                 options=dict(values["options"]),
+                run=dict(values["run"]),
             )
         except (KeyError, TypeError, ValueError, IndexError) as error:
             raise InputError(
@@ -132,11 +136,13 @@ def merge_reports(reports: Sequence[StatsReport]) -> StatsReport:
             )
         seen |= ids
     merged = LatentStats()
-    for report in sorted(reports, key=lambda report: report.fingerprint):
+    parts = sorted(reports, key=lambda report: report.fingerprint)
+    runs = [dict(report.run) for report in parts]
+    for report in parts:
         merged.merge(report.stats)
     names = sorted({report.model.name for report in reports})
     model = ModelIdentity(names[0], first.model.sha256, first.model.family)
-    return StatsReport(model, merged, first.options)
+    return StatsReport(model, merged, first.options, {"merged": runs})
 
 
 def _check_same(a: StatsReport, b: StatsReport) -> None:

@@ -1,0 +1,53 @@
+"""Running `wfvae` as a user does."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import typer.testing
+
+from wfvae_cli.cli.app import app
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What a command answered."""
+
+    code: int
+    stdout: str
+    stderr: str
+
+
+def wfvae(*arguments: str | Path) -> Answer:
+    """Run a command in this process, where torch is loaded already."""
+    runner = typer.testing.CliRunner()
+    result = runner.invoke(app, [str(argument) for argument in arguments])
+    if result.exception is not None and not isinstance(result.exception, SystemExit):
+        raise result.exception  # a bug of ours, which users would see as a traceback
+    return Answer(result.exit_code, result.stdout, result.stderr)
+
+
+def start(
+    *arguments: str | Path,
+    stdin: int | None = subprocess.DEVNULL,
+    stdout: int | None = subprocess.PIPE,
+) -> subprocess.Popen[bytes]:
+    """Start the program as a process of its own."""
+    command = [sys.executable, "-c", "from wfvae_cli.cli import main; main()"]
+    return subprocess.Popen(
+        [*command, *map(str, arguments)], stdin=stdin, stdout=stdout, stderr=subprocess.PIPE
+    )
+
+
+def assert_refused(answer: Answer, code: int, *words: str) -> None:
+    """The command ended with `code` and one message that holds all `words`, no traceback."""
+    assert answer.code == code, answer
+    assert "Traceback" not in answer.stderr
+    # The terminal that tests have wraps long lines.
+    message = " ".join(answer.stderr.split())
+    assert "error:" in message.lower() or code == 2
+    for word in words:
+        assert word in message

@@ -1,0 +1,143 @@
+"""Data on stdin and stdout, interruptions, full disks: the program as a process of its own."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from tests.cli.program import start, wfvae
+from tests.media.conftest import write_clip
+from wfvae_cli.latents.file import LatentFile
+from wfvae_cli.media.reader import open_clip
+
+
+def test_a_whole_pipeline(tmp_path: Path) -> None:
+    matroska = write_clip(tmp_path / "in.mkv", 10)
+    with matroska.open("rb") as source:
+        encode = start("encode", "-", "-o", "-", stdin=source.fileno())
+        assert encode.stdout is not None
+        decode = start("decode", "-", "-o", "-", stdin=encode.stdout.fileno())
+        encode.stdout.close()
+        video, messages = decode.communicate(timeout=60)
+    assert encode.wait() == decode.returncode == 0, messages
+    (tmp_path / "out.mkv").write_bytes(video)
+    with open_clip(tmp_path / "out.mkv") as reader:
+        assert reader.info.container == "matroska"
+        assert len(list(reader)) == 10
+
+
+def test_latents_on_stdout_are_those_of_the_file(clip: Path, latents: Path) -> None:
+    process = start("encode", clip, "-o", "-")
+    data, messages = process.communicate(timeout=60)
+    assert process.returncode == 0, messages
+    assert data == latents.read_bytes()
+
+
+def test_a_reader_that_has_seen_enough_is_no_error(latents: Path) -> None:
+    process = start("decode", latents, "-o", "-")
+    assert process.stdout is not None
+    process.stdout.close()
+    _, messages = process.communicate(timeout=60)
+    assert process.returncode == 0
+    assert b"Traceback" not in messages
+    assert b"Exception" not in messages
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+@pytest.mark.parametrize("delay", [0.0, 0.3, 1.5, 3.0])
+def test_an_interruption_leaves_nothing(
+    tmp_path: Path, number: signal.Signals, code: int, delay: float
+) -> None:
+    clip = write_clip(tmp_path / "long.mp4", [_picture(i) for i in range(40)])
+    process = start("roundtrip", clip, "-o", tmp_path / "out.mp4", "--chunk", "5")
+    time.sleep(delay)
+    process.send_signal(number)
+    began = time.perf_counter()
+    _, messages = process.communicate(timeout=60)
+    # Before Python has installed its handlers a signal ends the process itself.
+    assert process.returncode in (code, -number, 0), messages
+    assert time.perf_counter() - began < 10
+    left = {path.name for path in tmp_path.iterdir()}
+    assert left <= {"long.mp4", "out.mp4"}
+    assert ("out.mp4" in left) == (process.returncode == 0)
+    if process.returncode == code:
+        assert b"Traceback" not in messages
+
+
+def test_an_interruption_while_waiting_for_stdin(tmp_path: Path) -> None:
+    read_end, write_end = os.pipe()
+    process = start("encode", "-", "-o", tmp_path / "z.safetensors", stdin=read_end)
+    os.close(read_end)
+    time.sleep(2.5)
+    process.send_signal(signal.SIGINT)
+    _, messages = process.communicate(timeout=30)
+    os.close(write_end)
+    assert process.returncode == 130, messages
+    assert b"Traceback" not in messages
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_full_disk_leaves_nothing(tmp_path: Path, clip: Path) -> None:
+    limited = (
+        "import resource, signal; signal.signal(signal.SIGXFSZ, signal.SIG_IGN);"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (4096, 4096));"
+        "from wfvae_cli.cli import main; main()"
+    )
+    for arguments in (
+        ["encode", str(clip), "-o", str(tmp_path / "z.safetensors")],
+        ["roundtrip", str(clip), "-o", str(tmp_path / "out.mkv"), "--codec", "ffv1"],
+    ):
+        answer = subprocess.run(
+            [sys.executable, "-c", limited, *arguments], capture_output=True, text=True, timeout=60
+        )
+        assert answer.returncode == 5, answer
+        assert "size limit" in answer.stderr
+        assert "Traceback" not in answer.stderr
+        assert list(tmp_path.iterdir()) == []
+
+
+def test_too_little_memory_names_chunk_and_resolution(tmp_path: Path) -> None:
+    clip = write_clip(tmp_path / "in.mp4", 9, width=640, height=640)
+    limited = (
+        "import resource, torch, av, wfvae_cli.codec.roundtrip;"
+        "used = int(open('/proc/self/statm').read().split()[0]) * resource.getpagesize();"
+        "resource.setrlimit(resource.RLIMIT_AS, (used + 500 * 2**20,) * 2);"
+        "from wfvae_cli.cli import main; main()"
+    )
+    answer = subprocess.run(
+        [sys.executable, "-c", limited, "roundtrip", str(clip), "--chunk", "9"],
+        capture_output=True,
+        text=True,
+        timeout=100,
+    )
+    assert answer.returncode == 6, answer
+    assert "out of memory in a chunk of 9 frames of 640x640" in answer.stderr
+    assert "--chunk" in answer.stderr
+
+
+def test_json_and_data_do_not_mix_on_stdout(latents: Path) -> None:
+    answer = wfvae("decode", latents, "-o", "-", "--json")
+    assert answer.code == 2
+    assert "choose one" in answer.stderr
+
+
+def test_latents_cut_off_in_a_pipe_are_refused(tmp_path: Path, latents: Path) -> None:
+    process = start("decode", "-", "-o", tmp_path / "out.mp4", stdin=subprocess.PIPE)
+    _, messages = process.communicate(latents.read_bytes()[:-100], timeout=60)
+    assert process.returncode == 3
+    assert b"truncated" in messages
+    assert list(tmp_path.iterdir()) == []
+    with LatentFile(latents) as file:
+        assert file.latent_frames == 4
+
+
+def _picture(index: int) -> NDArray[np.uint8]:
+    return np.random.default_rng(index).integers(0, 256, (96, 128, 3), dtype=np.uint8)

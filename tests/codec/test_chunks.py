@@ -1,0 +1,86 @@
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from wfvae_cli.codec.chunks import read_chunks, to_pixels, to_tensor
+from wfvae_cli.codec.plan import ChunkPlan
+from wfvae_cli.media.clip import Bits, Frame
+from wfvae_cli.timing import Strides, latent_frames
+
+CPU = torch.device("cpu")
+
+
+def make_frames(count: int, height: int, width: int) -> list[Frame]:
+    rng = np.random.default_rng(count)
+    return [
+        Frame(rng.integers(0, 256, (height, width, 3), dtype=np.uint8), pts=10 * i)
+        for i in range(count)
+    ]
+
+
+@settings(deadline=None, max_examples=60)
+@given(
+    count=st.integers(1, 40),
+    height=st.integers(8, 20),
+    width=st.integers(8, 20),
+    time=st.sampled_from([1, 4, 8]),
+    later=st.integers(1, 4),
+)
+def test_chunks_hold_every_frame_once_and_pad_by_repetition(
+    count: int, height: int, width: int, time: int, later: int
+) -> None:
+    frames = make_frames(count, height, width)
+    plan = ChunkPlan(1 + later, later)
+    chunks = list(read_chunks(frames, Strides(time, 8, 8), plan))
+
+    assert [chunk.last for chunk in chunks] == [False] * (len(chunks) - 1) + [True]
+    assert [pts for chunk in chunks for pts in chunk.pts] == [frame.pts for frame in frames]
+    latents = 0
+    for i, chunk in enumerate(chunks):
+        t, h, w, _ = chunk.pixels.shape
+        assert (t - (i == 0)) % time == 0
+        assert h % 8 == w % 8 == 0
+        latents += latent_frames(t, time) if i == 0 else t // time
+        kept = chunk.pixels[: len(chunk.pts)]
+        assert (kept[:, height:, :] == kept[:, height - 1 : height, :]).all()
+        assert (kept[:, :, width:] == kept[:, :, width - 1 : width]).all()
+        assert (chunk.pixels[len(chunk.pts) :] == kept[-1]).all()
+    assert latents == latent_frames(count, time)
+    seen = np.concatenate([c.pixels[: len(c.pts), :height, :width] for c in chunks])
+    assert (seen == np.stack([frame.pixels for frame in frames])).all()
+    assert [end - begin for begin, end in plan.cuts(latents)] == [
+        latent_frames(c.pixels.shape[0], time) if i == 0 else c.pixels.shape[0] // time
+        for i, c in enumerate(chunks)
+    ]
+
+
+@pytest.mark.parametrize(("bits", "top"), [(8, 255), (16, 65535)])
+def test_every_code_value_survives(bits: Bits, top: int) -> None:
+    dtype = np.uint8 if bits == 8 else np.uint16
+    pixels = np.arange(top + 1, dtype=dtype).reshape(1, 16, -1, 1).repeat(3, axis=3)
+    x = to_tensor(pixels, CPU, torch.float32)
+    assert x.shape == (1, 3, 1, 16, (top + 1) // 16)
+    assert (x.min().item(), x.max().item()) == (-1.0, 1.0)
+    assert (to_pixels(x, 16, (top + 1) // 16, bits) == pixels).all()
+
+
+def test_the_published_mapping_for_8_bits() -> None:
+    pixels = np.array([0, 1, 127, 128, 255], np.uint8).reshape(1, 1, 5, 1).repeat(3, axis=3)
+    x = to_tensor(pixels, CPU, torch.float32)[0, 0, 0, 0]
+    expected = torch.tensor([0.0, 1.0, 127.0, 128.0, 255.0]) / 127.5 - 1
+    torch.testing.assert_close(x, expected, atol=1e-7, rtol=0)
+
+
+def test_values_beyond_the_range_are_clamped_and_others_rounded() -> None:
+    y = torch.tensor([-1.7, 1.2, 0.0, 0.4 / 127.5 - 1, 1.6 / 127.5 - 1])
+    pixels = to_pixels(y.view(1, 1, 1, 1, 5).expand(1, 3, 1, 1, 5), 1, 5, 8)
+    assert pixels[0, 0, :, 0].tolist() == [0, 255, 128, 0, 2]
+
+
+def test_tensors_are_channels_last() -> None:
+    pixels = np.zeros((5, 16, 24, 3), np.uint8)
+    x = to_tensor(pixels, CPU, torch.bfloat16)
+    assert x.is_contiguous(memory_format=torch.channels_last_3d)
+    assert x.dtype == torch.bfloat16

@@ -1,0 +1,334 @@
+"""Encode, decode and roundtrip of real files, through the Python API."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from fractions import Fraction
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+
+import wfvae_cli as wfvae
+from tests.media.conftest import write_clip
+from tests.models.build import build
+from wfvae_cli.codec.decode import decode_chunks, decode_clip
+from wfvae_cli.codec.encode import EncodeOptions, encode_chunks, encode_clip
+from wfvae_cli.codec.plan import ChunkPlan
+from wfvae_cli.codec.roundtrip import roundtrip_clip
+from wfvae_cli.errors import DeviceError, LatentError, UsageError
+from wfvae_cli.latents.file import LatentFile
+from wfvae_cli.latents.metadata import AppliedNormalization
+from wfvae_cli.media.clip import ClipInfo, Colour, Frame, Sampling
+from wfvae_cli.models.base import LoadedModel
+
+TINY_SHA = "1" * 64
+
+
+@pytest.fixture(scope="module")
+def model() -> LoadedModel:
+    return wfvae.load_model("wfvae-tiny", device="cpu")
+
+
+@pytest.fixture(scope="module")
+def other() -> LoadedModel:
+    """A model of the same shape of latents as none: 4 channels."""
+    return LoadedModel(build("mini-wfvae-trilinear"), "mini", TINY_SHA, {})
+
+
+def moving(frames: int, height: int = 40, width: int = 56) -> list[NDArray[np.uint8]]:
+    """A gradient that moves, with a bright square that moves the other way."""
+    y, x = np.mgrid[:height, :width]
+    clip = []
+    for t in range(frames):
+        picture = np.stack(((x * 3 + 4 * t) % 256, (y * 4) % 256, (x + y + 2 * t) % 256), axis=-1)
+        left = (width - 12 - 2 * t) % max(1, width - 8)
+        picture[8:16, left : left + 8] = 240
+        clip.append(picture.astype(np.uint8))
+    return clip
+
+
+def read(path: Path) -> tuple[NDArray[np.uint8], list[int]]:
+    with wfvae.open_clip(path) as reader:
+        frames = list(reader)
+    return np.stack([frame.pixels for frame in frames]), [frame.pts for frame in frames]
+
+
+def lossless(path: Path, frames: int = 22, height: int = 40, width: int = 56) -> Path:
+    info = ClipInfo(
+        width,
+        height,
+        frame_rate=Fraction(24),
+        time_base=Fraction(1, 24),
+        colour=Colour("gbr", "pc"),
+    )
+    with wfvae.open_writer(path, info, wfvae.VideoOptions(codec="ffv1")) as writer:
+        for pts, pixels in enumerate(moving(frames, height, width)):
+            writer.write(Frame(pixels, pts))
+    return path
+
+
+@pytest.mark.parametrize("chunk", [5, 9, 17, None])
+def test_latents_do_not_depend_on_the_chunk(
+    tmp_path: Path, model: LoadedModel, chunk: int | None
+) -> None:
+    clip = lossless(tmp_path / "in.mkv")
+    whole, chunked = tmp_path / "whole.safetensors", tmp_path / "chunked.safetensors"
+    encode_clip(clip, whole, model, options=EncodeOptions(chunk=33))
+    encode_clip(clip, chunked, model, options=EncodeOptions(chunk=chunk))
+    with LatentFile(whole) as a, LatentFile(chunked) as b:
+        assert a.shape == b.shape == (16, 7, 5, 7)
+        assert (a.read() - b.read()).abs().max() <= 1e-5
+
+
+@pytest.mark.parametrize("frames", [1, 2, 4, 5, 6, 9, 12])
+@pytest.mark.parametrize("size", [(8, 8), (9, 23), (40, 56)])
+def test_as_many_frames_of_the_same_size_come_back(
+    tmp_path: Path, model: LoadedModel, frames: int, size: tuple[int, int]
+) -> None:
+    clip = lossless(tmp_path / "in.mkv", frames, *size)
+    z, out = tmp_path / "z.safetensors", tmp_path / "out.mkv"
+    encode_clip(clip, z, model, options=EncodeOptions(chunk=5))
+    decode_clip(z, out, model, video=wfvae.VideoOptions(codec="ffv1"), chunk=9)
+    original, pts = read(clip)
+    decoded, decoded_pts = read(out)
+    assert decoded.shape == original.shape == (frames, *size, 3)
+    assert decoded_pts == pts
+
+
+def test_a_roundtrip_equals_encode_then_decode(tmp_path: Path, model: LoadedModel) -> None:
+    clip, z = lossless(tmp_path / "in.mkv"), tmp_path / "z.safetensors"
+    options = wfvae.VideoOptions(codec="ffv1")
+    encode_clip(clip, z, model, options=EncodeOptions(chunk=9))
+    decode_clip(z, tmp_path / "two.mkv", model, video=options, chunk=9)
+    result = roundtrip_clip(clip, tmp_path / "one.mkv", model, video=options, chunk=5)
+    one, _ = read(tmp_path / "one.mkv")
+    two, _ = read(tmp_path / "two.mkv")
+    assert np.abs(one.astype(int) - two.astype(int)).max() <= 1
+    original, _ = read(clip)
+    error = ((one.astype(float) - original) ** 2).mean(axis=(1, 2, 3))
+    assert result.metrics.psnr == pytest.approx((10 * np.log10(255**2 / error)).mean(), abs=1e-3)
+    assert result.metrics.psnr > 15, "the embedded model reconstructs"
+
+
+def test_a_roundtrip_without_output_only_measures(tmp_path: Path, model: LoadedModel) -> None:
+    clip = lossless(tmp_path / "in.mkv", frames=6)
+    result = roundtrip_clip(clip, None, model)
+    assert result.target is None
+    assert result.metrics.frames == 6
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["in.mkv"]
+
+
+def test_variable_frame_rate_keeps_its_times(tmp_path: Path, model: LoadedModel) -> None:
+    times = [0, 40, 80, 95, 200, 210, 400]
+    clip = write_clip(
+        tmp_path / "in.mp4", 7, pts=times, time_base=Fraction(1, 1000), options={"bf": "0"}
+    )
+    z, out = tmp_path / "z.safetensors", tmp_path / "out.mp4"
+    encode_clip(clip, z, model)
+    with LatentFile(z) as file:
+        assert file.pts is not None
+        seconds = [int(pts) * file.metadata.time_base for pts in file.pts]
+    assert seconds == [Fraction(t, 1000) for t in times]
+    decode_clip(z, out, model)
+    with wfvae.open_clip(out) as reader:
+        assert [frame.pts * reader.info.time_base for frame in reader] == seconds
+
+
+@pytest.mark.parametrize("rate", [Fraction(24), Fraction(30000, 1001), Fraction(25, 2)])
+def test_a_constant_rate_needs_no_times(tmp_path: Path, model: LoadedModel, rate: Fraction) -> None:
+    clip = write_clip(tmp_path / "in.mp4", 9, rate=rate)
+    z, out = tmp_path / "z.safetensors", tmp_path / "out.mp4"
+    encode_clip(clip, z, model)
+    with LatentFile(z) as file:
+        assert file.pts is None
+        assert file.metadata.frame_rate == rate
+    decode_clip(z, out, model)
+    with wfvae.open_clip(out) as reader:
+        assert reader.info.frame_rate == rate
+        times = [frame.pts * reader.info.time_base for frame in reader]
+    assert times == [i / rate for i in range(9)]
+
+
+def test_ten_bits_come_back_as_ten(tmp_path: Path, model: LoadedModel) -> None:
+    clip = write_clip(tmp_path / "in.mkv", 5, codec="libx265", pix_fmt="yuv420p10le")
+    z, out = tmp_path / "z.safetensors", tmp_path / "out.mp4"
+    encode_clip(clip, z, model)
+    decode_clip(z, out, model)
+    with wfvae.open_clip(out) as reader:
+        assert reader.info.source_bits == 10
+        assert next(reader).pixels.dtype == np.uint16
+
+
+def test_moments_hold_mean_and_log_variance(tmp_path: Path, model: LoadedModel) -> None:
+    clip = lossless(tmp_path / "in.mkv", frames=5)
+    encode_clip(clip, tmp_path / "mean.safetensors", model)
+    encode_clip(
+        clip, tmp_path / "moments.safetensors", model, options=EncodeOptions(posterior="moments")
+    )
+    with (
+        LatentFile(tmp_path / "mean.safetensors") as mean,
+        LatentFile(tmp_path / "moments.safetensors") as moments,
+    ):
+        assert torch.equal(mean.read(), moments.read())
+        assert moments.read_logvar().shape == moments.shape
+        assert not mean.has_logvar
+
+
+def test_a_sample_depends_on_its_seed_alone(tmp_path: Path, model: LoadedModel) -> None:
+    clip = lossless(tmp_path / "in.mkv", frames=13)
+
+    def sample(seed: int, chunk: int) -> torch.Tensor:
+        path = tmp_path / f"{seed}-{chunk}.safetensors"
+        options = EncodeOptions(posterior="sample", seed=seed, chunk=chunk)
+        encode_clip(clip, path, model, options=options)
+        with LatentFile(path) as file:
+            assert file.metadata.seed == seed
+            return file.read()
+
+    first = sample(1, 5)
+    assert (first - sample(1, 13)).abs().max() <= 1e-5
+    assert (first - sample(2, 5)).abs().max() > 1e-2
+
+
+def test_normalisation_is_undone(tmp_path: Path, model: LoadedModel) -> None:
+    clip = lossless(tmp_path / "in.mkv", frames=5)
+    applied = AppliedNormalization(
+        shift=tuple(0.1 * i for i in range(16)), scale=(2.0,) * 16, source="config"
+    )
+    raw, normalized = tmp_path / "raw.safetensors", tmp_path / "normalized.safetensors"
+    encode_clip(clip, raw, model)
+    encode_clip(clip, normalized, model, options=EncodeOptions(normalization=applied))
+    with LatentFile(raw) as a, LatentFile(normalized) as b:
+        shift = torch.tensor(applied.shift).view(-1, 1, 1, 1)
+        torch.testing.assert_close(b.read(), (a.read() - shift) * 2)
+        plan = ChunkPlan(3, 2)
+        torch.testing.assert_close(
+            torch.cat(list(decode_chunks(b, model, plan)), dim=2),
+            torch.cat(list(decode_chunks(a, model, plan)), dim=2),
+            atol=1e-4,
+            rtol=0,
+        )
+
+
+def test_moments_are_never_normalised() -> None:
+    applied = AppliedNormalization((0.0,), (1.0,), "config")
+    with pytest.raises(UsageError, match="moments stay as the model gives them"):
+        EncodeOptions(posterior="moments", normalization=applied)
+
+
+def test_the_same_input_gives_the_same_bytes(tmp_path: Path, model: LoadedModel) -> None:
+    clip = lossless(tmp_path / "in.mkv")
+    for name in ("a", "b"):
+        encode_clip(clip, tmp_path / f"{name}.safetensors", model)
+        decode_clip(tmp_path / f"{name}.safetensors", tmp_path / f"{name}.mp4", model)
+    for suffix in ("safetensors", "mp4"):
+        first, second = (tmp_path / f"{name}.{suffix}" for name in ("a", "b"))
+        assert first.read_bytes() == second.read_bytes()
+
+
+def test_two_clips_take_turns_on_one_model(tmp_path: Path, model: LoadedModel) -> None:
+    paths = [lossless(tmp_path / "a.mkv", 13), lossless(tmp_path / "b.mkv", 9, 24, 32)]
+    plan = ChunkPlan(2, 1)
+
+    def means(path: Path) -> list[torch.Tensor]:
+        with wfvae.open_clip(path) as reader:
+            return [part.posterior.mean for part in encode_chunks(reader, model, plan)]
+
+    alone = [means(path) for path in paths]
+    with wfvae.open_clip(paths[0]) as first, wfvae.open_clip(paths[1]) as second:
+        a, b = (encode_chunks(reader, model, plan) for reader in (first, second))
+        together: list[list[torch.Tensor]] = [[], []]
+        for turn in range(3):
+            together[0].append(next(a).posterior.mean)
+            if turn < 2:
+                together[1].append(next(b).posterior.mean)
+        assert next(a, None) is None
+        assert next(b, None) is None
+    assert all(
+        torch.equal(x, y) for i in (0, 1) for x, y in zip(alone[i], together[i], strict=True)
+    )
+
+
+def test_latents_of_other_weights_are_refused_unless_forced(
+    tmp_path: Path, model: LoadedModel
+) -> None:
+    clip, z = lossless(tmp_path / "in.mkv", frames=5), tmp_path / "z.safetensors"
+    encode_clip(clip, z, model)
+    changed = replace(model, sha256="2" * 64)
+    with pytest.raises(LatentError, match=r"but 'wfvae-tiny' has weights 222222222222.*--force"):
+        decode_clip(z, tmp_path / "out.mp4", changed)
+    assert not (tmp_path / "out.mp4").exists()
+    assert decode_clip(z, tmp_path / "out.mp4", changed, force=True).frames == 5
+
+
+def test_latents_of_other_channels_are_refused_even_then(
+    tmp_path: Path, model: LoadedModel, other: LoadedModel
+) -> None:
+    clip, z = lossless(tmp_path / "in.mkv", frames=5), tmp_path / "z.safetensors"
+    encode_clip(clip, z, model)
+    with pytest.raises(LatentError, match="16 channels.*but 'mini' is wfvae with 4 channels"):
+        decode_clip(z, tmp_path / "out.mp4", other, force=True)
+
+
+def test_whole_clip_models_run_whole(tmp_path: Path) -> None:
+    groupnorm = LoadedModel(build("mini-wfvae-groupnorm"), "groupnorm", TINY_SHA, {})
+    clip, z = lossless(tmp_path / "in.mkv", frames=11), tmp_path / "z.safetensors"
+    with pytest.raises(UsageError, match="takes whole clips only"):
+        encode_clip(clip, z, groupnorm, options=EncodeOptions(chunk=5))
+    encode_clip(clip, z, groupnorm)
+    assert decode_clip(z, tmp_path / "out.mp4", groupnorm).frames == 11
+
+
+def test_sampling_reaches_the_latents(tmp_path: Path, model: LoadedModel) -> None:
+    clip, z = lossless(tmp_path / "in.mkv"), tmp_path / "z.safetensors"
+    sampling = Sampling(frames=5, size=(32, 24))
+    done = encode_clip(clip, z, model, sampling=sampling)
+    assert (done.frames, done.width, done.height) == (5, 32, 24)
+    assert done.latent_shape == (16, 2, 3, 4)
+
+
+def test_not_a_number_from_the_encoder_fails_the_file(tmp_path: Path, model: LoadedModel) -> None:
+    broken = replace(model, vae=build("mini-wfvae-nearest"))
+    broken.vae.get_parameter("encoder.conv_out.conv.bias")[0] = float("nan")
+    with pytest.raises(LatentError, match="NaN or infinite in latent frame 0"):
+        encode_clip(lossless(tmp_path / "in.mkv", 5), tmp_path / "z.safetensors", broken)
+    assert [path.name for path in tmp_path.iterdir()] == ["in.mkv"]
+
+
+def test_not_a_number_from_the_decoder_is_no_picture(tmp_path: Path) -> None:
+    mini = LoadedModel(build("mini-wfvae-nearest"), "mini", TINY_SHA, {})
+    clip, z = lossless(tmp_path / "in.mkv", frames=5), tmp_path / "z.safetensors"
+    encode_clip(clip, z, mini)
+    mini.vae.get_parameter("decoder.conv_out.bias")[0] = float("inf")
+    with pytest.raises(DeviceError, match="NaN or infinite in float32"):
+        decode_clip(z, tmp_path / "out.mp4", mini)
+    assert not (tmp_path / "out.mp4").exists()
+
+
+@pytest.mark.parametrize(("compare", "width"), [("side-by-side", 112), ("diff", 56)])
+def test_comparisons(tmp_path: Path, model: LoadedModel, compare: str, width: int) -> None:
+    clip, out = lossless(tmp_path / "in.mkv", frames=5), tmp_path / "out.mkv"
+    options = wfvae.VideoOptions(codec="ffv1")
+    assert compare in ("side-by-side", "diff")
+    roundtrip_clip(
+        clip,
+        out,
+        model,
+        video=options,
+        compare="side-by-side" if compare == "side-by-side" else "diff",
+    )
+    picture, _ = read(out)
+    assert picture.shape == (5, 40, width, 3)
+    if compare == "side-by-side":
+        assert (picture[:, :, :56] == read(clip)[0]).all()
+    else:
+        assert abs(picture.astype(float).mean() - 128) < 20, "differences lie around mid-grey"
+
+
+def test_comparing_needs_an_output(tmp_path: Path, model: LoadedModel) -> None:
+    clip = lossless(tmp_path / "in.mkv", frames=1)
+    with pytest.raises(UsageError, match="--compare needs an output"):
+        roundtrip_clip(clip, None, model, compare="diff")

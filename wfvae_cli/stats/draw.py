@@ -1,0 +1,163 @@
+"""Which clips of a dataset are looked at, and which frames of each: a seeded random draw.
+
+Every choice follows from the seed and the clip's name alone, by SHA-256: neither the order of
+the files, nor the other files, nor the machine plays a part.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from fractions import Fraction
+from pathlib import Path
+
+from wfvae_cli.errors import InputError, UsageError, VideoError
+from wfvae_cli.media.clip import ClipInfo, Sampling
+from wfvae_cli.media.reader import ClipReader, open_clip
+from wfvae_cli.media.sampling import seconds
+from wfvae_cli.stats.accumulate import file_identity
+from wfvae_cli.timing import latent_frames
+
+_LATENTS = ".safetensors"
+
+
+@dataclass(frozen=True)
+class Source:
+    """One clip of a dataset: a video, an image or a latent file."""
+
+    path: str
+    """What to open; a URL that FFmpeg opens is possible for videos."""
+    name: str
+    """What reports call it, and what the draw depends on: its path in the dataset."""
+    sampling: Sampling = field(default_factory=Sampling)
+    """Which of its frames count, and at what size; the default for latent files."""
+
+    @property
+    def is_latents(self) -> bool:
+        """Whether this is a latent file, by its name."""
+        return self.path.lower().endswith(_LATENTS)
+
+    def identity(self, window: str) -> str:
+        """What tells the clip from all others, wherever it lies.
+
+        Raises:
+            InputError: the file cannot be read.
+        """
+        if "://" in self.path or "%" in self.path:
+            return f"{self.path}|{window}"
+        try:
+            return file_identity(Path(self.path), window)
+        except OSError as error:
+            raise InputError(f"{self.path}: {error.strerror or error}") from error
+
+
+@dataclass(frozen=True)
+class Draw:
+    """A random part of a dataset; the default is all of it."""
+
+    limit: int | None = None
+    """Clips to look at, a random subset where there are more."""
+    sample_frames: int | None = None
+    """Frames to take of each clip: a random window where there are more."""
+    seed: int = 0
+    until: float | None = None
+    """Stop once every channel's mean and std are known to this share of its std (95%)."""
+
+    def __post_init__(self) -> None:
+        """Refuse what has no meaning."""
+        for name in ("limit", "sample_frames"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                option = "--" + name.replace("_", "-")
+                raise UsageError(f"{option} must be at least 1, got {value}")
+        if self.until is not None and not 0 < self.until < 1:
+            raise UsageError(
+                f"--until must be between 0 and 1, or 0% and 100%, got {self.until:g}"
+            )
+
+    def choose(self, sources: Sequence[Source]) -> Sequence[Source]:
+        """The sources to look at, in order: a random one where not all of them may be needed."""
+        if self.until is None and (self.limit is None or self.limit >= len(sources)):
+            return sources
+        return sorted(sources, key=lambda source: self._number(source.name, "clip"))[: self.limit]
+
+    def window(self, name: str, total: int, length: int) -> int:
+        """Where a window of `length` in `total` begins: 0 to `total - length`, all as likely."""
+        return self._number(name, "window") * max(1, total - length + 1) >> 256
+
+    def _number(self, name: str, purpose: str) -> int:
+        """256 random bits."""
+        digest = hashlib.sha256(f"{purpose}|{self.seed}|{name}".encode(errors="surrogatepass"))
+        return int.from_bytes(digest.digest(), "big")
+
+
+def open_window(source: Source, draw: Draw) -> tuple[ClipReader, str]:
+    """Open a video or image at the window that is drawn of it.
+
+    A window's place follows from the number of frames that the container promises. Where that
+    is missing, or turns out too large, the window is the clip's beginning.
+
+    Returns:
+        The reader, and the clip's identity, window included.
+
+    Raises:
+        InputError: it cannot be read.
+        UsageError: the sampling asks for the impossible.
+    """
+    sampling = source.sampling
+    if draw.sample_frames is not None:
+        with open_clip(source.path, sampling, threads=1) as reader:
+            window = _window(source, draw, reader.info)
+        if window.start > sampling.start:
+            try:
+                return open_clip(source.path, window), source.identity(_part(window))
+            except VideoError:
+                window = replace(sampling, frames=window.frames)
+        sampling = window
+    reader = open_clip(source.path, sampling)
+    try:
+        return reader, source.identity(_part(sampling))
+    except BaseException:
+        reader.close()
+        raise
+
+
+def latent_window(name: str, draw: Draw, total: int, stride: int) -> tuple[int, int]:
+    """The window of a latent file, in latent frames: as many as hold the frames of a window.
+
+    Args:
+        name: of the clip.
+        draw: what is drawn.
+        total: latent frames in the file.
+        stride: frames that a latent frame stands for.
+
+    Returns:
+        Begin and end.
+    """
+    if draw.sample_frames is None:
+        return 0, total
+    length = min(total, latent_frames(draw.sample_frames, stride))
+    begin = draw.window(name, total, length)
+    return begin, begin + length
+
+
+def _window(source: Source, draw: Draw, info: ClipInfo) -> Sampling:
+    """The part of a clip that is drawn, as a sampling of its own."""
+    assert draw.sample_frames is not None
+    sampling = source.sampling
+    length = min(draw.sample_frames, sampling.frames or draw.sample_frames)
+    skipped = Fraction(0)
+    if info.frames is not None and info.frame_rate is not None:
+        skipped = draw.window(source.name, info.frames, length) / info.frame_rate
+    rest = sampling.duration
+    if rest is not None and skipped:
+        rest = max(float(seconds(rest) - skipped), float(1 / (info.frame_rate or 1)))
+    start = float(seconds(sampling.start) + skipped)
+    return replace(sampling, start=start, duration=rest, frames=length)
+
+
+def _part(sampling: Sampling) -> str:
+    """Which part of a clip a sampling takes; nothing for all of it."""
+    fields = (sampling.start, sampling.duration, sampling.frames, sampling.fps)
+    return "" if fields == (0, None, None, None) else "|".join(map(str, fields))
