@@ -225,6 +225,24 @@ def test_nothing_or_text_on_a_pipe(monkeypatch: pytest.MonkeyPatch, data: bytes)
     assert "standard input" in refusal("-")
 
 
+def test_interrupt_while_ffmpeg_reads_a_pipe(
+    make_clip: MakeClip, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    data = io.BytesIO(make_clip("a.mkv", 5).read_bytes()[:2000])
+
+    class Interrupted(io.BytesIO):
+        def read(self, size: int | None = -1) -> bytes:
+            part = data.read(size)
+            if not part:
+                raise KeyboardInterrupt
+            return part
+
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(Interrupted()))
+    with pytest.raises(KeyboardInterrupt):
+        list(open_clip("-"))
+    assert capfd.readouterr().err == ""
+
+
 def test_nothing_of_ffmpeg_reaches_stderr(
     make_clip: MakeClip, capfd: pytest.CaptureFixture[str]
 ) -> None:

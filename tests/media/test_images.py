@@ -16,7 +16,8 @@ from PIL import Image
 
 from wfvae_cli.errors import VideoError
 from wfvae_cli.media.clip import ClipInfo, Sampling
-from wfvae_cli.media.images import is_image, sequence
+from wfvae_cli.media.images import sequence
+from wfvae_cli.media.picture import is_image
 from wfvae_cli.media.reader import open_clip
 
 from .conftest import number_of, numbered

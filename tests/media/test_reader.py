@@ -3,6 +3,7 @@ from __future__ import annotations
 import io
 import logging
 import shutil
+import struct
 import sys
 import threading
 from fractions import Fraction
@@ -193,24 +194,55 @@ def test_streams_without_times_are_timed_by_their_rate(make_clip: MakeClip, name
     assert constant_rate(pts, info.time_base) == 25
 
 
-@pytest.mark.parametrize(("degrees", "corner"), [(90, (0, 1)), (180, (0, 0)), (270, (1, 0))])
-def test_rotation_is_applied(make_clip: MakeClip, degrees: int, corner: tuple[int, int]) -> None:
+@pytest.mark.parametrize(
+    ("matrix", "corner"),  # the picture is dark in its lower right quarter (1, 1)
+    [
+        ((1, 0, 0, 1), (1, 1)),
+        ((0, 1, -1, 0), (1, 0)),  # clockwise, as phones held upright write it
+        ((-1, 0, 0, -1), (0, 0)),
+        ((0, -1, 1, 0), (0, 1)),
+        ((-1, 0, 0, 1), (1, 0)),
+        ((1, 0, 0, -1), (0, 1)),
+        ((0, 1, 1, 0), (1, 1)),
+        ((0, -1, -1, 0), (0, 0)),
+    ],
+)
+def test_rotation_is_applied(
+    make_clip: MakeClip, matrix: tuple[int, int, int, int], corner: tuple[int, int]
+) -> None:
     aspect = Fraction(4, 3)
+    path = make_clip(
+        "a.mp4",
+        3,
+        prepare=lambda stream: setattr(stream.codec_context, "sample_aspect_ratio", aspect),
+    )
+    # The track header (ISO/IEC 14496-12, 8.3.2) holds a b u, c d v, x y w, 40 bytes after its name.
+    data, (a, b, c, d) = bytearray(path.read_bytes()), (value << 16 for value in matrix)
+    at = data.index(b"tkhd") + 4 + 40
+    data[at : at + 36] = struct.pack(">9i", a, b, 0, c, d, 0, 0, 0, 1 << 30)
+    path.write_bytes(data)
 
-    def turn(stream: VideoStream) -> None:
-        stream.set_display_rotation(degrees)
-        stream.codec_context.sample_aspect_ratio = aspect
-
-    path = make_clip("a.mp4", 3, prepare=turn)
     with open_clip(path) as reader:
         pixels = next(reader).pixels
         info = reader.info
-    upright = degrees == 180
-    assert (info.width, info.height) == ((64, 48) if upright else (48, 64))
-    assert info.sample_aspect == (aspect if upright else 1 / aspect)
+
+    turned = matrix[0] == 0
+    assert (info.width, info.height) == ((48, 64) if turned else (64, 48))
+    assert info.sample_aspect == (1 / aspect if turned else aspect)
     halves = [np.array_split(half, 2, axis=1) for half in np.array_split(pixels, 2, axis=0)]
     means = {(i, j): halves[i][j].mean() for i in (0, 1) for j in (0, 1)}
-    assert min(means, key=lambda key: means[key]) == corner  # where the dark quarter went
+    assert min(means, key=lambda key: means[key]) == corner
+
+
+def test_other_rotations_are_told(make_clip: MakeClip) -> None:
+    path = make_clip("a.mp4", 1)
+    data = bytearray(path.read_bytes())
+    at = data.index(b"tkhd") + 4 + 40
+    data[at : at + 36] = struct.pack(">9i", 46341, 46341, 0, -46341, 46341, 0, 0, 0, 1 << 30)
+    path.write_bytes(data)
+    info = probe(path)
+    assert (info.width, info.height) == (64, 48)
+    assert any("90 degrees" in notice for notice in info.notices)
 
 
 def test_interlaced_is_deinterlaced(make_clip: MakeClip) -> None:
@@ -305,6 +337,11 @@ def test_stdin(make_clip: MakeClip, stdin: Any) -> None:
     assert info.container == "matroska"
     assert info.start == Fraction(1, 5)
     assert pts[0] == 0
+
+
+def test_stdin_from_a_moment_within_the_first_frame(make_clip: MakeClip, stdin: Any) -> None:
+    stdin(make_clip("a.nut", 5, codec="mjpeg", pix_fmt="yuvj420p").read_bytes())
+    assert read("-", start=0.0000001)[2] == [0, 1, 2, 3, 4]
 
 
 def test_fragmented_mp4_on_stdin(make_clip: MakeClip, stdin: Any) -> None:

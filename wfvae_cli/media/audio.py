@@ -145,6 +145,14 @@ class AudioTrack:
         return _seconds(packet) < -self._lead
 
 
+def has_sound(source: str | Path) -> bool:
+    """Whether a source has a sound track that could be copied: a file, but no pipe or pattern."""
+    if not Path(source).is_file():
+        return False
+    with AudioTrack(source, Fraction(0)) as track:
+        return track.present
+
+
 def _open(source: str | Path) -> InputContainer:
     try:
         return av.open(str(source), "r", metadata_errors="replace")

@@ -1,9 +1,13 @@
-"""Why an input cannot be opened, and what to do about it."""
+"""Opens inputs, or says why they cannot be opened and what to do about it."""
 
 from __future__ import annotations
 
 import difflib
+import threading
 from pathlib import Path
+
+import av
+from av.container import InputContainer
 
 from wfvae_cli.errors import VideoError
 from wfvae_cli.media.pipe import Pipe
@@ -31,6 +35,51 @@ def check_exists(path: Path) -> None:
         raise VideoError(f"{path}: the file is empty: copy or download it again")
     if _is_text(head) and not head.startswith(_READABLE_TEXT):
         raise VideoError(f"{path}: a text file, not a video or an image: is it the right file?")
+
+
+def open_container(source: Path | str | Pipe) -> InputContainer:
+    """Open a container with FFmpeg.
+
+    Args:
+        source: a file, a URL (any string), or standard input.
+
+    Raises:
+        VideoError: FFmpeg cannot; the message says why.
+    """
+    file = f"file:{source}" if isinstance(source, Path) else source
+    try:
+        container = av.open(file, "r", metadata_errors="replace")
+    except (av.error.FFmpegError, OSError, ValueError) as error:
+        if isinstance(source, Pipe):
+            source.check_interrupt()
+        message = _last_message(file) if isinstance(file, str) else None
+        reason = explain_unreadable(source, message or getattr(error, "strerror", None) or "")
+        raise VideoError(f"{source}: {reason}") from error
+    if container.format.name == "tty":  # FFmpeg shows text files as films of a terminal
+        container.close()
+        raise VideoError(f"{source}: a text file, not a video or an image")
+    return container
+
+
+def _last_message(file: str) -> str | None:
+    """Open a file that cannot be opened once more, for what FFmpeg has to say about it.
+
+    FFmpeg's logger is global and calls Python from its own threads, which must not wait for the
+    interpreter while a decoder is being freed elsewhere: it is listened to while nobody else runs.
+    """
+    if threading.active_count() > 1:
+        return None
+    level = av.logging.get_level()
+    # PANIC keeps errors for the exception without passing them on to Python's loggers.
+    av.logging.set_level(av.logging.PANIC)
+    try:
+        av.open(file, "r", metadata_errors="replace").close()
+    except av.error.FFmpegError:
+        last = av.logging.get_last_error()[1]
+        return last[2].strip() if last else None
+    finally:
+        av.logging.set_level(level)
+    return None
 
 
 def explain_unreadable(source: Path | str | Pipe, message: str) -> str:

@@ -107,9 +107,12 @@ class Converter:
             nodes.append(_scale(*to, colour or {}))
         nodes.append(_format(_RGB[self.bits]))
         if orientation.transpose:
-            nodes.append(("transpose", {"dir": _TRANSPOSE[orientation.hflip, orientation.vflip]}))
+            direction = _TRANSPOSE[orientation.hflip, orientation.vflip]
+            nodes.append(("transpose", {"dir": direction}))
         else:
-            nodes += [("hflip", {})] * orientation.hflip + [("vflip", {})] * orientation.vflip
+            # A flipped frame has its rows in backward order, which PyAV before 17 misreads: copied.
+            upside: list[Node] = [("vflip", {}), ("copy", {})] if orientation.vflip else []
+            nodes += [("hflip", {})] * orientation.hflip + upside
         inner = (min(scaled[0], size[0]), min(scaled[1], size[1]))
         if inner != scaled:
             nodes.append(("crop", _rectangle(inner, max(x, 0), max(y, 0))))

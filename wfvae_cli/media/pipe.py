@@ -25,6 +25,7 @@ class Pipe:
         """Position of the next MP4 box's header."""
         self._header = b""
         self._is_mp4: bool | None = None
+        self._interrupted = False
         self._in_header = size_in_header(io.BytesIO(self.peek(1024)))
 
     def __str__(self) -> str:
@@ -43,12 +44,20 @@ class Pipe:
         """Up to `count` bytes; empty at the end only."""
         if self._ahead and count > 0:
             data, self._ahead = self._ahead[:count], self._ahead[count:]
-        elif count < 0:
-            data, self._ahead = self._ahead + self._file.read(), b""
         else:
-            data = self._file.read(count)
+            try:
+                data = self._ahead + self._file.read(count)
+            except KeyboardInterrupt:  # FFmpeg calls this, and cannot pass it on
+                self._interrupted = True
+                return b""
+            self._ahead = b""
         self._follow(data)
         return data
+
+    def check_interrupt(self) -> None:
+        """Raise the `KeyboardInterrupt` that came while FFmpeg was reading."""
+        if self._interrupted:
+            raise KeyboardInterrupt
 
     def missing(self) -> str | None:
         """Read what FFmpeg left unread, and say what the file then still owes."""

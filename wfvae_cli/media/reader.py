@@ -15,7 +15,7 @@ from typing import Protocol
 from av.video.frame import VideoFrame
 
 from wfvae_cli.errors import UsageError, VideoError
-from wfvae_cli.media import images
+from wfvae_cli.media import images, picture
 from wfvae_cli.media.clip import ClipInfo, Colour, Frame, Sampling
 from wfvae_cli.media.colour import PixelFormat
 from wfvae_cli.media.diagnosis import check_exists
@@ -79,7 +79,7 @@ class ClipReader:
         geometry = plan_geometry(
             source.width, source.height, source.sample_aspect, source.orientation, sampling
         )
-        if geometry.scaled[0] * geometry.scaled[1] > images.MAX_PIXELS:
+        if geometry.scaled[0] * geometry.scaled[1] > picture.MAX_PIXELS:
             raise UsageError(
                 f"{source.name}: would be scaled to {geometry.scaled[0]}x{geometry.scaled[1]} "
                 "pixels: ask for a smaller size"
@@ -220,13 +220,13 @@ def _open_source(source: str | Path, threads: int, frame_rate: Fraction) -> _Sou
         if sys.stdin.isatty():
             raise VideoError("standard input is a terminal: pipe a video into it, or name a file")
         pipe = Pipe(sys.stdin.buffer)
-        head = pipe.peek(images.HEAD)
+        head = pipe.peek(picture.HEAD)
         if not head:
             raise VideoError(f"{pipe}: nothing came: check what feeds the pipe")
-        if not images.is_image(head):
+        if not picture.is_image(head):
             return VideoSource(pipe, threads=threads)
         data = io.BytesIO(pipe.read())
-        return ImageSource(images.load(data, str(pipe)), str(pipe), None)
+        return ImageSource(picture.load(data, str(pipe)), str(pipe), None)
     if isinstance(source, str) and "://" in source:
         return VideoSource(source, threads=threads)
     path = Path(source)
@@ -234,15 +234,15 @@ def _open_source(source: str | Path, threads: int, frame_rate: Fraction) -> _Sou
         return ImageSource(images.sequence(path), str(path), frame_rate)
     check_exists(path)
     with path.open("rb") as file:
-        head = file.read(images.HEAD)
-    if images.is_image(head) and not _is_film(path):
+        head = file.read(picture.HEAD)
+    if picture.is_image(head) and not _is_film(path):
         return ImageSource([path], str(path), None)
     return VideoSource(path, threads=threads)
 
 
 def _is_film(path: Path) -> bool:
     """Whether an image file is a film after all: Motion JPEG, or an animation."""
-    return path.suffix.lower() in (".mjpg", ".mjpeg") or images.is_animated(path)
+    return path.suffix.lower() in (".mjpg", ".mjpeg") or picture.is_animated(path)
 
 
 def _expected_frames(source: _Source, sampling: Sampling) -> int | None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import itertools
-import threading
 from collections.abc import Iterator, Mapping
 from fractions import Fraction
 from pathlib import Path
@@ -12,7 +11,6 @@ from typing import cast
 
 import av
 from av.buffer import Buffer
-from av.container import InputContainer
 from av.packet import Packet
 from av.stream import Disposition
 from av.video.frame import VideoFrame
@@ -22,7 +20,7 @@ from wfvae_cli.errors import VideoError
 from wfvae_cli.media.clip import Colour
 from wfvae_cli.media.clock import Clock
 from wfvae_cli.media.colour import PixelFormat, describe
-from wfvae_cli.media.diagnosis import explain_unreadable
+from wfvae_cli.media.diagnosis import explain_unreadable, open_container
 from wfvae_cli.media.filters import Deinterlacer
 from wfvae_cli.media.pipe import Pipe
 from wfvae_cli.media.sampling import Orientation, Timed
@@ -44,7 +42,8 @@ class VideoSource:
         """
         self.name = str(source)
         self._source = source
-        self._container = _open(source)
+        self._container = open_container(source)
+        self._first: Timed[VideoFrame]
         self._rest: Iterator[Timed[VideoFrame]] = iter(())
         try:
             self.stream, self.notices = self._choose_stream()
@@ -87,6 +86,7 @@ class VideoSource:
         target = self.origin + start / self.time_base - Fraction(1, 2)
         if not isinstance(self._source, Pipe):
             self._seek_before(target)
+        self._rest = itertools.chain((self._first,), self._rest)
         last = self.origin
         for timed in self._rest:
             if timed.pts >= target:
@@ -230,13 +230,12 @@ class VideoSource:
                 self._reopen()
                 break
             back = max(Fraction(1), back * 4)
-        self._rest = itertools.chain((self._first,), self._rest)
 
     def _reopen(self) -> None:
         """Begin anew at the beginning."""
         threads = self.stream.codec_context.thread_count
         self.close()
-        self._container = _open(self._source)
+        self._container = open_container(self._source)
         self.stream, _ = self._choose_stream()
         self.stream.thread_type = "AUTO"
         self.stream.codec_context.thread_count = threads
@@ -292,6 +291,7 @@ class VideoSource:
     def _check_end(self) -> None:
         """On a pipe only the end shows whether everything came."""
         if isinstance(self._source, Pipe):
+            self._source.check_interrupt()
             missing = self._source.missing()
             if missing:
                 raise VideoError(f"{self.name}: cut short: {missing}: check what feeds the pipe")
@@ -308,42 +308,6 @@ class VideoSource:
                 f"{self.name}: damaged or cut short: the picture {where} cannot be decoded "
                 "whole: copy or download it again"
             )
-
-
-def _open(source: Path | str | Pipe) -> InputContainer:
-    """Open a container, or say why not."""
-    file = f"file:{source}" if isinstance(source, Path) else source
-    try:
-        container = av.open(file, "r", metadata_errors="replace")
-    except (av.error.FFmpegError, OSError, ValueError) as error:
-        message = _last_message(file) if isinstance(file, str) else None
-        reason = explain_unreadable(source, message or getattr(error, "strerror", None) or "")
-        raise VideoError(f"{source}: {reason}") from error
-    if container.format.name == "tty":  # FFmpeg shows text files as films of a terminal
-        container.close()
-        raise VideoError(f"{source}: a text file, not a video or an image")
-    return container
-
-
-def _last_message(file: str) -> str | None:
-    """Open a file that cannot be opened once more, for what FFmpeg has to say about it.
-
-    FFmpeg's logger is global and calls Python from its own threads, which must not wait for the
-    interpreter while a decoder is being freed elsewhere: it is listened to while nobody else runs.
-    """
-    if threading.active_count() > 1:
-        return None
-    level = av.logging.get_level()
-    # PANIC keeps errors for the exception without passing them on to Python's loggers.
-    av.logging.set_level(av.logging.PANIC)
-    try:
-        av.open(file, "r", metadata_errors="replace").close()
-    except av.error.FFmpegError:
-        last = av.logging.get_last_error()[1]
-        return last[2].strip() if last else None
-    finally:
-        av.logging.set_level(level)
-    return None
 
 
 def _orientation(frame: VideoFrame) -> tuple[Orientation, bool]:
