@@ -74,19 +74,21 @@ class Console:
             )
 
     @contextmanager
-    def progress(self, label: str, total: int | None) -> Iterator[Callable[[int], None]]:
+    def progress(
+        self, label: str, total: int | None, unit: str = "frames"
+    ) -> Iterator[Callable[[int], None]]:
         """A bar with frames, frames/s and remaining time, where stderr is a terminal.
 
         Yields:
-            A function that is told how many more frames are done.
+            A function that is told how many more frames (or whatever `unit` says) are done.
         """
         columns = (
             SpinnerColumn(),
             TextColumn("{task.description}"),
             BarColumn(),
             MofNCompleteColumn(),
-            TextColumn("frames"),
-            _Speed(),
+            TextColumn(unit),
+            _Speed(unit),
             TimeRemainingColumn(),
         )
         hidden = self.quiet or not _stderr.is_terminal
@@ -99,8 +101,12 @@ class Console:
 
 
 class _Speed(ProgressColumn):
-    """Frames per second so far."""
+    """Frames per second so far, or whatever is counted."""
+
+    def __init__(self, unit: str) -> None:
+        super().__init__()
+        self._unit = unit
 
     def render(self, task: Task) -> Text:
         speed = task.finished_speed or task.speed
-        return Text("" if speed is None else f"{speed:.1f} frames/s")
+        return Text("" if speed is None else f"{speed:.1f} {self._unit}/s")

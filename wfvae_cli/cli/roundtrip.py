@@ -2,22 +2,24 @@
 
 from __future__ import annotations
 
-import json
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
+from wfvae_cli.cli import measuring as m
 from wfvae_cli.cli import options as o
 from wfvae_cli.cli.console import Console
 from wfvae_cli.cli.run import reported
 
 if TYPE_CHECKING:
     from wfvae_cli.codec.roundtrip import RoundtripResult
+    from wfvae_cli.metrics.result import JsonValue
 
 _EXAMPLES = """Examples:
 
     wfvae roundtrip in.mp4 -o out.mp4
-    wfvae roundtrip in.mp4 --short-side 256 --report frames.json
+    wfvae roundtrip in.mp4 --short-side 256 --report frames.json --plot frames.png
+    wfvae roundtrip in.mp4 --worst 8 stills/ --ms-ssim
     wfvae roundtrip in.mp4 -o both.mp4 --compare side-by-side
 """
 
@@ -49,12 +51,9 @@ def roundtrip(
     device: o.Device = "auto",
     dtype: o.DType = "auto",
     chunk: o.Chunk = None,
-    report: Annotated[
-        str | None,
-        typer.Option(
-            metavar="FILE.json", help="Write the scores of every frame.", rich_help_panel="Output"
-        ),
-    ] = None,
+    report: m.Report = None,
+    plot: m.Plot = None,
+    worst: m.Worst = None,
     compare: Annotated[
         Literal["side-by-side", "diff"] | None,
         typer.Option(
@@ -76,6 +75,16 @@ def roundtrip(
     size: o.Size = None,
     fit: o.Fit = "crop",
     short_side: o.ShortSide = None,
+    ms_ssim: Annotated[
+        bool,
+        typer.Option("--ms-ssim", help="MS-SSIM too, which takes time.", rich_help_panel="Metrics"),
+    ] = False,
+    lpips: m.LpipsFlag = False,
+    lpips_net: m.LpipsNet = "alex",
+    lpips_weights: m.LpipsWeights = None,
+    fid: m.Fid = False,
+    fid_weights: m.FidWeights = None,
+    fvd_weights: m.FvdWeights = None,
     codec: o.Codec = None,
     crf: o.Crf = None,
     pix_fmt: o.PixFmt = None,
@@ -92,64 +101,61 @@ def roundtrip(
     console = Console(quiet, json_output)
     console.check_stdout(output)
     sampling = o.make_sampling(start, duration, frames, fps, size, fit, short_side)
+    targets = m.Targets(report, plot, worst, overwrite)
 
     from wfvae_cli.atomic import check_output
     from wfvae_cli.codec.roundtrip import roundtrip_clip
+    from wfvae_cli.media.audio import has_sound
     from wfvae_cli.media.reader import open_clip
     from wfvae_cli.models.load import load_model
 
     video = o.make_video_options(codec, crf, pix_fmt, container)
     if output is not None:
         check_output(output, overwrite=overwrite)
-    if report is not None:
-        check_output(report, overwrite=overwrite)
+    targets.check()
+    learned = m.Learned(lpips, lpips_net, lpips_weights, fid, fid_weights, fvd_weights)
     with open_clip(source, sampling) as reader:
+        measures = learned.measures(device, ms_ssim=ms_ssim)
         loaded = load_model(model, device=device, dtype=dtype, task="encode")
+        stills = targets.stills(m.title_of(source))
         with console.progress("roundtrip", reader.info.frames) as progress:
             done = roundtrip_clip(
                 reader,
                 output,
                 loaded,
                 video=video,
-                audio_from=source if audio == "copy" and _has_sound_to_copy(source) else None,
+                audio_from=source if audio == "copy" and has_sound(source) else None,
                 compare=compare,
+                metrics=m.clip_metrics(measures, stills),
                 chunk=chunk,
                 overwrite=overwrite,
                 progress=progress,
             )
-    _tell(console, done, output)
-    summary = _summary(done, source, output, loaded.name)
-    if report is not None:
-        _write_report(report, {**summary, **done.metrics.to_json(per_frame=True)}, overwrite)
-    console.result(summary)
-
-
-def _summary(done: RoundtripResult, source: str, output: str | None, model: str) -> dict[str, Any]:
-    return {
+    facts: dict[str, JsonValue] = {
         "input": source,
         "output": output,
-        "model": model,
-        **done.metrics.to_json(),
-        "seconds": round(done.seconds, 3),
+        "model": loaded.name,
+        **m.distances(measures),
     }
+    targets.write(
+        console,
+        done.metrics,
+        f"{m.title_of(source)} through {loaded.name}",
+        stills,
+        {**facts, "seconds": round(done.seconds, 3)},
+    )
+    _tell(console, done, output, m.describe_distances(measures))
+    console.result({**facts, **done.metrics.to_json(), "seconds": round(done.seconds, 3)})
 
 
-def _tell(console: Console, done: RoundtripResult, output: str | None) -> None:
-    scores, worst = done.metrics, done.metrics.worst_frame
+def _tell(
+    console: Console, done: RoundtripResult, output: str | None, distances: str | None
+) -> None:
+    scores = done.metrics
     console.say(
         f"{o.display(output or 'measured')}: {scores.frames} frames of {scores.width}x"
         f"{scores.height} in {done.seconds:.1f} s ({scores.frames / done.seconds:.1f} frames/s)"
     )
-    parts = [f"PSNR {scores.psnr:.2f} dB"]
-    if scores.ssim is not None:
-        parts.append(f"SSIM {scores.ssim:.4f}")
-    if scores.frames > 1:
-        parts.append(f"worst frame {worst.index} with {worst.psnr:.2f} dB")
-    console.say(", ".join(parts))
-
-
-def _write_report(path: str, content: dict[str, Any], overwrite: bool) -> None:
-    from wfvae_cli.atomic import atomic_file
-
-    with atomic_file(path, overwrite=overwrite) as file:
-        file.write((json.dumps(content, indent=1, ensure_ascii=False) + "\n").encode())
+    console.say(m.describe_scores(scores))
+    if distances is not None:
+        console.say(distances)

@@ -72,9 +72,7 @@ class Draw:
                 option = "--" + name.replace("_", "-")
                 raise UsageError(f"{option} must be at least 1, got {value}")
         if self.until is not None and not 0 < self.until < 1:
-            raise UsageError(
-                f"--until must be between 0 and 1, or 0% and 100%, got {self.until:g}"
-            )
+            raise UsageError(f"--until must be between 0 and 1, or 0% and 100%, got {self.until:g}")
 
     def choose(self, sources: Sequence[Source]) -> Sequence[Source]:
         """The sources to look at, in order: a random one where not all of them may be needed."""

@@ -1,0 +1,284 @@
+"""What `wfvae stats` does once its options are known: list, collect, merge, show, write."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from wfvae_cli.cli.console import Console
+from wfvae_cli.errors import PartialFailureError, UsageError
+
+if TYPE_CHECKING:
+    from wfvae_cli.media.clip import Sampling
+    from wfvae_cli.models.load import DType
+    from wfvae_cli.stats.accumulate import FailedClip, LatentStats
+    from wfvae_cli.stats.collect import Encoder
+    from wfvae_cli.stats.draw import Draw, Source
+    from wfvae_cli.stats.report import ModelIdentity, StatsReport
+    from wfvae_cli.stats.subbands import SubbandStats
+
+
+@dataclass(frozen=True)
+class Targets:
+    """What is to be written."""
+
+    output: Path | None
+    plot: Path | None
+    config: Path | None
+    """The checkpoint's folder."""
+    overwrite: bool
+
+    def check(self) -> None:
+        """Fail before hours of work rather than after them."""
+        from wfvae_cli.atomic import check_output
+
+        for path in (self.output, self.plot):
+            if str(path) == "-":
+                raise UsageError("expected the name of a file, got -: --json writes to stdout")
+            if path is not None:
+                check_output(path, overwrite=self.overwrite)
+        if self.plot is not None:
+            from wfvae_cli.stats.figure import new_page
+
+            new_page(1, 1)
+        if self.config is not None:
+            from wfvae_cli.codec.scaled_config import scaled_config_path
+
+            scaled_config_path(self.config, overwrite=self.overwrite)
+
+
+def list_sources(
+    sources: Sequence[str], include: Sequence[str], exclude: Sequence[str], sampling: Sampling
+) -> list[Source]:
+    """Every clip of the dataset, with its own part of the file where a manifest names one."""
+    from wfvae_cli.dataset.inputs import find_inputs
+    from wfvae_cli.dataset.recipe import Recipe
+    from wfvae_cli.stats.draw import Source
+
+    items = find_inputs(
+        sources, kinds=("video", "image", "latents"), include=include, exclude=exclude
+    )
+    sampling_of = Recipe(sampling=sampling).sampling_of
+    return [Source(item.path, item.relative, sampling_of(item)) for item in items]
+
+
+@contextmanager
+def _fetch(source: Source) -> Iterator[Source]:
+    """A temporary copy of a remote file; a local one as it is."""
+    from wfvae_cli.dataset.inputs import Item
+    from wfvae_cli.dataset.remote import is_url
+    from wfvae_cli.dataset.source import opened
+
+    if not is_url(source.path):
+        yield source
+        return
+    with opened(Item(source.path, source.name), lambda: None) as file:
+        yield replace(source, path=file.path)
+
+
+def find_model(
+    name: str | None, device: str, dtype: DType, chunk: int | None, chosen: Sequence[Source]
+) -> tuple[Encoder | None, ModelIdentity | None]:
+    """What encodes, where something has to be encoded; and whose latents are expected."""
+    from wfvae_cli.models.load import DEFAULT_MODEL, describe_checkpoint, load_model
+
+    if not all(source.is_latents for source in chosen):
+        from wfvae_cli.codec.statistics import stats_encoder
+
+        loaded = load_model(name or DEFAULT_MODEL, device=device, dtype=dtype, task="encode")
+        encoder = stats_encoder(loaded, chunk)
+        return encoder, encoder.identity
+    if name is None:
+        return None, None
+    from wfvae_cli.stats.report import ModelIdentity
+
+    facts = describe_checkpoint(name)
+    return None, ModelIdentity(name, facts["sha256"], facts["family"])
+
+
+def collect_latents(
+    console: Console,
+    sources: Sequence[Source],
+    encoder: Encoder | None,
+    identity: ModelIdentity | None,
+    draw: Draw,
+    run: dict[str, Any],
+    targets: Targets,
+) -> None:
+    """Take the statistics of the clips' latents, and write them.
+
+    Raises:
+        PartialFailureError: some clips are in no figure; everything is written.
+    """
+    from wfvae_cli.stats.collect import collect
+
+    if targets.config is not None and identity is not None:
+        from wfvae_cli.codec.scaled_config import check_weights
+
+        check_weights(targets.config, identity)
+
+    total = min(len(sources), draw.limit or len(sources))
+    with console.progress("statistics", total, "clips") as progress:
+
+        def on_clip(stats: LatentStats, failed: FailedClip | None) -> None:
+            progress(1)
+            _tell_failure(console, failed)
+
+        done = collect(
+            sources,
+            encoder,
+            identity=identity,
+            draw=draw,
+            run=run,
+            fetch=_fetch,
+            on_clip=on_clip,
+        )
+    report = done.report
+    _write(console, report, targets)
+    if draw.until is not None:
+        known = report.summary.precision
+        if done.converged:
+            console.say(f"known to {known.worst:.2%} after {known.clips} of {total} clips: stopped")
+        else:
+            console.note(
+                f"--until {draw.until:.2%} was not reached with all {total} clips: give more"
+            )
+    _fail_if_any(len(report.stats.failed), total, targets.output)
+
+
+def merge_files(console: Console, paths: Sequence[Path], targets: Targets) -> None:
+    """Combine reports of latents, or of subbands, and write the result."""
+    from wfvae_cli.stats.report import StatsReport, merge_reports
+    from wfvae_cli.stats.subbands import SCHEMA as SUBBANDS
+    from wfvae_cli.stats.subbands import SubbandStats
+
+    if _schema(paths[0]) == SUBBANDS:
+        first, *others = [SubbandStats.load(path) for path in paths]
+        for other in others:
+            first.merge(other)
+        _write_subbands(console, first, targets)
+        return
+    _write(console, merge_reports([StatsReport.load(path) for path in paths]), targets)
+
+
+def _schema(path: Path) -> str | None:
+    from wfvae_cli.stats.scale import read_json
+
+    values = json.loads(read_json(path))
+    return values.get("schema") if isinstance(values, dict) else None
+
+
+def _write(console: Console, report: StatsReport, targets: Targets) -> None:
+    """Show the report, and write what was asked for."""
+    from wfvae_cli.atomic import atomic_file
+
+    text = report.to_json()
+    if targets.output is not None:
+        with atomic_file(targets.output, overwrite=targets.overwrite) as file:
+            file.write(text.encode())
+    if targets.plot is not None:
+        from wfvae_cli.stats.plot import plot_stats
+
+        plot_stats(report, targets.plot, overwrite=targets.overwrite)
+    written = [path for path in (targets.output, targets.plot) if path is not None]
+    if targets.config is not None:
+        from wfvae_cli.codec.scaled_config import write_scaled_config
+
+        written.append(write_scaled_config(targets.config, report, overwrite=targets.overwrite))
+    if not (console.json or console.quiet):
+        _print(report)
+    _tell_written(console, written)
+    fields = json.loads(text)
+    console.result({k: v for k, v in fields.items() if k not in ("state", "histogram")})
+
+
+def _print(report: StatsReport) -> None:
+    from wfvae_cli.cli.tables import print_table
+    from wfvae_cli.stats.table import channel_table, formula_table, summary_table
+
+    # The histogram stays longest of what a narrow terminal has no room for.
+    spare = ("median", "kurt", "skew", "min", "max", "-4σ … 4σ")
+    title = f"Latents of {report.model.name}"
+    print_table(*channel_table(report), spare=spare, words=spare[-1:], title=title)
+    print_table(*summary_table(report), words=("value",))
+    print_table(*formula_table(), words=("formula",))
+
+
+def analyse_subbands(
+    console: Console, sources: Sequence[Source], draw: Draw, levels: int, targets: Targets
+) -> None:
+    """Take the statistics of the frames' subbands, and write them.
+
+    Raises:
+        UsageError: there are videos and images.
+        PartialFailureError: some clips are in no figure; everything is written.
+    """
+    from wfvae_cli.dataset.inputs import SUFFIXES
+    from wfvae_cli.stats.collect import collect_subbands
+
+    chosen = draw.choose(sources)
+    images = sum(Path(source.path).suffix.lower() in SUFFIXES["image"] for source in chosen)
+    if 0 < images < len(chosen):
+        raise UsageError(
+            f"--subbands analyses videos in 3D and images in 2D, and here are {images} images "
+            f"among {len(chosen)} files: choose one kind with --include or --exclude"
+        )
+    with console.progress("subbands", len(chosen), "clips") as progress:
+
+        def on_clip(stats: SubbandStats, failed: FailedClip | None) -> None:
+            progress(1)
+            _tell_failure(console, failed)
+
+        done = collect_subbands(
+            sources,
+            "image" if images else "video",
+            levels,
+            draw=draw,
+            fetch=_fetch,
+            on_clip=on_clip,
+        )
+    _write_subbands(console, done, targets)
+    _fail_if_any(len(done.failed), len(chosen), targets.output)
+
+
+def _write_subbands(console: Console, done: SubbandStats, targets: Targets) -> None:
+    from wfvae_cli.atomic import atomic_file
+    from wfvae_cli.cli.tables import print_table
+    from wfvae_cli.stats.subband_view import plot_subbands, subband_table
+
+    text = done.to_json()
+    if targets.output is not None:
+        with atomic_file(targets.output, overwrite=targets.overwrite) as file:
+            file.write(text.encode())
+    if targets.plot is not None:
+        plot_subbands(done, targets.plot, overwrite=targets.overwrite)
+    if not (console.json or console.quiet):
+        what = "3D, videos" if done.kind == "video" else "2D, images"
+        title = f"Haar subbands ({what}) of {done.clips} clips"
+        print_table(*subband_table(done), words=("",), title=title)
+    _tell_written(console, [path for path in (targets.output, targets.plot) if path is not None])
+    console.result({k: v for k, v in json.loads(text).items() if k not in ("state", "clip_ids")})
+
+
+def _tell_failure(console: Console, failed: FailedClip | None) -> None:
+    if failed is not None:
+        console.note(f"{failed.name}: left out: {failed.reason}")
+
+
+def _tell_written(console: Console, paths: Sequence[Path]) -> None:
+    if paths:
+        console.say("wrote " + ", ".join(map(str, paths)))
+
+
+def _fail_if_any(failed: int, total: int, report: Path | None) -> None:
+    """End with exit code 7 where clips are missing from the figures."""
+    if failed:
+        where = "" if report is None else f", see failed in {report}"
+        raise PartialFailureError(
+            f"{failed} of {total} clips could not be used and are in no figure{where}; the figures "
+            "of all others are complete"
+        )
