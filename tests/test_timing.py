@@ -35,6 +35,13 @@ def test_chunks_of_the_right_form(chunk: int, stride: int, latents: int) -> None
     assert latents_per_chunk(chunk, stride) == latents
 
 
+@pytest.mark.parametrize("chunk", [1, 2, 8])
+def test_chunks_of_an_image_model_are_batches_of_any_size(chunk: int) -> None:
+    assert latents_per_chunk(chunk, 1) == chunk
+    with pytest.raises(UsageError, match="at least 1 frame, got 0"):
+        latents_per_chunk(0, 1)
+
+
 @pytest.mark.parametrize("chunk", [-3, 0, 1, 4, 16, 18])
 def test_other_chunks_are_refused_with_the_nearest(chunk: int) -> None:
     with pytest.raises(UsageError, match=r"1 \+ 4k frames .* got .*; the nearest is \d+"):

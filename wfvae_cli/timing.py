@@ -42,11 +42,16 @@ def latents_per_chunk(chunk: int, stride: int) -> int:
     Args:
         chunk: frames in the first chunk, `1 + stride*k` with `k >= 1`; every later chunk
             holds `stride*k` frames, so that all but the first have the same shape.
-        stride: temporal stride of the model.
+        stride: temporal stride of the model; with 1, an image model, chunks are batches of any
+            size, all alike.
 
     Raises:
         UsageError: `chunk` has another form.
     """
+    if stride == 1:
+        if chunk < 1:
+            raise UsageError(f"a chunk must hold at least 1 frame, got {chunk}")
+        return chunk
     k, rest = divmod(chunk - 1, stride)
     if rest or k < 1:
         near = 1 + stride * max(1, round((chunk - 1) / stride))

@@ -237,6 +237,7 @@ def test_a_checkpoint_is_described_without_loading_it(tmp_path: Path) -> None:
     assert described == {
         "path": str(file),
         "family": "wfvae",
+        "recognised_by": "config.json: _class_name WFVAEModel",
         "strides": [4, 8, 8],
         "latent_channels": 4,
         "parameters": sum(value.numel() for name, value in state.items() if name not in HAAR),

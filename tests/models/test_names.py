@@ -9,7 +9,7 @@ from wfvae_cli.errors import WeightsError
 from wfvae_cli.models.base import VideoVAE
 from wfvae_cli.models.checkpoint import count_parameters, locate, read_entries, read_json
 from wfvae_cli.models.names import PUBLISHED, HubSource, embedded_folder, find_source
-from wfvae_cli.models.registry import FAMILIES, find_family
+from wfvae_cli.models.registry import FAMILIES, find_family, settle_config
 from wfvae_cli.models.wfvae import WFVAE
 
 CASES = Path(__file__).parents[1] / "parity"
@@ -91,6 +91,7 @@ def test_the_table_agrees_with_the_embedded_model() -> None:
     files = locate(embedded_folder(entry.name))
     entries = read_entries(files.weights)
     weights = [entry for name, entry in entries.items() if WFVAE.constant(name) is None]
+    assert files.config is not None
     vae = WFVAE.from_config(read_json(files.config))
     assert count_parameters(weights) == entry.parameters
     assert (vae.strides, vae.latent_channels) == (entry.strides, entry.channels)
@@ -105,7 +106,7 @@ def test_the_family_is_told_by_the_config_or_else_by_the_tensors() -> None:
     names = ["encoder.down1.0.weight", "encoder.connect_l1.weight", "x"]
     assert find_family({"_class_name": "WFVAEModel"}, [], "x").load() is WFVAE
     assert find_family({}, names, "x").load() is WFVAE
-    with pytest.raises(WeightsError, match='add "_class_name" with one of: WFVAEModel'):
+    with pytest.raises(WeightsError, match=r'supported: WFVAEModel.*add "_class_name"'):
         find_family({}, ["conv.weight"], "x")
 
 
@@ -132,3 +133,16 @@ def test_an_unknown_family_lists_the_supported_ones_and_the_nearest() -> None:
         find_family({"_class_name": "WFVAEModle"}, [], "here")
     with pytest.raises(WeightsError, match="'AutoencoderDC'"):
         find_family({"_class_name": "AutoencoderDC"}, [], "here")
+
+
+def test_a_config_beside_wan_weights_that_is_of_another_model_is_told() -> None:
+    shapes = json.loads((CASES / "mini-wan.json").read_text())["tensors"]
+    settled = settle_config({"_class_name": "WanModel"}, shapes, "here", "remedy")
+    assert settled.config["_class_name"] == "WanVAE"
+    assert settled.note is not None
+    assert "WanModel" in settled.note
+    own = {"_class_name": "AutoencoderKLWan", "base_dim": 8}
+    assert settle_config(own, shapes, "here", "remedy").config == own
+    assert settle_config({"dim": 8}, shapes, "here", "remedy").recognised_by == "tensor names"
+    with pytest.raises(WeightsError, match=r"no supported model; supported: WFVAEModel.*remedy"):
+        settle_config(None, {"lm_head.weight": [3]}, "here", "remedy")

@@ -13,6 +13,7 @@ import typer
 from wfvae_cli.cli import options as o
 from wfvae_cli.cli.console import Console
 from wfvae_cli.cli.run import reported
+from wfvae_cli.models.names import PICKLE_SUFFIXES
 
 _EXAMPLES = """Examples:
 
@@ -47,6 +48,8 @@ def _describe(source: str) -> dict[str, Any]:
     from wfvae_cli.latents.file import is_latent_file
 
     path = Path(source)
+    if path.name.endswith((*PICKLE_SUFFIXES, ".safetensors.index.json")):
+        return _describe_model(source)
     if path.is_file() and path.suffix == ".safetensors":
         return _describe_latents(source) if is_latent_file(path) else _describe_model(source)
     if path.is_file() or "%" in source or source == "-":

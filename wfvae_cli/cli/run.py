@@ -37,6 +37,8 @@ def reported(command: Callable[P, None]) -> Callable[P, None]:
     def run(*args: P.args, **kwargs: P.kwargs) -> None:
         console = Console.from_options(kwargs)
         _forward_notices(console)
+        if console.quiet:  # read when huggingface_hub is imported, which is not yet
+            os.environ["HF_HUB_DISABLE_PROGRESS_BARS"] = "1"
         signal.signal(signal.SIGTERM, _terminate)
         try:
             command(*args, **kwargs)

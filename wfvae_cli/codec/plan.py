@@ -32,7 +32,8 @@ class ChunkPlan:
 
         Args:
             model: what the chunks will go through.
-            chunk: frames of the first chunk, `1 + k*stride`; None chooses.
+            chunk: frames of the first chunk, `1 + k*stride` (any number for an image model);
+                None chooses.
             width: pixels of a frame.
             height: pixels of a frame.
 
@@ -51,7 +52,8 @@ class ChunkPlan:
             later = _default_latents(model, width * height)
         else:
             later = latents_per_chunk(chunk, model.vae.strides.time)
-        return cls(1 + later, later)
+        # To an image model the first frame is like any other.
+        return cls(later if model.vae.strides.time == 1 else 1 + later, later)
 
     def cuts(self, total: int) -> Iterator[tuple[int, int]]:
         """Begin and end of every chunk of `total` latent frames."""

@@ -29,7 +29,8 @@ _PREFERRED = (
 class CheckpointFiles:
     """The files that make a checkpoint."""
 
-    config: Path
+    config: Path | None
+    """The `config.json` beside the weights; None where there is none."""
     weights: tuple[Path, ...]
     """One safetensors file, or the shards in the order of their names."""
 
@@ -52,11 +53,11 @@ class TensorEntry:
 
 
 def locate(path: Path) -> CheckpointFiles:
-    """Find config and weights of the checkpoint at `path`.
+    """Find the weights of the checkpoint at `path`, and the config beside them.
 
     Args:
-        path: a folder with `config.json` and weights, or a `.safetensors` file (or the
-            `.safetensors.index.json` of a sharded one) beside a `config.json`.
+        path: a folder with weights, a `.safetensors` file, or the `.safetensors.index.json` of a
+            sharded one.
 
     Raises:
         WeightsError: something is missing or ambiguous, or is a pickle.
@@ -74,13 +75,8 @@ def locate(path: Path) -> CheckpointFiles:
     else:
         file = path
     config = file.with_name(CONFIG)
-    if not config.is_file():
-        raise WeightsError(
-            f"{file} has no {CONFIG} beside it, which says how its model is built: put the one "
-            f"that was published with these weights into {file.parent}"
-        )
     shards = read_index(file) if file.name.endswith(INDEX_SUFFIX) else (file,)
-    return CheckpointFiles(config, shards)
+    return CheckpointFiles(config if config.is_file() else None, shards)
 
 
 def choose_weights(names: Iterable[str], where: str) -> str:

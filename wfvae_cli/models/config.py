@@ -13,6 +13,8 @@ log = logging.getLogger("wfvae")
 
 T = TypeVar("T")
 
+_STABLE_DIFFUSION_FACTOR = 0.18215
+
 
 def required(config: Mapping[str, Any], key: str) -> Any:
     """The value of `key`; WeightsError where the config lacks it."""
@@ -60,11 +62,19 @@ def read_normalization(config: Mapping[str, Any], channels: int) -> Normalizatio
 
     Known are WF-VAE's `scale` and `shift`, diffusers' and Wan's `latents_mean` and
     `latents_std`, Stable Diffusion's `scaling_factor` and `shift_factor`. Lists that have not
-    one value a channel are placeholders (one published config carries 4 for 16 channels): they
-    are reported to the log and treated as absent.
+    one value a channel are placeholders (one published config carries 4 for 16 channels), and so
+    is a `scale` of Stable Diffusion's factor throughout, which is what WF-VAE's code has where
+    nothing was measured: they are reported to the log and treated as absent.
     """
     if config.get("scale") is not None and config.get("shift") is not None:
         shift, scale = _floats(config["shift"]), _floats(config["scale"])
+        if set(scale) == {_STABLE_DIFFUSION_FACTOR} and set(shift) == {0.0}:
+            log.warning(
+                "config.json gives a scale of %g for all channels, Stable Diffusion's: a "
+                "placeholder, treated as absent (`wfvae stats` measures a real one)",
+                _STABLE_DIFFUSION_FACTOR,
+            )
+            return None
     elif config.get("latents_mean") is not None and config.get("latents_std") is not None:
         shift = _floats(config["latents_mean"])
         scale = [1 / std if std else 0.0 for std in _floats(config["latents_std"])]

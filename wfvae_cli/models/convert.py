@@ -1,11 +1,10 @@
-"""Training checkpoints (`.ckpt`, `.pth`) to safetensors, without running what they contain."""
+"""Checkpoints to config and safetensors, without running what they contain."""
 
 from __future__ import annotations
 
 import json
-import re
+import logging
 import sys
-import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,18 +15,22 @@ from torch import Tensor
 
 from wfvae_cli.atomic import atomic_file, check_directory, check_output
 from wfvae_cli.errors import OutputError, WeightsError
-from wfvae_cli.models.checkpoint import CONFIG, WEIGHTS, read_json
-from wfvae_cli.models.registry import find_family
+from wfvae_cli.models.base import VideoVAE
+from wfvae_cli.models.checkpoint import CONFIG, WEIGHTS, locate, read_json
+from wfvae_cli.models.registry import find_family, settle_config
+from wfvae_cli.models.state import is_safetensors, read_state
+from wfvae_cli.models.to_image import StillDistance, sample_stills, still_distance, to_image
 from wfvae_cli.models.weights import (
     FLOAT_TYPES,
+    Matching,
     build_on_meta,
     check_constant,
     check_finite,
     match_tensors,
 )
 
-_WRAPPER = "module."
-"""What distributed training puts in front of every name."""
+_log = logging.getLogger("wfvae")
+
 _TYPE_NAMES = {dtype: name for name, dtype in FLOAT_TYPES.items()}
 
 
@@ -39,10 +42,14 @@ class ConvertReport:
     family: str
     source: str
     """Where in the checkpoint the weights were: `ema_state_dict`, `state_dict.gen_model`,
-    `state_dict`, or `plain`."""
+    `state_dict`, `plain`, or `safetensors`."""
     tensors: int
     parameters: int
     """Weights, without constants of the architecture."""
+    notes: tuple[str, ...] = ()
+    """Of an image checkpoint: what carried over from the video one and what could not."""
+    still_distance: StillDistance | None = None
+    """Of an image checkpoint: how far it is from the video one on still images."""
 
     @property
     def ema(self) -> bool:
@@ -58,71 +65,141 @@ class _Held:
     dtype: str
 
 
+@dataclass(frozen=True)
+class _Checkpoint:
+    """Config and tensors that are to be written."""
+
+    config: dict[str, Any]
+    content: bytes
+    """What `config.json` will hold."""
+    tensors: Mapping[str, Tensor]
+
+    def build(self) -> VideoVAE:
+        """The model without its weights."""
+        return build_on_meta(find_family(self.config, self.tensors, CONFIG).load(), self.config)
+
+    def load(self) -> VideoVAE:
+        """The model with its weights, in float32."""
+        vae = self.build()
+        names = [name for name in self.tensors if vae.constant(name) is None]
+        renamed = vae.rename(names)
+        state = {renamed[name]: self.tensors[name].float() for name in names}
+        vae.load_state_dict(state, strict=True, assign=True)
+        return vae.eval().requires_grad_(False)
+
+
 def convert(
-    checkpoint: Path, output: Path, *, config: Path | None = None, overwrite: bool = False
+    checkpoint: Path,
+    output: Path,
+    *,
+    config: Path | None = None,
+    overwrite: bool = False,
+    image: bool = False,
 ) -> ConvertReport:
-    """Write the weights of a training checkpoint as `config.json` and safetensors.
+    """Write the weights of a checkpoint as `config.json` and safetensors.
 
     The moving average (`ema_state_dict`) is taken where there is one, else the generator
     (`state_dict.gen_model`), else `state_dict`, else the file's own tensors. Names, apart from a
     `module.` in front of all of them, and types stay as they are.
 
     Args:
-        checkpoint: a file written by `torch.save`.
+        checkpoint: a file written by `torch.save`, or safetensors: a file, or a folder of them.
         output: the folder to write into; made if its parent exists.
-        config: its `config.json`; by default the one beside the checkpoint.
+        config: its `config.json`; by default the one beside the checkpoint, or, where there is
+            none, what the tensors say if they decide it (Wan's do).
         overwrite: replace files that are in `output` already.
+        image: derive the image form of a second-generation WF-VAE (see `to_image`).
 
     Raises:
         WeightsError: it is no checkpoint, needs code to be run, or does not fit its config.
+        UsageError: `image`, and it is of a family without an image form.
         OutputError: `output` cannot be written, or holds a checkpoint already.
     """
-    config = _find_config(checkpoint, config)
-    _check_output(output, config, overwrite)
-    fields = read_json(config)
-    source, tensors = _choose_state(_load(checkpoint), checkpoint)
-    headers = {
-        name: _Held(tuple(value.shape), _TYPE_NAMES.get(value.dtype, str(value.dtype)))
-        for name, value in tensors.items()
-    }
-    vae = build_on_meta(find_family(fields, tensors, str(checkpoint)).load(), fields)
-    matching = match_tensors(vae, headers, fields, f"{checkpoint} ({source})")
-    for name, value in tensors.items():
-        check_finite(name, value, str(checkpoint))
-        constant = vae.constant(name)
-        if constant is not None:
-            check_constant(name, value, constant)
-    _write(output, tensors, config, overwrite)
+    given = _find_config(checkpoint, config)
+    _check_output(output, None if image else given, overwrite)
+    source, tensors = read_state(checkpoint)
+    made = _settle(checkpoint, given, tensors, chosen=config is not None)
+    matching = _verify(made, f"{checkpoint} ({source})")
+    notes: tuple[str, ...] = ()
+    distance = None
+    if image:
+        video, derived = made, to_image(made.config, tensors)
+        made = _Checkpoint(derived.config, _json(derived.config), derived.state)
+        matching = _verify(made, f"the image form of {checkpoint}")
+        notes, distance = derived.notes, _distance(video, made)
+    keep = given is not None and made.content == given.read_bytes()
+    _check_output(output, given if keep else None, overwrite)
+    _write(output, made, given if keep else None, overwrite)
     return ConvertReport(
         output=output,
-        family=vae.family,
+        family=made.build().family,
         source=source,
-        tensors=len(tensors),
-        parameters=sum(tensors[name].numel() for name in matching.parameters),
+        tensors=len(made.tensors),
+        parameters=sum(made.tensors[name].numel() for name in matching.parameters),
+        notes=notes,
+        still_distance=distance,
     )
 
 
-def _find_config(checkpoint: Path, config: Path | None) -> Path:
+def _find_config(checkpoint: Path, config: Path | None) -> Path | None:
+    if is_safetensors(checkpoint):
+        return config or locate(checkpoint).config
     if not checkpoint.is_file():
         raise WeightsError(f"no such checkpoint: {checkpoint} is not a file")
-    if config is None:
-        config = checkpoint.with_name(CONFIG)
-        if not config.is_file():
-            raise WeightsError(
-                f"{checkpoint} has no {CONFIG} beside it, which says how its model is built: give "
-                "the one that was published with it as --config"
-            )
-    return config
+    beside = checkpoint.with_name(CONFIG)
+    return config or (beside if beside.is_file() else None)
 
 
-def _check_output(output: Path, config: Path, overwrite: bool) -> None:
+def _settle(
+    checkpoint: Path, given: Path | None, tensors: Mapping[str, Tensor], *, chosen: bool
+) -> _Checkpoint:
+    """Put config and tensors together; a config that the user chose is never replaced."""
+    fields = None if given is None else read_json(given)
+    if fields is None or not chosen:
+        shapes = {name: tuple(value.shape) for name, value in tensors.items()}
+        remedy = "Give the one that was published with it as --config"
+        settled = settle_config(fields, shapes, str(checkpoint), remedy)
+        if settled.note is not None:
+            _log.info("%s: %s", checkpoint, settled.note)
+            given = None
+        fields = settled.config
+    family = find_family(fields, tensors, str(checkpoint))
+    fields = {"_class_name": family.class_names[0], **fields}
+    return _Checkpoint(fields, _json(fields) if given is None else given.read_bytes(), tensors)
+
+
+def _verify(made: _Checkpoint, where: str) -> Matching:
+    """Check that all tensors are accounted for, finite, and right where they are constants."""
+    headers = {
+        name: _Held(tuple(value.shape), _TYPE_NAMES.get(value.dtype, str(value.dtype)))
+        for name, value in made.tensors.items()
+    }
+    vae = made.build()
+    matching = match_tensors(vae, headers, made.config, where)
+    for name, value in made.tensors.items():
+        check_finite(name, value, where)
+        constant = vae.constant(name)
+        if constant is not None:
+            check_constant(name, value, constant)
+    return matching
+
+
+def _distance(video: _Checkpoint, image: _Checkpoint) -> StillDistance:
+    return still_distance(video.load(), image.load(), sample_stills())
+
+
+def _json(config: Mapping[str, Any]) -> bytes:
+    return (json.dumps(config, indent=2) + "\n").encode()
+
+
+def _check_output(output: Path, config: Path | None, overwrite: bool) -> None:
     """Fail before minutes of work; a config that is the checkpoint's own may stay."""
     if not output.exists():
         check_directory(output.parent, output)
         return
     check_directory(output, output)
     check_output(output / WEIGHTS, overwrite=overwrite)
-    if not _same_file(config, output / CONFIG):
+    if config is None or not _same_file(config, output / CONFIG):
         check_output(output / CONFIG, overwrite=overwrite)
 
 
@@ -130,61 +207,7 @@ def _same_file(first: Path, second: Path) -> bool:
     return second.exists() and first.samefile(second)
 
 
-def _load(checkpoint: Path) -> Any:
-    """Unpickle tensors and plain containers only; anything else is refused, not run."""
-    try:
-        zipped = zipfile.is_zipfile(checkpoint)  # older files cannot be memory-mapped
-        return torch.load(checkpoint, map_location="cpu", weights_only=True, mmap=zipped)
-    except OSError as error:
-        raise WeightsError(f"cannot read {checkpoint}: {error.strerror or error}") from error
-    except Exception as error:  # damaged pickles raise nearly anything
-        forbidden = re.search(r"GLOBAL ([\w.]+)", str(error))
-        if forbidden:
-            raise WeightsError(
-                f"{checkpoint} holds more than tensors (it refers to {forbidden[1]}), and what "
-                "comes with a checkpoint is not executed: ask its publisher for a file of "
-                "tensors, or save its state dict alone where you trust it"
-            ) from error
-        raise WeightsError(
-            f"{checkpoint} is damaged, or no file that torch.save wrote: "
-            f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"
-        ) from error
-
-
-def _choose_state(content: Any, checkpoint: Path) -> tuple[str, dict[str, Tensor]]:
-    """Find the weights in a checkpoint, and say where they were."""
-    if not isinstance(content, Mapping):
-        raise WeightsError(
-            f"{checkpoint} holds a {type(content).__name__}, expected a dictionary of tensors"
-        )
-    training = content.get("state_dict")
-    candidates = {
-        "ema_state_dict": content.get("ema_state_dict"),
-        "state_dict.gen_model": training.get("gen_model")
-        if isinstance(training, Mapping)
-        else None,
-        "state_dict": training,
-        "plain": content,
-    }
-    for source, state in candidates.items():
-        if isinstance(state, Mapping) and state:
-            return source, _tensors(state, source, checkpoint)
-    raise WeightsError(f"{checkpoint} holds no tensors")
-
-
-def _tensors(state: Mapping[Any, Any], source: str, checkpoint: Path) -> dict[str, Tensor]:
-    others = [str(name) for name, value in state.items() if not isinstance(value, Tensor)]
-    if others:
-        raise WeightsError(
-            f"{checkpoint} ({source}) is no dictionary of tensors: it also holds "
-            f"{', '.join(others[:8])}; expected ema_state_dict, state_dict.gen_model, state_dict "
-            "or tensors by name"
-        )
-    wrapped = all(str(name).startswith(_WRAPPER) for name in state)
-    return {str(name)[len(_WRAPPER) * wrapped :]: value for name, value in state.items()}
-
-
-def _write(output: Path, tensors: Mapping[str, Tensor], config: Path, overwrite: bool) -> None:
+def _write(output: Path, made: _Checkpoint, config: Path | None, overwrite: bool) -> None:
     created = not output.exists()
     try:
         output.mkdir(exist_ok=True)
@@ -192,10 +215,10 @@ def _write(output: Path, tensors: Mapping[str, Tensor], config: Path, overwrite:
         raise OutputError(f"cannot make the folder {output}: {error.strerror}") from error
     try:
         with atomic_file(output / WEIGHTS, overwrite=overwrite) as file:
-            write_safetensors(file, tensors)
-        if not _same_file(config, output / CONFIG):
+            write_safetensors(file, made.tensors)
+        if config is None or not _same_file(config, output / CONFIG):
             with atomic_file(output / CONFIG, overwrite=overwrite) as file:
-                file.write(config.read_bytes())
+                file.write(made.content)
     except BaseException:
         if created:
             (output / WEIGHTS).unlink(missing_ok=True)

@@ -74,7 +74,7 @@ def _wan_config(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Any] | None:
     blocks = len(widths[0])
     if not blocks or any(len(level) != blocks or level[-1] % dim for level in widths):
         return None
-    config = {
+    config: dict[str, Any] = {
         "_class_name": "WanVAE",
         "dim": dim,
         "z_dim": shapes[latent][0],

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from wfvae_cli.errors import WeightsError
 from wfvae_cli.models.checkpoint import CONFIG, INDEX_SUFFIX, choose_weights, locate
-from wfvae_cli.models.names import HubSource
+from wfvae_cli.models.names import HubSource, PublishedModel
 
 _log = logging.getLogger("wfvae")
 
@@ -81,20 +81,47 @@ def _elsewhere(source: HubSource, names: Sequence[str]) -> str:
     return f". Folders of this repository that hold a {CONFIG}: {choices}"
 
 
-def _from_cache(source: HubSource, cause: Exception) -> Path:
-    """Find the folder as an earlier download left it, for when the Hub does not give it."""
+def cached_folder(source: HubSource) -> Path | None:
+    """Find the folder of a checkpoint in the local cache, without touching the network.
+
+    Returns:
+        The folder with its config and weights; None where it is not there, or not whole.
+    """
+    config = cached_file(source, CONFIG)
+    if config is not None:
+        with contextlib.suppress(WeightsError):  # the download was broken off
+            locate(config.parent)
+            return config.parent
+    return None
+
+
+def cached_file(source: HubSource, name: str) -> Path | None:
+    """Find one file of a checkpoint's folder in the local cache."""
     from huggingface_hub import try_to_load_from_cache
-    from huggingface_hub.errors import OfflineModeIsEnabled
 
     prefix = f"{source.subfolder}/" if source.subfolder else ""
-    cached = try_to_load_from_cache(source.repo, prefix + CONFIG, revision=source.revision)
-    if isinstance(cached, str):
-        folder = Path(cached).parent
-        with contextlib.suppress(WeightsError):  # the download was broken off
-            locate(folder)
-            if not isinstance(cause, OfflineModeIsEnabled):
-                _log.warning("using the cached %s, since %s", source, _reason(source, cause))
-            return folder
+    cached = try_to_load_from_cache(source.repo, prefix + name, revision=source.revision)
+    return Path(cached) if isinstance(cached, str) else None
+
+
+def is_cached(entry: PublishedModel) -> bool:
+    """Whether a published model was downloaded; asks nobody. An embedded one never is."""
+    if entry.source is None:
+        return False
+    if entry.pickle is not None:
+        return cached_file(entry.source, entry.pickle) is not None
+    return cached_folder(entry.source) is not None
+
+
+def _from_cache(source: HubSource, cause: Exception) -> Path:
+    """Find the folder as an earlier download left it, for when the Hub does not give it."""
+    from huggingface_hub.errors import OfflineModeIsEnabled
+
+    folder = cached_folder(source)
+    if folder is not None:
+        if not isinstance(cause, OfflineModeIsEnabled):
+            _log.warning("using the cached %s, since %s", source, _reason(source, cause))
+        return folder
     raise WeightsError(f"no file or folder {source}, and {_reason(source, cause)}") from cause
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -22,8 +23,10 @@ from wfvae_cli.models.checkpoint import (
 )
 from wfvae_cli.models.hub import fetch
 from wfvae_cli.models.names import find_source
-from wfvae_cli.models.registry import find_family
+from wfvae_cli.models.registry import find_family, settle_config
 from wfvae_cli.models.weights import Matching, build_on_meta, fill, match_tensors
+
+_log = logging.getLogger("wfvae")
 
 DType = Literal["auto", "float32", "bfloat16", "float16"]
 Task = Literal["encode", "decode"]
@@ -47,8 +50,9 @@ def load_model(
 
     Args:
         name: an embedded or published name; a folder with `config.json` and safetensors; a
-            `.safetensors` file beside a `config.json`; or `owner/repo[/subfolder][@revision]`
-            on the Hugging Face Hub, taken from its cache when it is there.
+            `.safetensors` file beside a `config.json` (Wan's do without); or
+            `owner/repo[/subfolder][@revision]` on the Hugging Face Hub, taken from
+            its cache when it is there.
         device: `auto` (CUDA if there is one, else the CPU), `cpu`, `cuda`, `cuda:N` or `mps`.
         dtype: what to compute in; `auto` is what `resolve_dtype` says for `task`, and on CUDA
             lets float32 be multiplied as TF32, which an explicit `float32` does not.
@@ -66,6 +70,8 @@ def load_model(
     resolved = resolve_dtype(dtype, placed, task)
     found = _find(name)
     vae = found.vae
+    if found.note is not None:
+        _log.info("%s: %s", name, found.note)
     with ThreadPoolExecutor(1, thread_name_prefix="sha256") as pool:
         digest = pool.submit(weights_sha256, found.files.weights)  # hashlib releases the GIL
         try:
@@ -85,6 +91,8 @@ class _Found:
 
     files: CheckpointFiles
     config: dict[str, Any]
+    recognised_by: str
+    note: str | None
     entries: dict[str, TensorEntry]
     vae: VideoVAE
     matching: Matching
@@ -93,10 +101,16 @@ class _Found:
 def _find(name: str) -> _Found:
     source = find_source(name)
     files = locate(source if isinstance(source, Path) else fetch(source))
-    config = read_json(files.config)
     entries = read_entries(files.weights)
+    config, recognised_by, note = settle_config(
+        None if files.config is None else read_json(files.config),
+        {name: entry.shape for name, entry in entries.items()},
+        str(files),
+        f"Put the one that was published with these weights into {files.weights[0].parent}",
+    )
     vae = build_on_meta(find_family(config, entries, str(files)).load(), config)
-    return _Found(files, config, entries, vae, match_tensors(vae, entries, config, str(files)))
+    matching = match_tensors(vae, entries, config, str(files))
+    return _Found(files, config, recognised_by, note, entries, vae, matching)
 
 
 def describe_checkpoint(name: str) -> dict[str, Any]:
@@ -114,6 +128,7 @@ def describe_checkpoint(name: str) -> dict[str, Any]:
     return {
         "path": str(found.files),
         "family": vae.family,
+        "recognised_by": found.recognised_by,
         "strides": [vae.strides.time, vae.strides.height, vae.strides.width],
         "latent_channels": vae.latent_channels,
         "parameters": count_parameters(weights),

@@ -53,6 +53,9 @@ class PublishedModel:
 # - open-sora-plan-v1.3: README of PKU-YuanGroup/Open-Sora-Plan links `tree/main/vae`, and issue
 #   556 there says that it is the 8-channel 4x8x8 model; examples/opensora_pku/README.md of
 #   mindspore-lab/mindone converts its `vae/merged.ckpt` with `vae/config.json`.
+# - wan-2.1: diffusers' page on AutoencoderKLWan loads this repository's folder `vae`; it is the one
+#   VAE of all Wan 2.1 models, of Wan 2.2's of 14 B and of SkyReels-V2; Apache-2.0 by third-party copies of its config.
+# - sd-vae-ft-mse, sd-vae-ft-ema, sdxl-vae: their cards (MIT), config.json at the root.
 # Open-Sora Plan v1.5's 8x8x8 VAE is not here: its README links LanguageBind/Open-Sora-Plan-v1.5.0
 # without saying which of its files is the VAE. It loads by path once converted.
 PUBLISHED: tuple[PublishedModel, ...] = (
@@ -85,6 +88,29 @@ PUBLISHED: tuple[PublishedModel, ...] = (
         strides=Strides(4, 8, 8),
         channels=8,
         parameters=145_576_652,
+    ),
+    PublishedModel(
+        name="wan-2.1",
+        source=HubSource("Wan-AI/Wan2.1-T2V-1.3B-Diffusers", "vae"),
+        pickle=None,
+        family="wan",
+        licence="Apache-2.0",
+        strides=Strides(4, 8, 8),
+        channels=16,
+        parameters=126_892_531,
+    ),
+    *(
+        PublishedModel(
+            name=name,
+            source=HubSource(f"stabilityai/{name}"),
+            pickle=None,
+            family="kl",
+            licence="MIT",
+            strides=Strides(1, 8, 8),
+            channels=4,
+            parameters=83_653_863,
+        )
+        for name in ("sd-vae-ft-mse", "sd-vae-ft-ema", "sdxl-vae")
     ),
 )
 

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import difflib
 import importlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from wfvae_cli.errors import WeightsError
+from wfvae_cli.models.detect import infer_config, nearest_layout
 
 if TYPE_CHECKING:
     from wfvae_cli.models.base import VideoVAE
@@ -59,6 +60,58 @@ FAMILIES: tuple[Family, ...] = (
 )
 
 
+class SettledConfig(NamedTuple):
+    """The config that a checkpoint's model is built by."""
+
+    config: dict[str, Any]
+    recognised_by: str
+    """What told the family, for the user."""
+    note: str | None
+    """What was assumed where the config was not given; None where it was."""
+
+
+def settle_config(
+    given: Mapping[str, Any] | None, shapes: Mapping[str, Sequence[int]], where: str, remedy: str
+) -> SettledConfig:
+    """Take a checkpoint's config, or derive one from its tensors where they decide it.
+
+    A config of another model is no config: Wan publishes its VAE beside that of its transformer.
+
+    Args:
+        given: the content of the `config.json` beside the checkpoint; None where there is none.
+        shapes: the checkpoint's tensors, by name.
+        where: what messages call the checkpoint.
+        remedy: how to give a config, for the message.
+
+    Raises:
+        WeightsError: there is no config and the tensors do not decide one.
+    """
+    class_name = None if given is None else given.get("_class_name")
+    if given is not None and class_name in (None, *supported()):
+        named = f"config.json: _class_name {class_name}"
+        return SettledConfig(dict(given), named if class_name else "tensor names", None)
+    inferred = infer_config(shapes)
+    if inferred is not None:
+        note = inferred.note
+        if class_name is not None:
+            note += f" (the config.json beside it is of {class_name}, another model)"
+        return SettledConfig(inferred.config, f"tensor names and shapes: {note}", note)
+    if given is not None:
+        return SettledConfig(dict(given), "config.json", None)  # find_family says what is wrong
+    raise WeightsError(
+        f"{where} has no config.json beside it, which says how its model is built, and its "
+        f"tensors do not decide it: {_likeness(shapes)}. {remedy}"
+    )
+
+
+def _likeness(names: Iterable[str]) -> str:
+    nearest = nearest_layout(names)
+    known = f"supported: {', '.join(supported())}"
+    if nearest is None:
+        return f"their names are like those of no supported model; {known}"
+    return f"their names are most like those of {nearest}; {known}"
+
+
 def find_family(config: Mapping[str, Any], names: Iterable[str], where: str) -> Family:
     """Recognise the family of a checkpoint.
 
@@ -76,7 +129,7 @@ def find_family(config: Mapping[str, Any], names: Iterable[str], where: str) -> 
     for family in FAMILIES:
         if class_name in family.class_names:
             return family
-    known = _supported()
+    known = supported()
     near = difflib.get_close_matches(str(class_name), known, n=1, cutoff=0.5)
     nearest = f"; the nearest is {near[0]}" if near else ""
     raise WeightsError(
@@ -90,10 +143,11 @@ def _find_by_tensors(names: set[str], where: str) -> Family:
         if any(names.issuperset(layout) for layout in family.marks):
             return family
     raise WeightsError(
-        f"{where}: its config.json has no _class_name and its tensors are of no known family; "
-        f'add "_class_name" with one of: {", ".join(_supported())}'
+        f"{where}: its config.json has no _class_name and its tensors are of no known family: "
+        f'{_likeness(names)}; add "_class_name" with one of these'
     )
 
 
-def _supported() -> list[str]:
+def supported() -> list[str]:
+    """Every `_class_name` that loads."""
     return [name for family in FAMILIES for name in family.class_names]

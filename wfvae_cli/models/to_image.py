@@ -62,6 +62,11 @@ class StillDistance:
         """The decoded frames' distance in dB; infinite where they are equal."""
         return 20 * math.log10(2 / self.frames) if self.frames else math.inf
 
+    def as_dict(self) -> dict[str, float | None]:
+        """For JSON, which has no infinity: `psnr` is None there."""
+        psnr = self.psnr if self.frames else None
+        return {"latents": self.latents, "frames": self.frames, "psnr": psnr}
+
 
 def to_image(config: Mapping[str, Any], state: Mapping[str, Tensor]) -> ImageCheckpoint:
     """Derive a checkpoint of the image form from a second-generation video checkpoint.
@@ -220,9 +225,9 @@ def sample_stills(count: int = 2, size: int = 128, seed: int = 0) -> Tensor:
     noise = torch.randn(count, 3, size, size, generator=generator)
     down, across = torch.fft.fftfreq(size)[:, None], torch.fft.rfftfreq(size)[None]
     frequency = (down.square() + across.square()).sqrt().clamp(min=1 / size)
-    pictures = torch.fft.irfft2(torch.fft.rfft2(noise) / frequency, s=(size, size))
+    pictures: Tensor = torch.fft.irfft2(torch.fft.rfft2(noise) / frequency, s=(size, size))
     pictures = pictures / pictures.std(dim=(2, 3), keepdim=True)
-    return (0.4 * pictures).clamp(-1, 1).unsqueeze(2)
+    return pictures.mul(0.4).clamp(-1, 1).unsqueeze(2)
 
 
 def still_distance(video: VideoVAE, image: VideoVAE, stills: Tensor) -> StillDistance:

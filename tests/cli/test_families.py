@@ -1,0 +1,315 @@
+"""Every family of models, as a user runs it: small checkpoints on disk, the real commands."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import save_file
+from torch import Tensor
+
+from tests.cli.program import assert_refused, wfvae
+from tests.models.tiny import write_checkpoint
+from tests.parity.cases import case_config, case_weights
+from wfvae_cli.latents.file import LatentFile
+from wfvae_cli.media.reader import open_clip
+
+FAMILIES = ("wfvae", "wfvae2", "wfvae2-image", "wan", "kl")
+CASES = {
+    "wfvae": "mini-wfvae-trilinear",
+    "wfvae2": "mini-wfvae2-video",
+    "wfvae2-image": "mini-wfvae2-image",
+    "wan": "mini-wan",
+}
+CLASSES = {
+    "wfvae": "WFVAEModel",
+    "wfvae2": "WFVAE2Model",
+    "wfvae2-image": "WFVAE2Model",
+    "wan": "WanVAE",
+    "kl": "AutoencoderKL",
+}
+MEAN, STD = [0.5, -1.0, 0.0, 2.0], [2.0, 4.0, 0.5, 1.0]
+KL_CONFIG: dict[str, Any] = {
+    "_class_name": "AutoencoderKL",
+    "block_out_channels": [8, 8, 16, 16],
+    "down_block_types": ["DownEncoderBlock2D"] * 4,
+    "up_block_types": ["UpDecoderBlock2D"] * 4,
+    "latent_channels": 4,
+    "layers_per_block": 1,
+    "norm_num_groups": 4,
+}
+
+
+def kl_state() -> dict[str, Tensor]:
+    diffusers = pytest.importorskip("diffusers", reason="KL VAEs run through diffusers (kl)")
+    torch.manual_seed(0)
+    state: dict[str, Tensor] = diffusers.AutoencoderKL.from_config(KL_CONFIG).state_dict()
+    return state
+
+
+@pytest.fixture(scope="session")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+    """The folder of a family's small checkpoint, with a mean and std of its latents."""
+    root = tmp_path_factory.mktemp("models")
+
+    def make(family: str) -> Path:
+        folder = root / family
+        if not folder.exists():
+            config = KL_CONFIG if family == "kl" else case_config(CASES[family])
+            state = kl_state() if family == "kl" else case_weights(CASES[family])
+            config = {**config, "latents_mean": MEAN, "latents_std": STD}
+            write_checkpoint(folder, state, config)
+        return folder
+
+    return make
+
+
+def strides_of(folder: Path) -> list[int]:
+    facts = json.loads(wfvae("info", folder, "--json").stdout)
+    strides: list[int] = facts["strides"]
+    return strides
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_encode_and_decode(
+    tmp_path: Path, clip: Path, model: Callable[[str], Path], family: str
+) -> None:
+    z, out = tmp_path / "z.safetensors", tmp_path / "out.mp4"
+    answer = wfvae("encode", clip, "-o", z, "--model", model(family))
+    assert answer.code == 0, answer
+    time, height, width = strides_of(model(family))
+    with LatentFile(z) as file:
+        assert file.shape == (4, 1 + -(-9 // time), 48 // height, 64 // width)
+        assert file.metadata.family == family.removesuffix("-image")
+    answer = wfvae("decode", z, "-o", out)  # the file says which model made it
+    assert answer.code == 0, answer
+    with open_clip(out) as decoded, open_clip(clip) as original:
+        assert decoded.info.frame_rate == original.info.frame_rate
+        assert (decoded.info.width, decoded.info.height) == (64, 48)
+        assert len(list(decoded)) == 10
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_roundtrip_and_info(
+    tmp_path: Path, clip: Path, model: Callable[[str], Path], family: str
+) -> None:
+    out = tmp_path / "out.mp4"
+    answer = wfvae("roundtrip", clip, "-o", out, "--model", model(family), "--json")
+    assert answer.code == 0, answer
+    assert json.loads(answer.stdout)["frames"] == 10
+    facts = json.loads(wfvae("info", model(family), "--json").stdout)
+    assert facts["kind"] == "checkpoint"
+    assert facts["family"] == family.removesuffix("-image")
+    assert facts["recognised_by"] == f"config.json: _class_name {CLASSES[family]}"
+    assert facts["latent_channels"] == 4
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_chunked_is_whole(
+    tmp_path: Path, clip: Path, model: Callable[[str], Path], family: str
+) -> None:
+    time = strides_of(model(family))[0]
+    latents = []
+    # 10 frames: several chunks, then one. Image models take batches of any size, 1 included.
+    for chunk in (1 if time == 1 else 1 + time, 33):
+        z = tmp_path / f"{chunk}.safetensors"
+        answer = wfvae("encode", clip, "-o", z, "--model", model(family), "--chunk", str(chunk))
+        assert answer.code == 0, answer
+        with LatentFile(z) as file:
+            latents.append(file.read())
+    torch.testing.assert_close(latents[0], latents[1], atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("family", ["wfvae2-image", "kl"])
+def test_a_chunk_of_an_image_model_is_a_batch_of_that_many(
+    tmp_path: Path, clip: Path, model: Callable[[str], Path], family: str
+) -> None:
+    z = tmp_path / "z.safetensors"
+    assert_refused(wfvae("encode", clip, "-o", z, "-m", model(family), "--chunk", "0"), 2)
+    for chunk in ("1", "4"):
+        answer = wfvae(
+            "encode", clip, "-o", z, "-m", model(family), "--chunk", chunk, "--overwrite"
+        )
+        assert answer.code == 0, answer
+        out = tmp_path / f"{chunk}.mkv"
+        assert wfvae("decode", z, "-o", out, "--chunk", chunk, "--codec", "ffv1").code == 0
+    with open_clip(tmp_path / "1.mkv") as one, open_clip(tmp_path / "4.mkv") as four:
+        for x, y in zip(one, four, strict=True):
+            assert np.abs(x.pixels.astype(int) - y.pixels.astype(int)).max() <= 1
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_normalized_latents(
+    tmp_path: Path, clip: Path, model: Callable[[str], Path], family: str
+) -> None:
+    raw, normal = tmp_path / "raw.safetensors", tmp_path / "normal.safetensors"
+    assert wfvae("encode", clip, "-o", raw, "-m", model(family)).code == 0
+    assert wfvae("encode", clip, "-o", normal, "-m", model(family), "--normalize").code == 0
+    with LatentFile(raw) as file, LatentFile(normal) as other:
+        mean, std = (torch.tensor(values).view(-1, 1, 1, 1) for values in (MEAN, STD))
+        torch.testing.assert_close(other.read(), (file.read() - mean) / std, atol=1e-5, rtol=0)
+    for name, source in (("a.mkv", raw), ("b.mkv", normal)):
+        assert wfvae("decode", source, "-o", tmp_path / name, "--codec", "ffv1").code == 0
+    with open_clip(tmp_path / "a.mkv") as a, open_clip(tmp_path / "b.mkv") as b:
+        for x, y in zip(a, b, strict=True):
+            assert np.abs(x.pixels.astype(int) - y.pixels.astype(int)).max() <= 1
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_an_image_of_any_size(tmp_path: Path, model: Callable[[str], Path], family: str) -> None:
+    picture, z, out = tmp_path / "in.png", tmp_path / "z.safetensors", tmp_path / "out.png"
+    Image.new("RGB", (37, 21), (200, 30, 90)).save(picture)
+    assert wfvae("encode", picture, "-o", z, "-m", model(family)).code == 0
+    assert wfvae("decode", z, "-o", out).code == 0
+    assert Image.open(out).size == (37, 21)
+
+
+def test_latents_of_another_family_are_refused(
+    tmp_path: Path, clip: Path, model: Callable[[str], Path]
+) -> None:
+    for family, other in zip(FAMILIES, FAMILIES[1:] + FAMILIES[:1], strict=True):
+        z, out = tmp_path / f"{family}.safetensors", tmp_path / "out.mp4"
+        assert wfvae("encode", clip, "-o", z, "-m", model(family), "--frames", "1").code == 0
+        answer = wfvae("decode", z, "-o", out, "-m", model(other), "--force")
+        assert_refused(answer, 3, "give the model that made it with --model")
+        assert not out.exists()
+
+
+def test_wan_without_a_config(tmp_path: Path, clip: Path) -> None:
+    state = case_weights("mini-wan")
+    save_file(state, tmp_path / "wan.safetensors")
+    torch.save(state, tmp_path / "Wan2.1_VAE.pth")
+    answer = wfvae(
+        "encode", clip, "-o", tmp_path / "z.safetensors", "-m", tmp_path / "wan.safetensors"
+    )
+    assert answer.code == 0, answer
+    assert "taken for a Wan VAE by its tensors" in answer.stderr
+    facts = json.loads(wfvae("info", tmp_path / "wan.safetensors", "--json").stdout)
+    assert facts["family"] == "wan"
+    assert facts["recognised_by"].startswith("tensor names and shapes")
+
+    answer = wfvae("convert", tmp_path / "Wan2.1_VAE.pth", "-o", tmp_path / "wan")
+    assert answer.code == 0, answer
+    assert "taken for a Wan VAE by its tensors" in answer.stderr
+    assert json.loads((tmp_path / "wan" / "config.json").read_text()) == case_config("mini-wan")
+    out = tmp_path / "z2.safetensors"
+    assert wfvae("encode", clip, "-o", out, "-m", tmp_path / "wan").code == 0
+    with LatentFile(tmp_path / "z.safetensors") as a, LatentFile(out) as b:
+        assert torch.equal(a.read(), b.read())
+
+
+def test_wan_beside_the_config_of_its_transformer(tmp_path: Path) -> None:
+    torch.save(case_weights("mini-wan"), tmp_path / "Wan2.1_VAE.pth")
+    (tmp_path / "config.json").write_text('{"_class_name": "WanModel", "dim": 1536}')
+    answer = wfvae("convert", tmp_path / "Wan2.1_VAE.pth", "-o", tmp_path / "wan")
+    assert answer.code == 0, answer
+    assert "is of WanModel, another model" in " ".join(answer.stderr.split())
+    config = json.loads((tmp_path / "wan" / "config.json").read_text())
+    assert config["_class_name"] == "WanVAE"
+
+
+@pytest.mark.parametrize("command", ["info", "convert", "encode"])
+def test_other_tensors_without_a_config_name_the_nearest(
+    tmp_path: Path, clip: Path, command: str
+) -> None:
+    file = tmp_path / "x.safetensors"
+    save_file(case_weights("mini-wfvae2-video"), file)
+    arguments: dict[str, list[str | Path]] = {
+        "info": ["info", file],
+        "convert": ["convert", file, "-o", tmp_path / "out"],
+        "encode": ["encode", clip, "-o", tmp_path / "z.safetensors", "-m", file],
+    }
+    answer = wfvae(*arguments[command])
+    assert_refused(answer, 4, "no config.json beside it", "most like those of WFVAE2Model")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["x.safetensors"]
+
+
+def test_a_pickle_is_answered_by_how_to_convert_it(tmp_path: Path, clip: Path) -> None:
+    pickle = tmp_path / "vae.ckpt"
+    torch.save(case_weights("mini-wan"), pickle)
+    for answer in (
+        wfvae("info", pickle),
+        wfvae("encode", clip, "-o", tmp_path / "z.safetensors", "-m", pickle),
+    ):
+        assert_refused(answer, 4, "is a pickle", "wfvae convert")
+
+
+def test_convert_to_image(tmp_path: Path, clip: Path, model: Callable[[str], Path]) -> None:
+    target = tmp_path / "image"
+    answer = wfvae("convert", model("wfvae2"), "-o", target, "--to-image")
+    assert answer.code == 0, answer
+    words = " ".join(answer.stderr.split())
+    assert "exact on still images: the whole encoder" in words
+    assert "not exact: decoder.up_blocks" in words
+    assert "dB" in words
+    assert json.loads((target / "config.json").read_text())["input_type"] == "image"
+    answer = wfvae("convert", model("wfvae2"), "-o", target, "--to-image", "--overwrite", "--json")
+    distance = json.loads(answer.stdout)["still_distance"]
+    assert distance["latents"] < 1e-4
+    assert 0 < distance["psnr"] < 100
+    latents = []
+    for name in (model("wfvae2"), target):  # a clip of one frame: the image model's own case
+        z = tmp_path / "z.safetensors"
+        arguments = ("encode", clip, "-o", z, "-m", name, "--frames", "1", "--overwrite")
+        assert wfvae(*arguments).code == 0
+        with LatentFile(z) as file:
+            latents.append(file.read())
+    torch.testing.assert_close(latents[0], latents[1], atol=1e-4, rtol=0)
+
+
+def test_what_has_no_image_form_is_refused(tmp_path: Path, model: Callable[[str], Path]) -> None:
+    for family, words in (("wan", "only that family"), ("wfvae2-image", "image form already")):
+        answer = wfvae("convert", model(family), "-o", tmp_path / "out", "--to-image")
+        assert_refused(answer, 2, words)
+        assert not (tmp_path / "out").exists()
+
+
+def test_the_publishers_default_scale_is_a_placeholder(tmp_path: Path, clip: Path) -> None:
+    config = case_config("mini-wfvae2-video") | {"scale": [0.18215] * 4, "shift": [0.0] * 4}
+    write_checkpoint(tmp_path / "m", case_weights("mini-wfvae2-video"), config)
+    answer = wfvae("encode", clip, "-o", tmp_path / "z", "-m", tmp_path / "m", "--normalize")
+    assert_refused(answer, 4, "cannot normalise")
+    assert "a placeholder, treated as absent" in " ".join(answer.stderr.split())
+
+
+def test_models_are_listed() -> None:
+    rows = json.loads(wfvae("models", "--json").stdout)["models"]
+    by_name = {row["name"]: row for row in rows}
+    assert by_name["wfvae-tiny"]["embedded"]
+    wan = by_name["wan-2.1"]
+    assert wan["source"] == "Wan-AI/Wan2.1-T2V-1.3B-Diffusers/vae"
+    assert (wan["strides"], wan["channels"], wan["licence"]) == ([4, 8, 8], 16, "Apache-2.0")
+    assert wan["cached"] is False
+    assert {row["family"] for row in rows} == {"wfvae", "wan", "kl"}
+    table = wfvae("models").stdout
+    assert all(name in table for name in by_name)
+
+
+def test_models_in_the_cache_are_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    for name, wanted in (("config.json", False), ("diffusion_pytorch_model.safetensors", True)):
+        repository = tmp_path / "models--stabilityai--sdxl-vae"
+        (repository / "refs").mkdir(parents=True, exist_ok=True)
+        (repository / "refs" / "main").write_text("a" * 40)
+        folder = repository / "snapshots" / ("a" * 40)
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text("{}")
+        rows = json.loads(wfvae("models", "--json").stdout)["models"]
+        cached = {row["name"] for row in rows if row["cached"]}
+        assert cached == ({"sdxl-vae"} if wanted else set())  # half a download is none
+
+
+def test_quiet_hides_the_bars_of_downloads(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    name = "HF_HUB_DISABLE_PROGRESS_BARS"
+    monkeypatch.setenv(name, "0")
+    wfvae("convert", tmp_path / "absent.ckpt", "-o", tmp_path / "out")
+    assert os.environ[name] == "0"
+    wfvae("convert", tmp_path / "absent.ckpt", "-o", tmp_path / "out", "--quiet")
+    assert os.environ[name] == "1"

@@ -1,0 +1,78 @@
+"""`wfvae models`."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import typer
+
+from wfvae_cli.cli import options as o
+from wfvae_cli.cli.console import Console
+from wfvae_cli.cli.run import reported
+
+if TYPE_CHECKING:
+    from wfvae_cli.models.names import PublishedModel
+
+_EXAMPLES = """Examples:
+
+    wfvae models
+    wfvae models --json
+    wfvae roundtrip in.mp4 -o out.mp4 --model wan-2.1
+"""
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command."""
+    app.command("models", epilog=_EXAMPLES)(models)
+
+
+@reported
+def models(json_output: o.Json = False) -> None:
+    """List the models that have a name, and which of them are on this machine.
+
+    Folders, files and owner/repo on Hugging Face load too: see --model of the other commands.
+    """
+    from wfvae_cli.models.names import PUBLISHED
+
+    rows = [_describe(entry) for entry in PUBLISHED]
+    if json_output:
+        Console(json=True).result({"models": rows})
+        return
+    from wfvae_cli.cli.tables import print_table
+
+    header = ("name", "family", "strides", "channels", "parameters", "licence", "here", "source")
+    print_table(
+        header,
+        [
+            (
+                row["name"],
+                row["family"],
+                "x".join(map(str, row["strides"])),
+                str(row["channels"]),
+                f"{row['parameters'] / 1e6:.1f} M",
+                row["licence"],
+                "embedded" if row["embedded"] else "cached" if row["cached"] else "no",
+                row["source"] or "",
+            )
+            for row in rows
+        ],
+        words=("family", "licence", "here", "source"),
+        spare=("licence", "family"),
+    )
+
+
+def _describe(entry: PublishedModel) -> dict[str, Any]:
+    from wfvae_cli.models.hub import is_cached
+
+    return {
+        "name": entry.name,
+        "family": entry.family,
+        "source": None if entry.source is None else str(entry.source),
+        "file": entry.pickle,
+        "licence": entry.licence,
+        "strides": [entry.strides.time, entry.strides.height, entry.strides.width],
+        "channels": entry.channels,
+        "parameters": entry.parameters,
+        "embedded": entry.source is None,
+        "cached": is_cached(entry),
+    }

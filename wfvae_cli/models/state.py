@@ -1,0 +1,103 @@
+"""A checkpoint's tensors in memory, from whatever file they were published in."""
+
+from __future__ import annotations
+
+import re
+import zipfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from wfvae_cli.errors import WeightsError
+from wfvae_cli.models.checkpoint import locate, read_entries
+from wfvae_cli.models.weights import FLOAT_TYPES, read_tensors
+
+_WRAPPER = "module."
+"""What distributed training puts in front of every name."""
+
+
+def read_state(checkpoint: Path) -> tuple[str, dict[str, Tensor]]:
+    """Read a checkpoint's tensors, on the CPU and in their own types; nothing is executed.
+
+    Args:
+        checkpoint: a file written by `torch.save`, or what `locate` finds safetensors at.
+
+    Returns:
+        Where in the checkpoint the weights were (`ema_state_dict`, `state_dict.gen_model`,
+        `state_dict`, `plain`, or `safetensors`), and the tensors by name.
+
+    Raises:
+        WeightsError: it is no checkpoint, damaged, or needs code to be run.
+    """
+    if is_safetensors(checkpoint):
+        entries = read_entries(locate(checkpoint).weights)
+        odd = [f"{n} {e.dtype}" for n, e in entries.items() if e.dtype not in FLOAT_TYPES]
+        if odd:
+            raise WeightsError(
+                f"{checkpoint} holds tensors of a type that weights cannot have: {odd[0]} "
+                f"(expected {', '.join(FLOAT_TYPES)})"
+            )
+        return "safetensors", dict(read_tensors(entries, entries))
+    return _choose_state(_unpickle(checkpoint), checkpoint)
+
+
+def is_safetensors(checkpoint: Path) -> bool:
+    """Whether this is to be read as safetensors: by its name, or since it is a folder."""
+    return checkpoint.is_dir() or checkpoint.name.endswith((".safetensors", ".index.json"))
+
+
+def _unpickle(checkpoint: Path) -> Any:
+    """Unpickle tensors and plain containers only; anything else is refused, not run."""
+    try:
+        zipped = zipfile.is_zipfile(checkpoint)  # older files cannot be memory-mapped
+        return torch.load(checkpoint, map_location="cpu", weights_only=True, mmap=zipped)
+    except OSError as error:
+        raise WeightsError(f"cannot read {checkpoint}: {error.strerror or error}") from error
+    except Exception as error:  # damaged pickles raise nearly anything
+        forbidden = re.search(r"GLOBAL ([\w.]+)", str(error))
+        if forbidden:
+            raise WeightsError(
+                f"{checkpoint} holds more than tensors (it refers to {forbidden[1]}), and what "
+                "comes with a checkpoint is not executed: ask its publisher for a file of "
+                "tensors, or save its state dict alone where you trust it"
+            ) from error
+        raise WeightsError(
+            f"{checkpoint} is damaged, or no file that torch.save wrote: "
+            f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"
+        ) from error
+
+
+def _choose_state(content: Any, checkpoint: Path) -> tuple[str, dict[str, Tensor]]:
+    """Find the weights in a checkpoint, and say where they were."""
+    if not isinstance(content, Mapping):
+        raise WeightsError(
+            f"{checkpoint} holds a {type(content).__name__}, expected a dictionary of tensors"
+        )
+    training = content.get("state_dict")
+    candidates = {
+        "ema_state_dict": content.get("ema_state_dict"),
+        "state_dict.gen_model": training.get("gen_model")
+        if isinstance(training, Mapping)
+        else None,
+        "state_dict": training,
+        "plain": content,
+    }
+    for source, state in candidates.items():
+        if isinstance(state, Mapping) and state:
+            return source, _tensors(state, source, checkpoint)
+    raise WeightsError(f"{checkpoint} holds no tensors")
+
+
+def _tensors(state: Mapping[Any, Any], source: str, checkpoint: Path) -> dict[str, Tensor]:
+    others = [str(name) for name, value in state.items() if not isinstance(value, Tensor)]
+    if others:
+        raise WeightsError(
+            f"{checkpoint} ({source}) is no dictionary of tensors: it also holds "
+            f"{', '.join(others[:8])}; expected ema_state_dict, state_dict.gen_model, state_dict "
+            "or tensors by name"
+        )
+    wrapped = all(str(name).startswith(_WRAPPER) for name in state)
+    return {str(name)[len(_WRAPPER) * wrapped :]: value for name, value in state.items()}
