@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from wfvae_cli.codec.encode import EncodeOptions as EncodeOptions
     from wfvae_cli.codec.encode import encode_clip as encode_clip
     from wfvae_cli.codec.roundtrip import roundtrip_clip as roundtrip_clip
+    from wfvae_cli.dataset.training import LatentDataset as LatentDataset
     from wfvae_cli.latents.file import LatentFile as LatentFile
     from wfvae_cli.media.clip import Sampling as Sampling
     from wfvae_cli.media.reader import open_clip as open_clip
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
 
 _HOMES = {
     "EncodeOptions": "codec.encode",
+    "LatentDataset": "dataset.training",
     "LatentFile": "latents.file",
     "Sampling": "media.clip",
     "Stream": "nn.stream",

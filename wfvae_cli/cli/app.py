@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from wfvae_cli import __version__
-from wfvae_cli.cli import convert, decode, encode, info, roundtrip
+from wfvae_cli.cli import bench, compare, convert, decode, encode, info, models, roundtrip, stats
 
 app = typer.Typer(
     name="wfvae",
@@ -20,7 +20,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for module in (encode, decode, roundtrip, info, convert):
+for module in (encode, decode, roundtrip, compare, stats, bench, info, models, convert):
     module.register(app)
 
 

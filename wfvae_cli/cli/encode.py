@@ -1,25 +1,28 @@
-"""`wfvae encode`."""
+"""`wfvae encode`: one clip here, a dataset in `encode_dataset`."""
 
 from __future__ import annotations
 
 import sys
-from typing import TYPE_CHECKING, Annotated, Literal
+from pathlib import Path
+from typing import Annotated, Literal
 
 import typer
 
+from wfvae_cli.cli import dataset_options as d
 from wfvae_cli.cli import options as o
 from wfvae_cli.cli.console import Console
+from wfvae_cli.cli.encode_dataset import Flags, Request, encode_dataset
 from wfvae_cli.cli.run import reported
-
-if TYPE_CHECKING:
-    from wfvae_cli.latents.metadata import AppliedNormalization
-    from wfvae_cli.models.base import LoadedModel
+from wfvae_cli.errors import UsageError
 
 _EXAMPLES = """Examples:
 
     wfvae encode in.mp4 -o z.safetensors
     wfvae encode in.mp4 -o z.safetensors --start 10 --duration 5 --size 512x288
     ffmpeg -i in.mov -f matroska - | wfvae encode - -o - | wfvae decode - -o out.mp4
+    wfvae encode videos/ -o latents/ --short-side 256 --batch auto
+    wfvae encode list.csv -o latents/ --shard 3/16
+    wfvae encode videos/ -o shards/ --format webdataset --engine ray
 """
 _LATENTS = "Latents"
 
@@ -31,14 +34,19 @@ def register(app: typer.Typer) -> None:
 
 @reported
 def encode(
-    source: Annotated[
-        str,
+    sources: Annotated[
+        list[str],
         typer.Argument(
-            metavar="INPUT", help="A video, an image, a %05d frame pattern, or - for stdin."
+            metavar="INPUT...",
+            help="A video, an image, a %05d frame pattern, or - for stdin. Or a dataset: "
+            "directories, globs, manifests (.txt, .csv, .jsonl), several files, or URLs of these.",
         ),
     ],
     output: Annotated[
-        str, typer.Option("--output", "-o", metavar="OUT", help="A .safetensors file, or -.")
+        str,
+        typer.Option(
+            "--output", "-o", metavar="OUT", help="A .safetensors file, or -; a dataset's folder."
+        ),
     ],
     model: o.Model = "wfvae-tiny",
     device: o.Device = "auto",
@@ -51,15 +59,30 @@ def encode(
             rich_help_panel=_LATENTS,
         ),
     ] = "mean",
-    seed: Annotated[int, typer.Option(help="Of --posterior sample.", rich_help_panel=_LATENTS)] = 0,
+    seed: Annotated[
+        int,
+        typer.Option(
+            help="Of --posterior sample; a dataset's clips derive one each.",
+            rich_help_panel=_LATENTS,
+        ),
+    ] = 0,
     normalize: Annotated[
         bool,
         typer.Option(
             "--normalize",
-            help="Store (z - shift) * scale with the config's values; decoding undoes it.",
+            help="Store (z - shift) * scale with the config's values, or those of --stats; "
+            "decoding undoes it.",
             rich_help_panel=_LATENTS,
         ),
     ] = False,
+    stats: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE.json",
+            help="Take shift and scale from a file of wfvae stats, with --normalize.",
+            rich_help_panel=_LATENTS,
+        ),
+    ] = None,
     save_dtype: Annotated[
         Literal["float32", "float16", "bfloat16"],
         typer.Option(help="What latents are stored as.", rich_help_panel=_LATENTS),
@@ -71,41 +94,99 @@ def encode(
     size: o.Size = None,
     fit: o.Fit = "crop",
     short_side: o.ShortSide = None,
+    include: d.Include = None,
+    exclude: d.Exclude = None,
+    limit: d.Limit = None,
+    shard: d.ShardOption = None,
+    format_: d.Format = "files",
+    shard_clips: d.ShardClips = 1000,
+    shard_size: d.ShardSize = 1024,
+    layout: d.LayoutOption = "wfvae",
+    batch: d.BatchOption = "1",
+    readers: d.Readers = None,
+    threads: d.Threads = None,
+    time_limit: d.TimeLimit = None,
+    stall_limit: d.StallLimit = 300.0,
+    max_failures: d.MaxFailures = None,
+    keep: d.Keep = False,
+    engine: d.EngineOption = "local",
+    address: d.Address = None,
+    workers: d.Workers = None,
+    profile: d.ProfileOption = False,
     overwrite: o.Overwrite = False,
-    json_output: o.Json = False,
+    json_output: d.Json = False,
     quiet: o.Quiet = False,
 ) -> None:
-    """Turn a video or image into latents.
+    """Turn a video, an image or a whole dataset into latents.
 
-    The file says how to undo everything: frame rate or timestamps, size, padding, colours, and
-    which weights made it.
+    A latent file says how to undo everything: frame rate or timestamps, size, padding, colours,
+    and which weights made it. A dataset is resumed by the same command: only what is missing is
+    done, a file that cannot be read is recorded in OUT/manifest.jsonl, and the run goes on.
     """
     console = Console(quiet, json_output)
     console.check_stdout(output)
     sampling = o.make_sampling(start, duration, frames, fps, size, fit, short_side)
+    if stats is not None and not normalize:
+        raise UsageError("--stats says what --normalize applies: add --normalize")
 
+    from wfvae_cli.codec.encode import EncodeOptions
+
+    request = Request(
+        model=model,
+        device=device,
+        dtype=dtype,
+        options=EncodeOptions(posterior=posterior, seed=seed, save_dtype=save_dtype, chunk=chunk),
+        sampling=sampling,
+        normalize=normalize,
+        stats=stats,
+        overwrite=overwrite,
+    )
+    flags = Flags(
+        include=include or (),
+        exclude=exclude or (),
+        limit=limit,
+        shard=shard,
+        format=format_,
+        shard_clips=shard_clips,
+        shard_size=shard_size,
+        layout=layout,
+        batch=batch,
+        readers=readers,
+        threads=threads,
+        time_limit=time_limit,
+        stall_limit=stall_limit,
+        max_failures=max_failures,
+        keep=keep,
+        engine=engine,
+        address=address,
+        workers=workers,
+        profile=profile,
+    )
+    if flags.is_dataset(sources, output):
+        encode_dataset(sources, output, request, flags, console)
+    else:
+        _encode_one(sources[0], output, request, console)
+
+
+def _encode_one(source: str, output: str, request: Request, console: Console) -> None:
     from wfvae_cli.atomic import check_output
-    from wfvae_cli.codec.encode import EncodeOptions, encode_clip
+    from wfvae_cli.codec.encode import encode_clip
     from wfvae_cli.media.reader import open_clip
     from wfvae_cli.models.load import load_model
 
-    check_output(output, overwrite=overwrite)
-    with open_clip(source, sampling) as reader:
-        loaded = load_model(model, device=device, dtype=dtype, task="encode")
-        encode_options = EncodeOptions(
-            posterior=posterior,
-            seed=seed,
-            normalization=_config_normalization(loaded) if normalize else None,
-            save_dtype=save_dtype,
-            chunk=chunk,
+    check_output(output, overwrite=request.overwrite)
+    with open_clip(source, request.sampling) as reader:
+        loaded = load_model(
+            request.model, device=request.device, dtype=request.dtype, task="encode"
         )
+        options = request.normalized(loaded.sha256, loaded.vae.normalization)
         with console.progress("encoding", reader.info.frames) as progress:
             done = encode_clip(
                 reader,
                 sys.stdout.buffer if output == "-" else output,
                 loaded,
-                options=encode_options,
-                overwrite=overwrite,
+                options=options,
+                overwrite=request.overwrite,
                 progress=progress,
             )
     shape = "x".join(map(str, done.latent_shape))
@@ -126,11 +207,3 @@ def encode(
             "seconds": round(done.seconds, 3),
         }
     )
-
-
-def _config_normalization(model: LoadedModel) -> AppliedNormalization:
-    from wfvae_cli.latents.metadata import AppliedNormalization
-    from wfvae_cli.models.load import normalization_of
-
-    normalization = normalization_of(model)
-    return AppliedNormalization(normalization.shift, normalization.scale, source="config")

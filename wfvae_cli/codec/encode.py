@@ -144,12 +144,12 @@ def encode_clip(
     pts: list[int] = []
     with LatentWriter(target, metadata, options.save_dtype, overwrite=overwrite) as writer:
         for encoded in encode_chunks(source, model, plan, clock):
-            latents, logvar = _kept(encoded.posterior, options, writer.latent_frames)
+            latents, logvar = stored_values(encoded.posterior, options, writer.latent_frames)
             writer.append(latents, logvar)
             pts.extend(encoded.chunk.pts)
             if progress is not None:
                 progress(len(encoded.chunk.pts))
-        writer.finish(len(pts), None if _is_constant(pts, info) else pts)
+        writer.finish(len(pts), None if is_constant_rate(pts, info) else pts)
         latent_frames = writer.latent_frames
     channels, _, height, width = metadata.latent_shape
     return EncodedClip(
@@ -200,7 +200,7 @@ def describe(
     )
 
 
-def _kept(posterior: Posterior, options: EncodeOptions, first: int) -> tuple[Tensor, Tensor | None]:
+def stored_values(posterior: Posterior, options: EncodeOptions, first: int) -> tuple[Tensor, Tensor | None]:
     """What is stored of a chunk's posterior: `[Z, t, H', W']`, and the log-variance if wanted."""
     mean, logvar = posterior.mean[0].float(), posterior.logvar[0].float()
     if options.posterior == "moments":
@@ -216,7 +216,7 @@ def _kept(posterior: Posterior, options: EncodeOptions, first: int) -> tuple[Ten
     return mean, None
 
 
-def _is_constant(pts: list[int], info: ClipInfo) -> bool:
+def is_constant_rate(pts: list[int], info: ClipInfo) -> bool:
     """Whether the frames' times follow from the frame rate alone."""
     return len(pts) == 1 or (
         info.frame_rate is not None

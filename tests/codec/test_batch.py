@@ -1,0 +1,70 @@
+"""Clips that share a call of the model."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from wfvae_cli.codec.batch import batch_size, check_memory, encode_batch, fixed_plan
+from wfvae_cli.codec.chunks import FrameChunk
+from wfvae_cli.codec.encode import encode_pixels
+from wfvae_cli.codec.plan import ChunkPlan
+from wfvae_cli.errors import DeviceError
+from wfvae_cli.models.load import load_model
+from wfvae_cli.nn.stream import Stream
+
+
+def clip(seed: int, frames: int = 5, height: int = 16, width: int = 24) -> FrameChunk:
+    pixels = np.random.default_rng(seed).integers(0, 256, (frames, height, width, 3), np.uint8)
+    return FrameChunk(pixels, range(frames), last=True)
+
+
+@pytest.mark.parametrize("frames", [1, 5])
+def test_a_batch_equals_its_clips_to_rounding(frames: int) -> None:
+    model = load_model(device="cpu")
+    clips = [clip(seed, frames) for seed in range(3)]
+    for one, posterior in zip(clips, encode_batch(model, clips, 4), strict=True):
+        alone = encode_pixels(model, one, Stream.whole())
+        torch.testing.assert_close(posterior.mean, alone.mean, rtol=0, atol=1e-5)
+        torch.testing.assert_close(posterior.logvar, alone.logvar, rtol=0, atol=1e-4)
+
+
+def test_neither_place_nor_company_changes_a_bit() -> None:
+    model = load_model(device="cpu")
+    clips = [clip(seed) for seed in range(4)]
+    together = encode_batch(model, clips, 4)
+    backwards = encode_batch(model, clips[::-1], 4)[::-1]
+    lonely = [encode_batch(model, [one], 4)[0] for one in clips]
+    for a, b, c in zip(together, backwards, lonely, strict=True):
+        assert torch.equal(a.mean, b.mean)
+        assert torch.equal(a.mean, c.mean)
+
+
+def test_chunks_do_not_depend_on_free_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = load_model(device="cpu")
+    plan = fixed_plan(model, None, 640, 360)
+    monkeypatch.setattr("psutil.virtual_memory", lambda: _Memory(1 << 28))
+    assert fixed_plan(model, None, 640, 360) == plan
+    assert ChunkPlan.of(model, None, 640, 360) != plan
+    assert fixed_plan(model, 17, 640, 360) == ChunkPlan(5, 4)
+
+
+def test_what_does_not_fit_is_refused_before_it_is_tried() -> None:
+    model = load_model(device="cpu")
+    check_memory(model, 5, 64, 64)
+    with pytest.raises(DeviceError, match=r"5 frames of 100000x100000 need about .* GiB"):
+        check_memory(model, 5, 100_000, 100_000)
+
+
+def test_sizes_of_batches() -> None:
+    model = load_model(device="cpu")
+    assert batch_size(model, 7, clip(0)) == 7
+    assert batch_size(model, "auto", clip(0)) == 64
+    assert batch_size(model, "auto", clip(0, 33, 720, 1280)) == 1
+    assert 1 < batch_size(model, "auto", clip(0, 17, 256, 256)) < 64
+
+
+class _Memory:
+    def __init__(self, available: int) -> None:
+        self.available = available

@@ -1,0 +1,191 @@
+"""Which files are found, in which order, under which names."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from wfvae_cli.dataset.inputs import Item, find_inputs, is_single
+from wfvae_cli.errors import InputError, UsageError
+
+
+@pytest.fixture
+def tree(tmp_path: Path) -> Path:
+    root = tmp_path / "data"
+    for name in (
+        "b/clip.mp4",
+        "a/clip.mp4",
+        "a/clip.mkv",
+        "a/deep/still.PNG",
+        "a-b/x.webm",
+        "notes.md",
+        "z.safetensors",
+        ".hidden.mp4",
+        ".cache/c.mp4",
+    ):
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).touch()
+    return root
+
+
+def names(items: list[Item]) -> list[str]:
+    return [item.relative for item in items]
+
+
+ALL = ["a/clip.mkv", "a/clip.mp4", "a/deep/still.PNG", "a-b/x.webm", "b/clip.mp4"]
+
+
+def test_a_directory_is_mirrored_in_order_without_what_is_hidden_or_no_clip(tree: Path) -> None:
+    items = find_inputs([str(tree)])
+    assert names(items) == ALL
+    assert items[1] == Item(str(tree / "a/clip.mp4"), "a/clip.mp4")
+
+
+def test_kinds_choose_by_suffix(tree: Path) -> None:
+    assert names(find_inputs([str(tree)], kinds=["latents"])) == ["z.safetensors"]
+    assert names(find_inputs([str(tree)], kinds=["image"])) == ["a/deep/still.PNG"]
+
+
+def test_include_exclude_and_limit(tree: Path) -> None:
+    source = [str(tree)]
+    assert names(find_inputs(source, include=["clip.*"], exclude=["b/*"])) == ALL[:2]
+    assert names(find_inputs(source, limit=2)) == ALL[:2]
+    assert names(find_inputs(source, exclude=["clip.*"], limit=1)) == ALL[2:3]
+    with pytest.raises(InputError, match=r"none of 5 files is left after --include \*\.avi"):
+        find_inputs(source, include=["*.avi"])
+    with pytest.raises(UsageError, match="at least 1, got 0"):
+        find_inputs(source, limit=0)
+
+
+def test_globs_are_relative_to_their_fixed_part(tree: Path) -> None:
+    assert names(find_inputs([f"{tree}/*/clip.*"])) == ["a/clip.mkv", "a/clip.mp4", "b/clip.mp4"]
+    assert names(find_inputs([f"{tree}/a/**"])) == ["clip.mkv", "clip.mp4", "deep/still.PNG"]
+    assert names(find_inputs([f"{tree}/*.md"])) == ["notes.md"]  # asked for by its suffix
+    with pytest.raises(InputError, match="nothing found"):
+        find_inputs([f"{tree}/*.avi"])
+
+
+def test_several_sources_are_named_from_what_they_share(tree: Path) -> None:
+    both = [str(tree / "b"), str(tree / "a"), str(tree / "a" / "clip.mp4")]
+    expected = ["b/clip.mp4", "a/clip.mkv", "a/clip.mp4", "a/deep/still.PNG"]
+    assert names(find_inputs(both)) == expected
+    single = str(tree / "a" / "clip.mp4")
+    assert find_inputs([single, single]) == [Item(single, "clip.mp4")]
+
+
+def test_a_loop_of_links_ends(tree: Path) -> None:
+    (tree / "b" / "again").symlink_to(tree)
+    assert names(find_inputs([str(tree)])) == ALL
+
+
+def test_what_does_not_exist_is_an_answer(tree: Path, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"nowhere\.mp4: no such file"):
+        find_inputs([str(tree), "nowhere.mp4"])
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(
+        InputError, match=r"empty: nothing found; looked for files that end in .*mp4"
+    ):
+        find_inputs([str(tmp_path / "empty")])
+    with pytest.raises(UsageError, match="standard input"):
+        find_inputs(["-"])
+
+
+def test_a_text_manifest_is_relative_to_itself(tree: Path) -> None:
+    manifest = tree / "list.txt"
+    manifest.write_text("# mine\n\nb/clip.mp4\na/clip.mp4\nb/clip.mp4\n/elsewhere/c.mov\n")
+    assert find_inputs([str(manifest)]) == [
+        Item(str(tree / "b/clip.mp4"), "b/clip.mp4"),
+        Item(str(tree / "a/clip.mp4"), "a/clip.mp4"),
+        Item("/elsewhere/c.mov", "elsewhere/c.mov"),
+    ]
+
+
+def test_rows_may_name_a_part_and_an_id(tree: Path) -> None:
+    rows: list[dict[str, object]] = [
+        {"path": "a/clip.mp4", "start": 1.5, "duration": 2},
+        {"path": "a/clip.mp4", "start": 4},
+        {"path": "a/clip.mp4", "start": 4, "id": "scenes/last"},
+    ]
+    (tree / "rows.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    (tree / "rows.csv").write_text(
+        "id,path,start,duration,caption\n,a/clip.mp4,1.5,2,x\n,a/clip.mp4,4,,y\n"
+        "scenes/last,a/clip.mp4,4,,z\n"
+    )
+    path = str(tree / "a/clip.mp4")
+    expected = [
+        Item(path, "a/clip.mp4@1.5+2", 1.5, 2.0),
+        Item(path, "a/clip.mp4@4", 4.0),
+        Item(path, "scenes/last", 4.0, None, "scenes/last"),
+    ]
+    assert find_inputs([str(tree / "rows.jsonl")]) == expected
+    assert find_inputs([str(tree / "rows.csv")]) == expected
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "message"),
+    [
+        ("m.csv", "video,start\na.mp4,1\n", r"header line with the column path .*got video, start"),
+        ("m.jsonl", '{"path": "a.mp4"}\nnonsense\n', "line 2: not JSON"),
+        ("m.jsonl", '["a.mp4"]', "line 1: expected an object"),
+        ("m.jsonl", '{"file": "a.mp4"}', "line 1: expected a path, got None"),
+        ("m.jsonl", '{"path": "a.mp4", "start": -1}', "expected a start in seconds, got -1"),
+        ("m.jsonl", '{"path": "a.mp4", "duration": 0}', "above 0 seconds"),
+        ("m.jsonl", '{"path": "a.mp4", "id": "../up"}', "relative path without"),
+        ("m.jsonl", '{"path": "a.mp4", "id": "x"}\n{"path": "b.mp4", "id": "x"}', "different ids"),
+        ("m.txt", "\n", "nothing found"),
+    ],
+)
+def test_malformed_manifests(tmp_path: Path, name: str, text: str, message: str) -> None:
+    (tmp_path / name).write_text(text)
+    with pytest.raises(InputError, match=message):
+        find_inputs([str(tmp_path / name)])
+
+
+def test_a_binary_manifest(tmp_path: Path) -> None:
+    (tmp_path / "m.txt").write_bytes(b"\xff\xfe\x00\x80")
+    with pytest.raises(InputError, match="cannot be read as a manifest"):
+        find_inputs([str(tmp_path / "m.txt")])
+
+
+def test_urls_are_listed_through_fsspec(tree: Path) -> None:
+    fsspec = pytest.importorskip("fsspec", reason="the extra fsspec is not installed")
+    store = fsspec.filesystem("memory")
+    store.pipe({"/box/in/b.mp4": b"b", "/box/in/a/c.mp4": b"c", "/box/in/notes.md": b""})
+    store.pipe("/box/list.txt", b"in/b.mp4\n")
+    try:
+        assert find_inputs(["memory://box/in"]) == [
+            Item("memory:///box/in/a/c.mp4", "a/c.mp4"),
+            Item("memory:///box/in/b.mp4", "b.mp4"),
+        ]
+        assert names(find_inputs(["memory://box/*/*.mp4"])) == ["in/b.mp4"]
+        assert find_inputs(["memory://box/list.txt"])[0].relative == "in/b.mp4"
+        with pytest.raises(InputError, match="nothing found"):
+            find_inputs(["memory://box/none/"])
+    finally:
+        store.rm("/box", recursive=True)
+
+
+def test_an_unknown_scheme_is_an_answer() -> None:
+    pytest.importorskip("fsspec", reason="the extra fsspec is not installed")
+    with pytest.raises(InputError, match="nosuch"):
+        find_inputs(["nosuch://bucket/"])
+
+
+def test_what_looks_like_one_clip(tree: Path) -> None:
+    assert is_single(str(tree / "a/clip.mp4"))
+    assert is_single("missing.mp4")
+    assert is_single("frames/%05d.png")
+    assert is_single("-")
+    assert not is_single(str(tree))
+    assert not is_single("data/*.mp4")
+    assert not is_single("list.csv")
+    assert not is_single("s3://bucket/folder/")
+
+
+def test_a_named_file_may_hold_wildcards(tree: Path) -> None:
+    odd = tree / "a" / "take[1].mp4"
+    odd.touch()
+    assert is_single(str(odd))
+    assert find_inputs([str(odd)]) == [Item(str(odd), "take[1].mp4")]

@@ -1,0 +1,126 @@
+"""Workers on a local Ray cluster of two CPUs: the same bytes, and deaths survived."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+
+from tests.dataset.clips import contents, write_clip
+from wfvae_cli.dataset.inputs import find_inputs
+from wfvae_cli.dataset.ledger import last_outcomes
+from wfvae_cli.dataset.outcome import Outcome
+from wfvae_cli.dataset.place import Place
+from wfvae_cli.dataset.ray_engine import RayEngine
+from wfvae_cli.dataset.read_ahead import Task
+from wfvae_cli.dataset.recipe import Recipe
+from wfvae_cli.dataset.run import Summary, Unobserved, encode_dataset
+from wfvae_cli.dataset.worker import ClipWorker, EncodeJob
+
+ray = pytest.importorskip("ray", reason="the extra ray is not installed")
+
+
+class DeadlyWorker(ClipWorker):
+    """Dies of one file, as of a fault in a decoder's native code."""
+
+    def work(self, tasks: Iterator[Task]) -> Iterator[Outcome]:
+        def checked() -> Iterator[Task]:
+            for task in tasks:
+                if task.item.relative == "03.mp4":
+                    os.kill(os.getpid(), signal.SIGKILL)
+                yield task
+
+        return super().work(checked())
+
+
+@pytest.fixture(scope="module", autouse=True)
+def cluster() -> Iterator[None]:
+    # Workers import neither this module nor its package: they get the class itself.
+    ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])
+    ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False)
+    yield
+    ray.shutdown()
+
+
+@pytest.fixture(scope="module")
+def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("source")
+    for i in range(12):
+        write_clip(folder / f"{i:02d}.mp4", 5 if i % 3 else 42, seed=i)
+    (folder / "bad.mp4").write_text("no video")
+    return folder
+
+
+def run(
+    source: Path, output: Path, engine: RayEngine | None, observer: Unobserved | None = None
+) -> Summary:
+    job = EncodeJob(Place(output), Recipe(batch=2), threads=1)
+    return encode_dataset(find_inputs([str(source)]), job, engine=engine, observer=observer)
+
+
+@pytest.fixture(scope="module")
+def expected(source: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
+    """What one process writes."""
+    folder = tmp_path_factory.mktemp("local")
+    run(source, folder, None)
+    return contents(folder)
+
+
+class Killer(Unobserved):
+    """Kills one worker once the first outcome is there."""
+
+    def __init__(self) -> None:
+        self.killed = 0
+
+    def settled(self, outcome: Outcome) -> None:
+        if not self.killed:
+            victims = [p for p in psutil.process_iter(["cmdline"]) if _is_worker(p)]
+            self.killed = len(victims[:1])
+            for victim in victims[:1]:
+                victim.kill()
+
+
+def _is_worker(process: psutil.Process) -> bool:
+    return "ray::_Actor" in " ".join(process.info["cmdline"] or [])
+
+
+def test_a_killed_worker_changes_nothing(
+    source: Path, tmp_path: Path, expected: dict[str, bytes]
+) -> None:
+    killer = Killer()
+    summary = run(source, tmp_path, RayEngine(workers=2), killer)
+    assert killer.killed == 1
+    assert (summary.done, summary.failed) == (12, 1)
+    assert contents(tmp_path) == expected
+    assert run(source, tmp_path, None).current == 12  # and another engine goes on from there
+
+
+def test_a_file_that_kills_workers_twice_has_failed(
+    source: Path, tmp_path: Path, expected: dict[str, bytes]
+) -> None:
+    summary = run(source, tmp_path, RayEngine(workers=1, make=DeadlyWorker))
+    assert (summary.done, summary.failed) == (11, 2)
+    assert summary.failures == {"unreadable": 1, "killed workers": 1}
+    last = last_outcomes(tmp_path / "manifest.jsonl")
+    assert "killed its worker twice" in (last["03.mp4"].error or "")
+    assert contents(tmp_path) == {n: d for n, d in expected.items() if not n.startswith("03")}
+
+
+def test_stopping_leaves_a_state_that_resumes(
+    source: Path, tmp_path: Path, expected: dict[str, bytes]
+) -> None:
+    engine = RayEngine(workers=1)
+
+    class Impatient(Unobserved):
+        def settled(self, outcome: Outcome) -> None:
+            engine.stop()
+
+    first = run(source, tmp_path, engine, Impatient())
+    assert 1 <= first.done < 12
+    run(source, tmp_path, None)
+    assert contents(tmp_path) == expected

@@ -1,0 +1,193 @@
+"""What the operator of a long run sees: a live table, plain lines, or events as JSON."""
+
+from __future__ import annotations
+
+import sys
+import threading
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import timedelta
+from types import TracebackType
+from typing import TYPE_CHECKING
+
+from rich.live import Live
+from rich.table import Table
+from rich.text import Text
+
+from wfvae_cli.cli import console as _console
+from wfvae_cli.cli.console import Console
+
+if TYPE_CHECKING:
+    from wfvae_cli.dataset.inputs import Item
+    from wfvae_cli.dataset.outcome import Outcome
+    from wfvae_cli.dataset.plan import Plan
+    from wfvae_cli.dataset.run import Summary
+
+_LINE_EVERY = 30.0
+"""Seconds between lines where stderr is no terminal."""
+_MOST_NAMES = 4
+
+
+@dataclass
+class _Counts:
+    """How far a run is."""
+
+    begun: float = field(default_factory=time.monotonic)
+    total: int = 0
+    current: int = 0
+    done: int = 0
+    failed: int = 0
+    skipped: int = 0
+    frames: int = 0
+    under_way: dict[str, None] = field(default_factory=dict)
+
+    @property
+    def settled(self) -> int:
+        return self.done + self.failed + self.skipped
+
+    @property
+    def seconds(self) -> float:
+        return max(1e-9, time.monotonic() - self.begun)
+
+    @property
+    def remaining(self) -> str:
+        """Time that the rest will take at this pace."""
+        if not self.settled:
+            return "unknown"
+        left = self.seconds / self.settled * (self.total - self.settled)
+        return str(timedelta(seconds=round(left)))
+
+
+class DatasetView:
+    """Shows a run while it goes; the observer of `encode_dataset`.
+
+    One table that changes, where stderr is a terminal; elsewhere a line every 30 s; with
+    `--json` an object on stdout for each event; with `--quiet` nothing.
+    """
+
+    def __init__(self, console: Console, output: str) -> None:
+        self._console, self._output = console, output
+        self._counts = _Counts()
+        self._over = threading.Event()
+        self._live: Live | None = None
+
+    def __enter__(self) -> DatasetView:
+        if self._console.quiet or self._console.json:
+            return self
+        screen = _console._stderr
+        if screen.is_terminal:
+            self._live = Live(
+                get_renderable=self._table, console=screen, transient=True, refresh_per_second=4
+            )
+            self._live.start()
+        else:
+            threading.Thread(target=self._tell_regularly, daemon=True).start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._over.set()
+        if self._live is not None:
+            self._live.stop()
+
+    def planned(self, plan: Plan) -> None:
+        """See `Observer`."""
+        self._counts = _Counts(total=len(plan.tasks) + len(plan.kept), current=len(plan.done))
+        event = {"todo": len(plan.tasks), "current": len(plan.done), "kept": len(plan.kept)}
+        self._tell({"event": "planned", **event})
+        if plan.done:
+            self._console.say(f"{len(plan.done)} of the outputs are there and up to date")
+
+    def started(self, item: Item) -> None:
+        """See `Observer`."""
+        self._counts.under_way[item.relative] = None
+        self._tell({"event": "started", "item": item.relative})
+
+    def advanced(self, frames: int) -> None:
+        """See `Observer`."""
+        self._counts.frames += frames
+
+    def settled(self, outcome: Outcome) -> None:
+        """See `Observer`."""
+        counts = self._counts
+        counts.under_way.pop(outcome.item, None)
+        setattr(counts, outcome.status, getattr(counts, outcome.status) + 1)
+        self._tell({"event": outcome.status, **outcome.to_json()})
+        if outcome.status == "failed":
+            self._console.note(f"failed: {outcome.error}")
+
+    def conclude(self, summary: Summary, *, profile: bool) -> None:
+        """Say what has been done."""
+        seconds = max(summary.seconds, 1e-9)
+        self._console.say(
+            f"{self._output}: {summary.done} done, {summary.failed} failed, {summary.skipped} "
+            f"skipped, {summary.current} were up to date; {summary.frames} frames in "
+            f"{summary.seconds:.1f} s ({summary.frames / seconds:.1f} frames/s)"
+        )
+        event: dict[str, object] = {
+            "event": "summary",
+            "items": summary.items,
+            "done": summary.done,
+            "failed": summary.failed,
+            "skipped": summary.skipped,
+            "current": summary.current,
+            "frames": summary.frames,
+            "seconds": round(summary.seconds, 3),
+            "failures": dict(summary.failures),
+            "stopped": summary.stopped,
+        }
+        spent = summary.profile
+        if profile and spent is not None and spent.total > 0:
+            shares = {
+                "input": spent.waited_for_input / spent.total,
+                "model": spent.in_model / spent.total,
+                "output": spent.waited_for_output / spent.total,
+            }
+            self._console.say(
+                "time of the model's thread: "
+                + ", ".join(f"{share:.1%} {name}" for name, share in shares.items())
+                + f", {1 - sum(shares.values()):.1%} else, of {spent.total:.1f} s"
+            )
+            event["profile"] = {name: round(share, 4) for name, share in shares.items()}
+        self._tell(event)
+
+    def _tell(self, event: Mapping[str, object]) -> None:
+        self._console.result(event)
+        if self._console.json:
+            sys.stdout.flush()  # whoever reads events wants them now
+
+    def _tell_regularly(self) -> None:
+        while not self._over.wait(_LINE_EVERY):
+            self._console.say(self._line())
+
+    def _line(self) -> str:
+        counts = self._counts
+        return (
+            f"{counts.settled} of {counts.total} files ({counts.failed} failed), "
+            f"{counts.settled / counts.seconds:.2f} files/s, "
+            f"{counts.frames / counts.seconds:.1f} frames/s, {counts.remaining} left"
+        )
+
+    def _table(self) -> Table:
+        counts = self._counts
+        table = Table.grid(padding=(0, 2))
+        names = list(counts.under_way)
+        shown = ", ".join(names[-_MOST_NAMES:])
+        for name, value in (
+            ("done", f"{counts.done} of {counts.total}"),
+            ("failed", str(counts.failed)),
+            (
+                "speed",
+                f"{counts.settled / counts.seconds:.2f} files/s, "
+                f"{counts.frames / counts.seconds:.1f} frames/s",
+            ),
+            ("left", counts.remaining),
+            ("now", shown or "-"),
+        ):
+            table.add_row(Text(name, style="bold"), Text(value))
+        return table

@@ -1,0 +1,1 @@
+"""Which files, what is done already, who does which: datasets of any size over `codec`."""

@@ -1,0 +1,292 @@
+"""Which files a command works on: directories, globs, manifests, single files and URLs.
+
+Every item has a name of its own below the output folder: its path relative to the source that
+named it, suffix included, so that `a/x.mp4`, `b/x.mp4` and `a/x.mkv` never meet. The name depends
+on nothing but the item and the sources as given: adding files to a dataset renames none.
+"""
+
+# ruff: noqa: PTH100, PTH113, PTH118, PTH119, PTH120, PTH122, PTH207
+# Names are strings here: a dataset has millions, and `Path.resolve` would follow links.
+
+from __future__ import annotations
+
+import fnmatch
+import glob
+import itertools
+import os
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Literal
+
+from wfvae_cli.dataset import remote
+from wfvae_cli.dataset.manifest_rows import MANIFEST_SUFFIXES, Row, read_rows
+from wfvae_cli.errors import InputError, UsageError
+
+Kind = Literal["video", "image", "latents"]
+
+
+def _suffixes(names: str) -> frozenset[str]:
+    return frozenset(f".{name}" for name in names.split())
+
+
+SUFFIXES: Mapping[Kind, frozenset[str]] = {
+    "video": _suffixes(
+        "mp4 m4v mov mkv webm avi ts m2ts mts mpg mpeg wmv flv ogv 3gp y4m mxf gif mjpg mjpeg"
+    ),
+    "image": _suffixes("png jpg jpeg webp bmp tif tiff jp2 avif ppm pgm"),
+    "latents": _suffixes("safetensors"),
+}
+"""What is taken of a directory, lower-case; a file named by itself may have any suffix."""
+
+_MAGIC = "*?["
+
+
+@dataclass(frozen=True)
+class Item:
+    """One clip of a dataset: a file, or a part of one."""
+
+    path: str
+    """What to open: an absolute path, or a URL."""
+    relative: str
+    """Its name below the output folder, with `/` between parts and without an output suffix:
+    the mirrored path, or the `id` of a manifest's row."""
+    start: float = 0.0
+    """Seconds to skip."""
+    duration: float | None = None
+    """Seconds to take; None takes all that follows."""
+    id: str | None = None
+    """What the manifest calls it."""
+
+    @property
+    def is_url(self) -> bool:
+        """Whether `path` is no file of this machine."""
+        return remote.is_url(self.path)
+
+
+@dataclass(frozen=True)
+class _Found:
+    """A path and the parts of the name that its source gives it."""
+
+    path: str
+    root: str
+    """The folder, or the URL of one, that names are relative to."""
+    row: Row | None = None
+
+
+def find_inputs(
+    sources: Sequence[str],
+    *,
+    kinds: Collection[Kind] = ("video", "image"),
+    include: Sequence[str] = (),
+    exclude: Sequence[str] = (),
+    limit: int | None = None,
+) -> list[Item]:
+    """List the clips that `sources` name: sources in their order, the files of each sorted.
+
+    Args:
+        sources: directories, searched recursively; globs (`**` included); manifests (`.txt`,
+            `.csv`, `.jsonl`; paths relative to them); files; or URLs of any of these.
+        kinds: what is taken of directories and globs.
+        include: globs, of which a name (the relative path, or its last part) must match one.
+        exclude: globs, of which it must match none.
+        limit: how many to take at most, counted after all else.
+
+    Returns:
+        At least one item; no two share a name, and what was named twice is there once.
+
+    Raises:
+        InputError: a source does not exist, a manifest is malformed, or nothing is left.
+        UsageError: `limit` is below 1, or standard input is among the sources.
+        MissingExtraError: a URL needs fsspec.
+    """
+    if limit is not None and limit < 1:
+        raise UsageError(f"the limit must be at least 1, got {limit}")
+    suffixes = frozenset().union(*(SUFFIXES[kind] for kind in kinds))
+    found = [each for source in sources for each in _find(source, suffixes)]
+    items = _named(found)
+    chosen = (item for item in items if _is_wanted(item.relative, include, exclude))
+    result = list(itertools.islice(chosen, limit))
+    if not result:
+        raise InputError(_nothing(sources, suffixes, len(items), include, exclude))
+    return result
+
+
+def is_single(source: str) -> bool:
+    """Whether a source is one clip by its look: no directory, glob or manifest."""
+    return not (
+        source.endswith("/")
+        or PurePosixPath(source).suffix.lower() in MANIFEST_SUFFIXES
+        or (_is_glob(source) and not Path(source).exists())
+        or (not remote.is_url(source) and Path(source).is_dir())
+    )
+
+
+def _find(source: str, suffixes: frozenset[str]) -> Iterator[_Found]:
+    if source == "-":
+        raise UsageError("standard input (-) is one clip and cannot be part of a dataset")
+    if PurePosixPath(source).suffix.lower() in MANIFEST_SUFFIXES:
+        return _of_manifest(source)
+    if remote.is_url(source):
+        return _of_url(source, suffixes)
+    path = Path(source)
+    if path.is_dir():
+        return _of_directory(os.path.abspath(source), suffixes)
+    if not path.exists():
+        if _is_glob(source):
+            return _of_glob(source, suffixes)
+        if not _is_pattern(path):
+            raise InputError(f"{source}: no such file or directory")
+    absolute = os.path.abspath(source)
+    return iter([_Found(absolute, os.path.dirname(absolute))])
+
+
+def _of_directory(root: str, suffixes: frozenset[str]) -> Iterator[_Found]:
+    """Files below `root`, hidden ones left out; linked directories are followed once."""
+    seen: set[str] = set()
+    paths: list[str] = []
+    for folder, folders, names in os.walk(root, followlinks=True):
+        real = os.path.realpath(folder)
+        if real in seen:
+            folders.clear()
+            continue
+        seen.add(real)
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        paths += (os.path.join(folder, n) for n in names if _has_kind(n, suffixes))
+    return (_Found(path, root) for path in sorted(paths, key=_order))
+
+
+def _of_glob(pattern: str, suffixes: frozenset[str]) -> Iterator[_Found]:
+    """Files that a pattern matches; a pattern with a suffix of its own may name any."""
+    absolute = os.path.abspath(pattern)
+    chosen = () if _names_suffix(pattern) else suffixes
+    paths = [
+        path
+        for path in glob.glob(absolute, recursive=True)
+        if os.path.isfile(path) and (not chosen or _has_kind(os.path.basename(path), chosen))
+    ]
+    root = _fixed_folder(absolute)
+    return (_Found(path, root) for path in sorted(paths, key=_order))
+
+
+def _of_url(source: str, suffixes: frozenset[str]) -> Iterator[_Found]:
+    url = remote.canonical(source)
+    if _is_glob(url) and not remote.is_web(url):
+        chosen = frozenset[str]() if _names_suffix(url) else suffixes
+        paths, root = remote.list_glob(url), _fixed_folder(url)
+    elif remote.is_folder(source):
+        chosen, paths, root = suffixes, remote.list_folder(url), url.rstrip("/")
+    else:
+        return iter([_Found(url, url.rpartition("/")[0])])
+    names = ((path, path.rpartition("/")[2]) for path in sorted(paths, key=_order))
+    return (_Found(path, root) for path, name in names if not chosen or _has_kind(name, chosen))
+
+
+def _of_manifest(source: str) -> Iterator[_Found]:
+    """Rows of a manifest in their order."""
+    local = not remote.is_url(source)
+    whole = os.path.abspath(source) if local else remote.canonical(source)
+    root = whole.rpartition("/")[0]
+    for row in read_rows(source):
+        if remote.is_url(row.path):
+            path = remote.canonical(row.path)
+        elif local:
+            path = os.path.abspath(os.path.join(root, row.path))
+        else:
+            path = f"{root}/{row.path}"
+        yield _Found(path, root, row)
+
+
+def _named(found: Iterable[_Found]) -> list[Item]:
+    """Give every item its name, drop what comes twice, refuse two items of one name."""
+    found = list(found)
+    base = _common({each.root for each in found if each.row is None})
+    items: dict[str, Item] = {}
+    for each in found:
+        item = _item(each, each.root if each.row is not None else base)
+        other = items.setdefault(item.relative, item)
+        if other != item:
+            raise InputError(
+                f"{item.path} and {other.path} would both become {item.relative!r}: give the "
+                "rows of the manifest different ids"
+            )
+    return list(items.values())
+
+
+def _item(found: _Found, base: str) -> Item:
+    path, row = found.path, found.row
+    prefix = base.rstrip("/") + "/"
+    if path.startswith(prefix):
+        name = path.removeprefix(prefix)
+    else:  # elsewhere than its manifest: the whole path is the name
+        name = path.replace("://", "/").lstrip("/")
+    if row is None:
+        return Item(path, name)
+    start = row.start or 0.0
+    if row.id is not None:
+        name = row.id
+    elif start or row.duration is not None:
+        name += f"@{start:g}" + (f"+{row.duration:g}" if row.duration is not None else "")
+    return Item(path, name, start, row.duration, row.id)
+
+
+def _common(roots: set[str]) -> str:
+    """The deepest folder that holds all `roots`."""
+    parts = [root.rstrip("/").split("/") for root in roots]
+    same = itertools.takewhile(lambda column: len(set(column)) == 1, zip(*parts, strict=False))
+    return "/".join(column[0] for column in same)
+
+
+def _fixed_folder(pattern: str) -> str:
+    """The folder before a pattern's first wildcard."""
+    return "/".join(itertools.takewhile(lambda part: not _is_glob(part), pattern.split("/")[:-1]))
+
+
+def _is_wanted(name: str, include: Sequence[str], exclude: Sequence[str]) -> bool:
+    last = name.rpartition("/")[2]
+
+    def matches(patterns: Sequence[str]) -> bool:
+        return any(fnmatch.fnmatchcase(n, p) for p in patterns for n in (name, last))
+
+    return (not include or matches(include)) and not matches(exclude)
+
+
+def _has_kind(name: str, suffixes: Collection[str]) -> bool:
+    return not name.startswith(".") and os.path.splitext(name)[1].lower() in suffixes
+
+
+def _order(path: str) -> list[str]:
+    # Part by part, so that a folder's files stay together whatever its name holds.
+    return path.split("/")
+
+
+def _is_glob(source: str) -> bool:
+    return any(mark in source for mark in _MAGIC)
+
+
+def _names_suffix(pattern: str) -> bool:
+    suffix = PurePosixPath(pattern).suffix
+    return len(suffix) > 1 and not _is_glob(suffix)
+
+
+def _is_pattern(path: Path) -> bool:
+    """Whether this names numbered images, such as `%05d.png`."""
+    from wfvae_cli.media.images import PATTERN
+
+    return PATTERN.search(path.name) is not None
+
+
+def _nothing(
+    sources: Sequence[str],
+    suffixes: frozenset[str],
+    found: int,
+    include: Sequence[str],
+    exclude: Sequence[str],
+) -> str:
+    where = ", ".join(sources) or "no source"
+    if found:
+        return (
+            f"{where}: none of {found} files is left after --include {' '.join(include) or '*'} "
+            f"--exclude {' '.join(exclude) or 'nothing'}"
+        )
+    return f"{where}: nothing found; looked for files that end in {' '.join(sorted(suffixes))}"

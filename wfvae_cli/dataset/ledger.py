@@ -1,0 +1,156 @@
+"""`manifest.jsonl`: a line for every item that was dealt with, readable whenever a run dies."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import json
+import os
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from types import TracebackType
+
+from wfvae_cli.atomic import reported
+from wfvae_cli.dataset import remote
+from wfvae_cli.dataset.outcome import Outcome
+from wfvae_cli.errors import OutputError
+
+_BLOCK = 1 << 16
+_NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)
+"""What file systems answer that have no locks: there, it is up to the user."""
+_SEND_EVERY = 30.0
+"""Seconds between two times that a manifest is sent to a store."""
+
+
+class Ledger:
+    """Appends outcomes to a manifest, which this process has for itself until it is closed.
+
+    Each line is one `write` to a file opened for appending, so that a kill leaves whole lines; if
+    a machine dies in the middle of one, opening it again cuts that piece off.
+
+    Raises:
+        OutputError: it cannot be written, or another run writes it.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        with reported(path):
+            self._descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o666)
+        try:
+            with reported(path):
+                self._lock()
+                self._cut_torn_line()
+        except BaseException:
+            os.close(self._descriptor)
+            raise
+
+    def append(self, outcome: Outcome) -> None:
+        """Add a line."""
+        line = json.dumps(outcome.to_json()).encode() + b"\n"
+        with reported(self.path):
+            while line:
+                line = line[os.write(self._descriptor, line) :]
+
+    def close(self) -> None:
+        """Make the lines safe, and let others write."""
+        with contextlib.suppress(OSError):
+            os.fsync(self._descriptor)
+        os.close(self._descriptor)
+
+    def __enter__(self) -> Ledger:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def _lock(self) -> None:
+        try:
+            fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise OutputError(
+                f"{self.path}: another run is writing here: wait for it, choose another -o, or "
+                "give each run a --shard of its own"
+            ) from None
+        except OSError as error:
+            if error.errno not in _NO_LOCKS:
+                raise
+
+    def _cut_torn_line(self) -> None:
+        end = size = os.fstat(self._descriptor).st_size
+        while end:
+            begin = max(0, end - _BLOCK)
+            at = os.pread(self._descriptor, end - begin, begin).rfind(b"\n")
+            if at >= 0:
+                end = begin + at + 1
+                break
+            end = begin
+        if end < size:
+            os.ftruncate(self._descriptor, end)
+
+
+class MirroredLedger(Ledger):
+    """A manifest that belongs into a store: kept here, and sent there again and again.
+
+    What a killed run had not sent is found out from the outputs themselves.
+
+    Raises:
+        InputError, OutputError: the store does not answer.
+    """
+
+    def __init__(self, path: Path, url: str) -> None:
+        path.unlink(missing_ok=True)
+        if remote.size(url) is not None:
+            remote.download(url, str(path), lambda: None)
+        self._url, self._sent = url, time.monotonic()
+        super().__init__(path)
+
+    def append(self, outcome: Outcome) -> None:
+        """Add a line, and send all of them if the last time was a while ago."""
+        super().append(outcome)
+        if time.monotonic() - self._sent > _SEND_EVERY:
+            self._send()
+
+    def close(self) -> None:
+        """Send the lines."""
+        try:
+            self._send()
+        finally:
+            super().close()
+
+    def _send(self) -> None:
+        remote.upload(self.path, self._url)
+        self._sent = time.monotonic()
+
+
+def read_outcomes(path: Path) -> Iterator[Outcome]:
+    """The lines of a manifest, oldest first; a torn line at its end is left aside.
+
+    Raises:
+        OutputError: it exists and cannot be read, or holds something else.
+    """
+    try:
+        with path.open("rb") as file:
+            for number, line in enumerate(file, 1):
+                if not line.endswith(b"\n"):
+                    return
+                try:
+                    yield Outcome.from_json(json.loads(line))
+                except (ValueError, TypeError, AttributeError) as error:
+                    raise OutputError(
+                        f"{path}, line {number}: not a manifest of wfvae ({error}): move it away, "
+                        "or choose another -o"
+                    ) from None
+    except FileNotFoundError:
+        return
+
+
+def last_outcomes(path: Path) -> dict[str, Outcome]:
+    """What counts of a manifest: the last line of each item, by its name."""
+    return {outcome.item: outcome for outcome in read_outcomes(path)}

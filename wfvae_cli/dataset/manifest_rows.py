@@ -1,0 +1,129 @@
+"""Manifests that list inputs: `.txt`, `.csv` and `.jsonl`."""
+
+from __future__ import annotations
+
+import csv
+import json
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from wfvae_cli.dataset import remote
+from wfvae_cli.errors import InputError
+
+MANIFEST_SUFFIXES = (".txt", ".csv", ".jsonl")
+
+
+@dataclass(frozen=True)
+class Row:
+    """One line of a manifest."""
+
+    path: str
+    """As written: relative to the manifest, absolute, or a URL."""
+    start: float | None = None
+    """Seconds."""
+    duration: float | None = None
+    """Seconds."""
+    id: str | None = None
+    """A name below the output folder, `/` allowed."""
+
+
+def read_rows(source: str) -> Iterator[Row]:
+    """Read a manifest from front to back.
+
+    `.txt` has a path on every line, blank lines and those after `#` aside. `.csv` has a header
+    line that names the column `path`, and may name `start`, `duration` (seconds) and `id`.
+    `.jsonl` has an object with these keys on every line. Other columns and keys are left aside.
+
+    Raises:
+        InputError: it cannot be read, or a line is malformed; the message names the line.
+    """
+    try:
+        text = _read(source)
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"{source}: cannot be read as a manifest: {error}") from error
+    lines = text.splitlines()
+    match PurePosixPath(source).suffix.lower():
+        case ".txt":
+            rows = _from_text(lines)
+        case ".csv":
+            rows = _from_csv(lines, source)
+        case _:
+            rows = _from_json(lines, source)
+    for number, values in rows:
+        try:
+            yield _row(values)
+        except ValueError as error:
+            raise InputError(f"{source}, line {number}: {error}") from None
+
+
+def _read(source: str) -> str:
+    if remote.is_url(source):
+        return remote.read_bytes(source).decode("utf-8-sig")
+    return Path(source).read_text("utf-8-sig")
+
+
+def _from_text(lines: list[str]) -> Iterator[tuple[int, Mapping[str, Any]]]:
+    for number, line in enumerate(lines, 1):
+        path = line.strip()
+        if path and not path.startswith("#"):
+            yield number, {"path": path}
+
+
+def _from_csv(lines: list[str], source: str) -> Iterator[tuple[int, Mapping[str, Any]]]:
+    reader = csv.DictReader(lines)
+    if "path" not in (reader.fieldnames or ()):
+        raise InputError(
+            f"{source}: expected a header line with the column path (and start, duration, id if "
+            f"wanted), got {', '.join(reader.fieldnames or ()) or 'nothing'}"
+        )
+    for values in reader:
+        yield reader.line_num, values
+
+
+def _from_json(lines: list[str], source: str) -> Iterator[tuple[int, Mapping[str, Any]]]:
+    for number, line in enumerate(lines, 1):
+        if not line.strip():
+            continue
+        try:
+            values = json.loads(line)
+        except ValueError as error:
+            raise InputError(f"{source}, line {number}: not JSON: {error}") from None
+        if not isinstance(values, dict):
+            raise InputError(f"{source}, line {number}: expected an object, got {line[:80]!r}")
+        yield number, values
+
+
+def _row(values: Mapping[str, Any]) -> Row:
+    path = values.get("path")
+    if not isinstance(path, str) or not path.strip():
+        raise ValueError(f"expected a path, got {path!r}")
+    start, duration = _seconds(values, "start"), _seconds(values, "duration")
+    if duration == 0:
+        raise ValueError("expected a duration above 0 seconds, got 0")
+    return Row(path.strip(), start, duration, _id(values.get("id")))
+
+
+def _seconds(values: Mapping[str, Any], name: str) -> float | None:
+    value = values.get(name)
+    if value is None or value == "":
+        return None
+    try:
+        number = math.nan if isinstance(value, bool) else float(value)
+    except (TypeError, ValueError):
+        number = math.nan
+    if not 0 <= number < math.inf:
+        raise ValueError(f"expected a {name} in seconds, got {value!r}")
+    return number
+
+
+def _id(value: Any) -> str | None:
+    if value is None or value == "":
+        return None
+    name = str(value)
+    parts = name.split("/")
+    if any(part in ("", ".", "..") or "\0" in part for part in parts):
+        raise ValueError(f"expected an id that is a relative path without '..', got {name!r}")
+    return name

@@ -1,0 +1,171 @@
+"""The latent cache of musubi-tuner (https://github.com/kohya-ss/musubi-tuner), for Wan training.
+
+A video's file is `{name}_{position:05d}-{count:03d}_{W:04d}x{H:04d}_wan.safetensors`, an image's
+the same without position and count; `W` and `H` are pixels. It holds one tensor
+`latents_{F}x{H}x{W}_bfloat16` of the normalised posterior mean, `[C, F, H, W]`. The trainer finds
+the name by splitting at underscores from the right.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterable, Sequence
+from fractions import Fraction
+from pathlib import Path, PurePosixPath
+
+import torch
+from torch import Tensor
+
+from wfvae_cli.atomic import atomic_file
+from wfvae_cli.codec.encode import EncodeOptions
+from wfvae_cli.dataset.inputs import Item
+from wfvae_cli.dataset.layouts import ClipOutput, Existing, Written, check_finite, parse_options
+from wfvae_cli.dataset.place import Place
+from wfvae_cli.dataset.recipe import WEIGHTS, Recipe
+from wfvae_cli.errors import InputError, LatentError
+from wfvae_cli.latents.header import encode_header, read_header
+from wfvae_cli.latents.metadata import LatentMetadata
+from wfvae_cli.latents.raw import write_all
+from wfvae_cli.latents.spool import PlaneSpool
+
+_ARCHITECTURE = "wan"
+_FORMAT_VERSION = "1.0.1"
+_ENDING = f"_{_ARCHITECTURE}.safetensors"
+_OURS = "wfvae_"
+"""Before the keys of the metadata that musubi-tuner does not know."""
+
+
+class MusubiFiles:
+    """Cache files, in folders that mirror the inputs': each is a `cache_directory`."""
+
+    def __init__(self, place: Place, recipe: Recipe) -> None:
+        self._place, self._recipe = place, recipe
+        self._listed: dict[Path, dict[str, list[Path]]] = {}
+        self._lock = threading.Lock()
+
+    def check(self, items: Iterable[Item]) -> None:
+        """See `Layout`: the suffix is no part of a name here."""
+        seen: dict[tuple[str, int], Item] = {}
+        for item in items:
+            start = self._recipe.sampling_of(item).start
+            other = seen.setdefault((_stem(item), round(start * 1000)), item)
+            if other != item:
+                raise InputError(
+                    f"{item.path} and {other.path} would both be {_stem(item)!r} to musubi-tuner, "
+                    "which knows no suffix: rename one, or give them ids in a manifest"
+                )
+
+    def find(self, item: Item) -> Existing | None:
+        """See `Layout`."""
+        folder = (self._place.root / _stem(item)).parent
+        with self._lock:
+            if folder not in self._listed:
+                self._listed[folder] = _list(folder)
+            candidates = self._listed[folder].get(PurePosixPath(_stem(item)).name, [])
+        found = (_read(path, item, self._place.root) for path in candidates)
+        return next((each for each in found if each is not None), None)
+
+    def open(self, item: Item, metadata: LatentMetadata, options: EncodeOptions) -> ClipOutput:
+        """See `Layout`."""
+        start = self._recipe.sampling_of(item).start
+        position = round(Fraction(start) * (metadata.frame_rate or 0))
+        return _MusubiOutput(self._place, item, metadata, position)
+
+
+class _MusubiOutput:
+    def __init__(self, place: Place, item: Item, metadata: LatentMetadata, position: int) -> None:
+        self._place, self._item, self._metadata = place, item, metadata
+        self._position = position
+        self._part = place.part()
+        self._channels, _, self._height, self._width = metadata.latent_shape
+        self._spool = PlaneSpool(
+            self._channels, self._height, self._width, torch.bfloat16, place.work
+        )
+
+    @property
+    def latent_frames(self) -> int:
+        return self._spool.frames
+
+    def append(self, latents: Tensor, logvar: Tensor | None) -> None:
+        assert logvar is None, "a recipe for musubi-tuner stores the mean"
+        stored = latents.detach().to("cpu", torch.bfloat16)
+        check_finite(stored, self.latent_frames)
+        self._spool.append(stored)
+
+    def finish(self, frames: int, pts: Sequence[int] | None) -> Written:
+        del pts  # the trainer counts frames
+        info, shape = (
+            self._metadata,
+            (
+                self._channels,
+                self._spool.frames,
+                self._height,
+                self._width,
+            ),
+        )
+        size = "x".join(map(str, shape[1:]))
+        strings = {
+            "architecture": _ARCHITECTURE,
+            "width": str(info.width),
+            "height": str(info.height),
+            "format_version": _FORMAT_VERSION,
+            f"{_OURS}item": self._item.relative,
+            f"{_OURS}frames": str(frames),
+            f"{_OURS}{WEIGHTS}": info.model_sha256,
+            **{_OURS + name: text for name, text in info.extra.items()},
+        }
+        window = ""
+        if not info.is_image:
+            strings["frame_count"] = str(frames)
+            window = f"_{self._position:05d}-{frames:03d}"
+        header = encode_header([(f"latents_{size}_bfloat16", "BF16", shape)], strings)
+        with atomic_file(self._part) as file:
+            write_all(file, header)
+            self._spool.copy_to(file)
+        name = f"{_stem(self._item)}{window}_{info.width:04d}x{info.height:04d}{_ENDING}"
+        return Written(name, shape, self._place.publish(self._part, name))
+
+    def close(self) -> None:
+        self._spool.close()
+        self._part.unlink(missing_ok=True)
+
+
+def _stem(item: Item) -> str:
+    """An item's name without the suffix, which the trainer takes off, too."""
+    if item.id is not None:
+        return item.id
+    is_part = item.start or item.duration is not None
+    name = item.relative.rpartition("@")[0] if is_part else item.relative
+    return str(PurePosixPath(name).with_suffix(""))
+
+
+def _list(folder: Path) -> dict[str, list[Path]]:
+    """The cache files of a folder by the name of their item."""
+    found: dict[str, list[Path]] = {}
+    for path in sorted(folder.glob(f"*{_ENDING}")):
+        parts = path.name.split("_")
+        for name in ("_".join(parts[:-3]), "_".join(parts[:-2])):  # of a video, of an image
+            found.setdefault(name, []).append(path)
+    return found
+
+
+def _read(path: Path, item: Item, root: Path) -> Existing | None:
+    """What a cache file says of its making; None where it is damaged or another item's."""
+    try:
+        with path.open("rb") as file:
+            size = path.stat().st_size
+            header = read_header(file, size)
+    except (LatentError, OSError):
+        return None
+    ours = {k.removeprefix(_OURS): v for k, v in header.metadata.items() if k.startswith(_OURS)}
+    whole = size == header.data_start + header.data_bytes and len(header.tensors) == 1
+    if not whole or ours.get("item") != item.relative or not ours.get("frames", "").isdecimal():
+        return None
+    return Existing(
+        output=str(path.relative_to(root)),
+        options={**parse_options(ours), WEIGHTS: ours.get(WEIGHTS, "")},
+        source_sha256=ours.get("source_sha256", ""),
+        frames=int(ours["frames"]),
+        shape=next(iter(header.tensors.values())).shape,
+        bytes=size,
+    )

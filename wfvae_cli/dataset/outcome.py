@@ -1,0 +1,95 @@
+"""What became of an item."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+from wfvae_cli.dataset.inputs import Item
+from wfvae_cli.errors import DeviceError, LatentError, VideoError, WfvaeError
+
+Status = Literal["done", "failed", "skipped"]
+_STATUSES: tuple[Status, ...] = ("done", "failed", "skipped")
+
+
+class TimeLimitError(VideoError):
+    """A file that takes longer than it may."""
+
+
+class ChangedError(VideoError):
+    """A file that changed while it was read."""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """One line of `manifest.jsonl`; the last line of an item counts."""
+
+    item: str
+    """Its name below the output folder."""
+    input: str
+    """What was opened."""
+    status: Status
+    output: str | None = None
+    """The file that holds its latents, relative to the output folder."""
+    frames: int | None = None
+    shape: tuple[int, ...] | None = None
+    """`[Z, T', H', W']`."""
+    seconds: float | None = None
+    """That it took from opening it to its last byte, waiting included."""
+    error: str | None = None
+    kind: str | None = None
+    """What kind of error, for the summary."""
+    bytes: int | None = None
+    """Size of the output."""
+    stamp: str | None = None
+    """Size and time of change of the input."""
+    fingerprint: str | None = None
+    """Of the weights and options: see `Recipe.fingerprint`."""
+
+    def to_json(self) -> dict[str, Any]:
+        """The fields as JSON values."""
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, values: Mapping[str, Any]) -> Outcome:
+        """Undo `to_json`; fields of later versions are left aside.
+
+        Raises:
+            TypeError, ValueError: this is no outcome.
+        """
+        known: dict[str, Any] = {name: values.get(name) for name in cls.__dataclass_fields__}
+        if known["status"] not in _STATUSES or not isinstance(known["item"], str):
+            raise ValueError("expected an item and a status")
+        if known["shape"] is not None:
+            known["shape"] = tuple(known["shape"])
+        return cls(**known)
+
+
+def failure(item: Item, error: BaseException, seconds: float | None = None) -> Outcome:
+    """The outcome of an item that could not be encoded."""
+    text = str(error) if isinstance(error, WfvaeError) else f"{type(error).__name__}: {error}"
+    return Outcome(
+        item.relative, item.path, "failed", error=text, kind=kind_of(error), seconds=seconds
+    )
+
+
+def kind_of(error: BaseException) -> str:
+    """What kind of failure an error is, in a word or two."""
+    match error:
+        case TimeLimitError():
+            return "time limit"
+        case ChangedError():
+            return "changed"
+        case LatentError():
+            return "bad latents"
+        case DeviceError():
+            return "memory or device"
+        case VideoError():
+            return "unreadable"
+        case WfvaeError():
+            return type(error).__name__.removesuffix("Error").lower()
+        case OSError():
+            return "unreadable"
+        case _:
+            return f"bug ({type(error).__name__})"

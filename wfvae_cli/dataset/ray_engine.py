@@ -1,0 +1,305 @@
+"""Workers on Ray (https://docs.ray.io): one for each GPU, or for every few cores.
+
+Ray places the workers, starts machines where it may, and notices when one dies; here is only who
+gets which file, and what a death means. A worker that dies is replaced. The files that it had are
+tried again one by one, so that one that kills its worker a second time is known, and has failed.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field, fields
+from queue import SimpleQueue
+from typing import Any
+
+from wfvae_cli.dataset.outcome import Outcome
+from wfvae_cli.dataset.read_ahead import Task
+from wfvae_cli.dataset.recipe import Identity
+from wfvae_cli.dataset.worker import ClipWorker, EncodeJob, Profile, Watcher
+from wfvae_cli.errors import DeviceError, MissingExtraError, UsageError, WfvaeError
+
+_FEED = "feed"
+"""The actor's thread that takes files in while another one works."""
+_POLL = 0.5
+_MOST_STARTS = 3
+"""Times that a worker may die before it can work, until the run is given up."""
+
+
+class _Actor:
+    """A worker in a process of its own; Ray calls its methods."""
+
+    def __init__(self, make: Callable[[EncodeJob], ClipWorker], job: EncodeJob) -> None:
+        self._worker = make(job)
+        self._tasks: SimpleQueue[Task | None] = SimpleQueue()
+
+    def identity(self) -> Identity:
+        return self._worker.identity
+
+    def capacity(self) -> int:
+        return self._worker.capacity
+
+    def give(self, tasks: Sequence[Task | None]) -> None:
+        for task in tasks:
+            self._tasks.put(task)
+
+    def run(self) -> Iterator[Outcome]:
+        # not `yield from`: Ray sends values in, which not every iterator takes
+        for outcome in self._worker.work(iter(self._tasks.get, None)):  # noqa: UP028
+            yield outcome
+
+    def stop(self) -> None:
+        self._worker.stop()
+
+    def profile(self) -> Profile:
+        return self._worker.profile
+
+
+@dataclass(eq=False)
+class _Hand:
+    """A worker as the driver sees it."""
+
+    actor: Any
+    starting: Any
+    """Reference to its identity, until that is there."""
+    stream: Any = None
+    """Its outcomes, while it works."""
+    under_way: dict[str, Task] = field(default_factory=dict)
+    """What it was given and has not answered for."""
+    suspects: deque[Task] = field(default_factory=deque)
+    """What the worker before it died of, or with: to be tried one by one."""
+    is_ended: bool = False
+    """Whether it was told that nothing more comes in this stream."""
+
+
+class RayEngine:
+    """Encodes on a Ray cluster.
+
+    Args:
+        address: of the cluster, or `auto`; by default what RAY_ADDRESS says, else a cluster on
+            this machine that ends with the run.
+        workers: how many; by default one for each GPU, or for each `threads` cores.
+        make: what makes a worker, in its own process.
+
+    Raises:
+        MissingExtraError: Ray is not installed.
+    """
+
+    def __init__(
+        self,
+        *,
+        address: str | None = None,
+        workers: int | None = None,
+        make: Callable[[EncodeJob], ClipWorker] = ClipWorker,
+    ) -> None:
+        try:
+            import ray
+        except ImportError as error:
+            raise MissingExtraError("ray", "ray", "--engine ray") from error
+        self._ray: Any = ray
+        self._address, self._wanted, self._make = address, workers, make
+        self._is_ours = False
+        self._hands: list[_Hand] = []
+        self._waiting: deque[Task] = deque()
+        self._deaths: dict[str, int] = {}
+        self._failed_starts = 0
+        self._stopped = self._told = False
+        self._profile = Profile()
+
+    def start(self, job: EncodeJob, watcher: Watcher) -> Identity:
+        """See `Engine`.
+
+        Raises:
+            DeviceError: there is no such cluster, or workers do not start.
+        """
+        self._job, self._watcher = job, watcher
+        self._connect()
+        self._count, self._resources = self._plan()
+        first = self._hire()
+        self._identity = self._await(first)
+        self._capacity = int(self._ray.get(first.actor.capacity.remote()))
+        self._hands = [first]
+        return self._identity
+
+    def work(self, tasks: Sequence[Task]) -> Iterator[Outcome]:
+        """See `Engine`.
+
+        Raises:
+            UsageError: the workers compute in different ways.
+            DeviceError: workers die before they can work.
+            WfvaeError: what a worker raised that concerns all files.
+        """
+        self._waiting = deque(tasks)
+        while self._hands and len(self._hands) < min(self._count, len(tasks)):
+            self._hands.append(self._hire())
+        while self._hands:
+            if self._stopped and not self._told:
+                self._tell_to_stop()
+            by_reference = {
+                hand.stream if hand.starting is None else hand.starting: hand
+                for hand in self._hands
+                if hand.starting is not None or self._go_on(hand)
+            }
+            if not by_reference:
+                continue
+            ready, _ = self._ray.wait(list(by_reference), num_returns=1, timeout=_POLL)
+            for reference in ready:
+                yield from self._step(by_reference[reference])
+
+    def stop(self) -> None:
+        """See `Engine`."""
+        self._stopped = True
+
+    def close(self) -> None:
+        """See `Engine`."""
+        for hand in self._hands:
+            self._ray.kill(hand.actor)
+        self._hands = []
+        if self._is_ours:
+            self._ray.shutdown()
+
+    @property
+    def profile(self) -> Profile | None:
+        """See `Engine`: summed over the workers."""
+        return self._profile
+
+    def _connect(self) -> None:
+        if self._ray.is_initialized():
+            return
+        try:
+            self._ray.init(
+                address=self._address,
+                log_to_driver=False,
+                logging_level=logging.ERROR,
+                include_dashboard=False if self._address is None else None,
+            )
+        except (ConnectionError, RuntimeError, ValueError) as error:
+            raise DeviceError(f"no Ray cluster at {self._address}: {error}") from error
+        self._is_ours = True
+
+    def _plan(self) -> tuple[int, dict[str, float]]:
+        """How many workers, and what each of them is to have."""
+        cluster = self._ray.cluster_resources()
+        gpus, cores = int(cluster.get("GPU", 0)), cluster.get("CPU", 1.0)
+        if self._job.device != "cpu" and gpus:
+            return self._wanted or gpus, {"num_gpus": 1, "num_cpus": 1}
+        count = self._wanted or max(1, int(cores // self._job.threads))
+        nodes = [node["Resources"].get("CPU", 0) for node in self._ray.nodes() if node["Alive"]]
+        share = min(self._job.threads, max(nodes, default=1.0), max(1.0, cores // count))
+        # A worker that asks for more than any machine has would wait for ever.
+        return count, {"num_cpus": int(share) if cores >= count else cores / count}
+
+    def _hire(self) -> _Hand:
+        remote = self._ray.remote(max_restarts=0, concurrency_groups={_FEED: 1}, **self._resources)(
+            _Actor
+        )
+        actor = remote.remote(self._make, self._job)
+        return _Hand(actor, actor.identity.remote())
+
+    def _await(self, hand: _Hand) -> Identity:
+        """The identity of a worker that starts."""
+        errors = self._ray.exceptions
+        try:
+            identity: Identity = self._ray.get(hand.starting)
+        except errors.RayActorError as error:
+            cause = getattr(error, "cause", None) or error
+            raise DeviceError(f"a worker does not start: {_last_line(cause)}") from error
+        hand.starting = None
+        return identity
+
+    def _go_on(self, hand: _Hand) -> bool:
+        """Give a worker that is up what it can take; False where it has nothing left to do."""
+        if hand.stream is None:
+            if self._stopped or not (hand.suspects or self._waiting):
+                self._retire(hand)
+                return False
+            hand.stream = hand.actor.run.options(num_returns="streaming").remote()
+            hand.is_ended = False
+            if hand.suspects:
+                self._give(hand, [hand.suspects.popleft()], end=True)
+        if not hand.is_ended:
+            room = self._capacity - len(hand.under_way)
+            taken = [self._waiting.popleft() for _ in range(min(room, len(self._waiting)))]
+            self._give(hand, taken, end=self._stopped or not self._waiting)
+        return True
+
+    def _give(self, hand: _Hand, tasks: list[Task], *, end: bool) -> None:
+        if not (tasks or end):
+            return
+        hand.under_way.update((task.item.relative, task) for task in tasks)
+        hand.is_ended = end
+        rest: list[Task | None] = [*tasks, None] if end else [*tasks]
+        hand.actor.give.options(concurrency_group=_FEED).remote(rest)
+        for task in tasks:
+            self._watcher.started(task.item)
+
+    def _step(self, hand: _Hand) -> Iterator[Outcome]:
+        """Take the next thing that a worker has to say."""
+        errors = self._ray.exceptions
+        try:
+            if hand.starting is not None:
+                if self._await(hand) != self._identity:
+                    raise UsageError(
+                        "the workers compute in different ways, so that bytes would depend on who "
+                        "works: say --device and --dtype, and use machines of one kind"
+                    )
+                return
+            outcome: Outcome = self._ray.get(next(hand.stream))
+        except StopIteration:
+            hand.stream = None
+            hand.under_way.clear()
+        except errors.RayTaskError as error:
+            if isinstance(error.cause, WfvaeError):
+                raise error.cause from error
+            raise
+        except (errors.RayActorError, errors.ObjectLostError, DeviceError) as error:
+            yield from self._bury(hand, error)
+        else:
+            hand.under_way.pop(outcome.item, None)
+            self._failed_starts = 0
+            self._watcher.advanced(outcome.frames or 0)
+            yield outcome
+
+    def _bury(self, hand: _Hand, error: Exception) -> Iterator[Outcome]:
+        """Replace a worker that died; its files are tried again one by one."""
+        if hand.starting is not None:
+            self._failed_starts += 1
+            if self._failed_starts >= _MOST_STARTS:
+                raise DeviceError(f"workers die before they can work: {_last_line(error)}")
+        self._hands.remove(hand)
+        successor = self._hire()
+        for name, task in hand.under_way.items():
+            self._deaths[name] = self._deaths.get(name, 0) + 1
+            if self._deaths[name] < 2:
+                successor.suspects.append(task)
+                continue
+            yield Outcome(
+                name,
+                task.item.path,
+                "failed",
+                error=f"{task.item.path}: killed its worker twice ({_last_line(error)})",
+                kind="killed workers",
+            )
+        successor.suspects.extend(hand.suspects)
+        self._hands.append(successor)
+
+    def _retire(self, hand: _Hand) -> None:
+        spent: Profile = self._ray.get(hand.actor.profile.remote())
+        for each in fields(Profile):
+            total = getattr(self._profile, each.name) + getattr(spent, each.name)
+            setattr(self._profile, each.name, total)
+        self._hands.remove(hand)
+        self._ray.kill(hand.actor)
+
+    def _tell_to_stop(self) -> None:
+        self._told = True
+        for hand in self._hands:
+            hand.actor.stop.options(concurrency_group=_FEED).remote()
+            if hand.stream is not None and not hand.is_ended:
+                self._give(hand, [], end=True)
+
+
+def _last_line(error: BaseException) -> str:
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return lines[-1] if lines else type(error).__name__

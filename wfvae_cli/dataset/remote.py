@@ -1,0 +1,168 @@
+"""Files that are not on this machine, through fsspec (`s3://`, `gs://`, `hf://`, …)."""
+
+from __future__ import annotations
+
+import re
+import urllib.request
+from collections.abc import Callable
+from pathlib import Path
+from typing import IO, Any
+
+from wfvae_cli.errors import InputError, MissingExtraError, OutputError
+
+_SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
+_WEB = ("http://", "https://")  # servers list nothing, and FFmpeg opens them by itself
+
+_PIECE = 1 << 20
+_WEB_TIMEOUT = 300.0
+_VERSIONS = ("ETag", "etag", "md5Hash", "mtime", "LastModified", "last_modified", "created")
+
+
+def is_url(path: str) -> bool:
+    """Whether a path names a store rather than a file of this machine."""
+    return _SCHEME.match(path) is not None
+
+
+def is_web(path: str) -> bool:
+    """Whether a URL is a web server's."""
+    return path.startswith(_WEB)
+
+
+def filesystem(url: str) -> tuple[Any, str]:
+    """The fsspec file system of a URL, and the path in it.
+
+    Raises:
+        MissingExtraError: fsspec, or what it needs for this scheme, is not installed.
+        InputError: fsspec does not know the scheme.
+    """
+    try:
+        from fsspec.core import url_to_fs
+
+        fs, path = url_to_fs(url)
+    except ImportError as error:
+        name = "fsspec" if error.name == "fsspec" else str(error)
+        raise MissingExtraError(name, "fsspec", f"reading {url}") from error
+    except ValueError as error:
+        raise InputError(f"{url}: {error}") from error
+    return fs, str(path)
+
+
+def canonical(url: str) -> str:
+    """The URL as its file system spells it, which is how listings begin."""
+    if is_web(url):
+        return url
+    fs, path = filesystem(url)
+    return str(fs.unstrip_protocol(path))
+
+
+def is_folder(url: str) -> bool:
+    """Whether a URL holds files rather than being one."""
+    if is_web(url):
+        return False
+    fs, path = filesystem(url)
+    return url.endswith("/") or bool(_reported(url, fs.isdir, path))
+
+
+def list_folder(url: str) -> list[str]:
+    """URLs of all files below a folder."""
+    fs, path = filesystem(url)
+    return [str(fs.unstrip_protocol(name)) for name in _reported(url, fs.find, path)]
+
+
+def list_glob(url: str) -> list[str]:
+    """URLs of all files that a pattern matches."""
+    fs, path = filesystem(url)
+    found = _reported(url, fs.glob, path, detail=True)
+    return [str(fs.unstrip_protocol(n)) for n, i in found.items() if i["type"] == "file"]
+
+
+def read_bytes(url: str) -> bytes:
+    """The whole content of a small file."""
+    fs, path = filesystem(url)
+    content: bytes = _reported(url, fs.cat_file, path)
+    return content
+
+
+def stamp(url: str) -> str:
+    """Size and version, or time of change, of a remote file, as far as its store tells.
+
+    Raises:
+        InputError: there is no such file.
+    """
+    if is_web(url):
+        headers = _web(urllib.request.Request(url, method="HEAD")).headers
+        version = headers.get("ETag") or headers.get("Last-Modified") or ""
+        return f"{headers.get('Content-Length', '')}:{version}"
+    fs, path = filesystem(url)
+    info = _reported(url, fs.info, path)
+    version = next((str(info[key]) for key in _VERSIONS if info.get(key)), "")
+    return f"{info['size']}:{version}"
+
+
+def download(url: str, target: str, alive: Callable[[], None]) -> None:
+    """Copy a remote file to this machine; `alive` is called for every piece that came.
+
+    Raises:
+        InputError: it cannot be had.
+    """
+    if is_web(url):
+        source = _web(urllib.request.Request(url))
+    else:
+        fs, path = filesystem(url)
+        source = _reported(url, fs.open, path, "rb")
+    with source, Path(target).open("wb") as file:
+        while piece := _reported(url, source.read, _PIECE):
+            file.write(piece)
+            alive()
+
+
+def upload(source: Path, url: str) -> None:
+    """Send a file of this machine to a store, replacing what has the name.
+
+    Raises:
+        OutputError: it cannot be sent.
+    """
+    fs, path = filesystem(url)
+    try:
+        fs.makedirs(path.rpartition("/")[0], exist_ok=True)
+        fs.put_file(str(source), path)
+    except Exception as error:  # every store has errors of its own
+        raise OutputError(f"cannot write {url}: {type(error).__name__}: {error}") from error
+
+
+def size(url: str) -> int | None:
+    """Bytes of a remote file; None where there is none.
+
+    Raises:
+        InputError: the store does not answer.
+    """
+    fs, path = filesystem(url)
+    try:
+        return int(fs.size(path))
+    except FileNotFoundError:
+        return None
+    except Exception as error:  # every store has errors of its own
+        raise InputError(f"{url}: {type(error).__name__}: {error}") from error
+
+
+def open_remote(url: str) -> IO[bytes]:
+    """Open a remote file to be read in pieces.
+
+    Raises:
+        InputError: it cannot be.
+    """
+    fs, path = filesystem(url)
+    opened: IO[bytes] = _reported(url, fs.open, path, "rb")
+    return opened
+
+
+def _web(request: urllib.request.Request) -> Any:
+    return _reported(request.full_url, urllib.request.urlopen, request, timeout=_WEB_TIMEOUT)
+
+
+def _reported(url: str, call: Any, *args: Any, **options: Any) -> Any:
+    """Call a file system; whatever it raises is an InputError with the URL."""
+    try:
+        return call(*args, **options)
+    except Exception as error:  # every store has errors of its own
+        raise InputError(f"{url}: {type(error).__name__}: {error}") from error

@@ -1,0 +1,104 @@
+"""The file behind an item: what tells its content from another one, and a copy of a remote one."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import stat
+import tempfile
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from wfvae_cli.dataset import remote
+from wfvae_cli.dataset.inputs import Item
+from wfvae_cli.errors import VideoError
+from wfvae_cli.media.images import PATTERN, sequence
+
+_PIECE = 1 << 20
+_MOST_HASHES = 1024
+_HASHES: dict[tuple[str, str], str] = {}
+"""Of path and stamp: a film of a thousand scenes is a thousand items, and read once."""
+
+
+@dataclass(frozen=True)
+class Source:
+    """A file of this machine that can be opened, for now."""
+
+    path: str
+    stamp: str
+    sha256: str
+    """Of the content; of the contents in order, where there are several."""
+
+
+def stamp(path: str) -> str:
+    """Size and time of change: if they stay, so did the content.
+
+    Raises:
+        InputError: there is no such file, or it is no regular one.
+    """
+    if remote.is_url(path):
+        return remote.stamp(path)
+    try:
+        parts = [Path(part).stat() for part in _files(path)]
+    except OSError as error:
+        raise VideoError(f"{path}: {error.strerror or error}") from error
+    if not all(stat.S_ISREG(part.st_mode) for part in parts):
+        raise VideoError(f"{path}: expected a regular file, got a pipe, device or folder")
+    size, changed = sum(p.st_size for p in parts), max(p.st_mtime_ns for p in parts)
+    return f"{size}:{changed}"
+
+
+@contextlib.contextmanager
+def opened(item: Item, alive: Callable[[], None]) -> Iterator[Source]:
+    """Have an item's file at hand: itself, or a temporary copy of a remote one.
+
+    Args:
+        item: which one.
+        alive: called for every piece that was read.
+
+    Raises:
+        InputError: it cannot be read.
+    """
+    marked = stamp(item.path)
+    if not item.is_url:
+        yield Source(item.path, marked, content_sha256(item.path, marked, alive))
+        return
+    suffix = Path(item.path).suffix[:16]
+    with tempfile.TemporaryDirectory(prefix="wfvae-") as folder:
+        copy = str(Path(folder) / f"source{suffix}")
+        remote.download(item.path, copy, alive)
+        yield Source(copy, marked, content_sha256(copy, marked, alive))
+
+
+def content_sha256(path: str, marked: str, alive: Callable[[], None] = lambda: None) -> str:
+    """SHA-256 of a file's content, in hex.
+
+    Args:
+        path: a file of this machine, or a pattern of numbered images.
+        marked: its `stamp`; while it stays, the file is not read again.
+        alive: called for every piece that was read.
+    """
+    known = _HASHES.get((path, marked))
+    if known is not None:
+        return known
+    digest = hashlib.sha256()
+    try:
+        for part in _files(path):
+            with open(part, "rb", buffering=0) as file:  # noqa: PTH123 (a name as it came)
+                while piece := file.read(_PIECE):
+                    digest.update(piece)
+                    alive()
+    except OSError as error:
+        raise VideoError(f"{path}: {error.strerror or error}") from error
+    if len(_HASHES) >= _MOST_HASHES:
+        _HASHES.clear()
+    _HASHES[path, marked] = digest.hexdigest()
+    return digest.hexdigest()
+
+
+def _files(path: str) -> list[str]:
+    name = Path(path)
+    if PATTERN.search(name.name) and not name.exists():
+        return [str(part) for part in sequence(name)]
+    return [path]

@@ -1,0 +1,353 @@
+"""Tar shards for the webdataset library (https://github.com/webdataset/webdataset).
+
+A clip is two members of one key: `KEY.safetensors`, its latent file, and `KEY.json`, the
+header's strings and the item's name. Clips are encoded into a hidden folder first; when all of a
+group of them are there or have failed, the group is written as one or more shards of bounded size
+and, last, an index `NAME.json` that says what they hold. A group without its index is made again
+from the clips, so that shards appear whole, and a run that is continued writes the same ones.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from wfvae_cli.atomic import reported
+from wfvae_cli.dataset.inputs import Item
+from wfvae_cli.dataset.layouts import SUFFIX
+from wfvae_cli.dataset.outcome import Outcome
+from wfvae_cli.dataset.place import Place
+from wfvae_cli.dataset.plan import Conflict
+from wfvae_cli.dataset.recipe import WEIGHTS, Identity, Recipe, difference
+from wfvae_cli.dataset.source import content_sha256, stamp
+from wfvae_cli.errors import InputError, MissingExtraError, OutputError
+from wfvae_cli.latents.header import read_header
+
+_SCHEMA = "wfvae-shards"
+_MTIME = 0.0
+_WHOLE = Item("", "")
+"""An index has the options that all items share; each has its own part, and fingerprint."""
+
+
+@dataclass(frozen=True)
+class TarFormat:
+    """How clips are put into shards."""
+
+    clips: int = 1000
+    """Of a group: what is encoded before its shards are written."""
+    max_bytes: int = 1 << 30
+    """A shard that has reached it takes no further clip."""
+
+
+@dataclass(frozen=True)
+class _Index:
+    """What a finished group says of itself."""
+
+    path: Path
+    tars: Mapping[str, int]
+    """Bytes of each shard, by name."""
+    options: Mapping[str, str]
+    outcomes: Sequence[Outcome]
+    sources: Mapping[str, str]
+    """SHA-256 of the source of each item that is done."""
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether every shard is there."""
+        folder = self.path.parent
+        return all(_size(folder / name) == size for name, size in self.tars.items())
+
+
+@dataclass
+class _Group:
+    number: int
+    items: Sequence[Item]
+    outcomes: dict[str, Outcome]
+
+    @property
+    def is_complete(self) -> bool:
+        return len(self.outcomes) == len(self.items)
+
+
+class TarShards:
+    """The shards of one run.
+
+    Args:
+        root: the output folder.
+        suffix: of this run's names, where it is one share of several.
+        clips: where the clips are encoded to.
+        form: how large groups and shards are.
+        recipe: how clips are made.
+        identity: by which model.
+
+    Raises:
+        MissingExtraError: webdataset is not installed.
+    """
+
+    def __init__(
+        self,
+        root: Path,
+        suffix: str,
+        clips: Place,
+        form: TarFormat,
+        recipe: Recipe,
+        identity: Identity,
+    ) -> None:
+        try:
+            import webdataset  # noqa: F401
+        except ImportError as error:
+            raise MissingExtraError("webdataset", "webdataset", "--format webdataset") from error
+        self._root, self._prefix, self._clips = root, f"latents{suffix}-", clips
+        self._form, self._recipe, self._identity = form, recipe, identity
+        self._groups: dict[str, _Group] = {}
+        self._packer = ThreadPoolExecutor(1, thread_name_prefix="wfvae-pack")
+        self._packing: list[Future[list[Outcome]]] = []
+        self.current: list[Outcome] = []
+        """Items that are in finished shards."""
+        self.kept: list[Outcome] = []
+        """Those of them that were made otherwise, and are to be left so."""
+
+    def begin(self, items: Sequence[Item], conflict: Conflict) -> list[Item]:
+        """Find out which items are in no finished shard, and group these.
+
+        Items that failed when their group was finished are tried again, in groups of their own
+        behind the others, so that they change no other shard.
+
+        Raises:
+            OutputError: finished shards were made otherwise, and `conflict` is `refuse`.
+        """
+        by_name = {item.relative: item for item in items}
+        numbers, failed = set(), set[str]()
+        for index in self._indices():
+            if not index.is_whole or not self._is_wanted(index, by_name, conflict):
+                continue
+            numbers.add(self._number(index.path))
+            kept = {outcome.item for outcome in self.kept}
+            for outcome in index.outcomes:
+                if outcome.status == "failed":
+                    failed.add(outcome.item)
+                elif by_name.pop(outcome.item, None) and outcome.item not in kept:
+                    self.current.append(outcome)
+        self._drop_packed()
+        fresh = [item for name, item in by_name.items() if name not in failed]
+        again = [item for name, item in by_name.items() if name in failed]
+        number = 0
+        for part in (fresh, again):
+            for begin in range(0, len(part), self._form.clips):
+                while number in numbers:
+                    number += 1
+                group = _Group(number, part[begin : begin + self._form.clips], {})
+                self._groups.update((item.relative, group) for item in group.items)
+                number += 1
+        return fresh + again
+
+    def take(self, outcome: Outcome) -> None:
+        """Note what became of a clip; its group is packed in a thread once it is the last."""
+        group = self._groups[outcome.item]
+        group.outcomes[outcome.item] = outcome
+        if group.is_complete:
+            self._packing.append(self._packer.submit(self._pack, group))
+
+    def packed(self, *, wait: bool = False) -> Iterator[Outcome]:
+        """The outcomes of clips whose shards have been written since the last call.
+
+        Raises:
+            OutputError: they could not be.
+        """
+        while self._packing and (wait or self._packing[0].done()):
+            yield from self._packing.pop(0).result()
+
+    def close(self) -> None:
+        """Let the shard that is being written be finished, and write no other."""
+        self._packer.shutdown(wait=True, cancel_futures=True)
+
+    def _drop_packed(self) -> None:
+        """Remove clips that are in finished shards: the run was killed before it could."""
+        packed = {outcome.item for outcome in self.current}
+        for path in self._clips.root.rglob(f"*{SUFFIX}"):
+            name = path.relative_to(self._clips.root).as_posix().removesuffix(SUFFIX)
+            if name in packed:
+                path.unlink(missing_ok=True)
+
+    def _indices(self) -> Iterator[_Index]:
+        for path in sorted(self._root.glob(f"{self._prefix}*.json")):
+            if self._number(path) is not None:
+                index = _read_index(path)
+                if index is not None:
+                    yield index
+
+    def _number(self, path: Path) -> int | None:
+        digits = path.name.removeprefix(self._prefix).removesuffix(".json")
+        return int(digits) if len(digits) == 6 and digits.isdecimal() else None
+
+    def _is_wanted(self, index: _Index, items: Mapping[str, Item], conflict: Conflict) -> bool:
+        """Whether a finished group may stay as it is."""
+        if not any(outcome.item in items for outcome in index.outcomes):
+            return True  # of sources that are gone: nothing is deleted unasked
+        recorded = self._recipe.recorded(_WHOLE, self._identity)
+        differs = difference(index.options, {**recorded, WEIGHTS: self._identity.model_sha256})
+        if differs and conflict == "refuse":
+            raise OutputError(
+                f"{index.path}: these shards are complete and were made otherwise: {differs}. Add "
+                "--overwrite to make them again, --keep to leave them, or choose another -o"
+            )
+        if differs and conflict == "keep":
+            self.kept += [
+                replace(o, status="skipped", error=f"kept, made otherwise: {differs}")
+                for o in index.outcomes
+                if o.item in items and o.status == "done"
+            ]
+            return True
+        return not differs and all(
+            self._is_same(outcome, index.sources[outcome.item], items[outcome.item])
+            for outcome in index.outcomes
+            if outcome.status == "done" and outcome.item in items
+        )
+
+    def _is_same(self, outcome: Outcome, sha256: str, item: Item) -> bool:
+        try:
+            if outcome.fingerprint != self._recipe.fingerprint(item, self._identity):
+                return False
+            marked = stamp(item.path)
+            if outcome.stamp == marked:
+                return True
+            return not item.is_url and content_sha256(item.path, marked) == sha256
+        except InputError:
+            return True  # what cannot be read cannot be made better, either
+
+    def _pack(self, group: _Group) -> list[Outcome]:
+        """Write the shards of a group, then its index; then its clips are no longer needed."""
+        name = f"{self._prefix}{group.number:06d}"
+        outcomes = [group.outcomes[item.relative] for item in group.items]
+        done = [outcome for outcome in outcomes if outcome.status == "done"]
+        if not done:
+            return outcomes  # nothing to index: they are tried again like what was never tried
+        tars, members, sources = self._write_tars(name, done)
+        placed = [
+            replace(outcome, output=members[outcome.item]) if outcome in done else outcome
+            for outcome in outcomes
+        ]
+        target = self._root / f"{name}.json"
+        before = _read_index(target)
+        recorded = self._recipe.recorded(_WHOLE, self._identity)
+        content = {
+            "schema": _SCHEMA,
+            "schema_version": 1,
+            "options": {**recorded, WEIGHTS: self._identity.model_sha256},
+            "shards": tars,
+            # seconds differ from run to run, and an index should not
+            "items": [replace(outcome, seconds=None).to_json() for outcome in placed],
+            "sources": sources,
+        }
+        part = self._clips.work / target.name
+        with reported(target, part):
+            part.write_bytes(json.dumps(content, indent=1).encode() + b"\n")
+            _sync(part)
+        _publish(part, target)
+        for old in () if before is None else before.tars.keys() - tars.keys():
+            (self._root / old).unlink(missing_ok=True)  # what --overwrite replaced
+        for outcome in done:
+            assert outcome.output is not None
+            (self._clips.root / outcome.output).unlink(missing_ok=True)
+        return placed
+
+    def _write_tars(
+        self, name: str, done: Sequence[Outcome]
+    ) -> tuple[dict[str, int], dict[str, str], dict[str, str]]:
+        """Write shards under their names; bytes of each, the shard and the source of each item."""
+        from webdataset import ShardWriter
+
+        members: dict[str, str] = {}
+        sources: dict[str, str] = {}
+        pattern = str(self._clips.work / name).replace("%", "%%") + "-%03d.tar"
+        with (
+            reported(self._root / name),
+            ShardWriter(
+                pattern,
+                maxcount=self._form.clips,
+                maxsize=self._form.max_bytes,
+                verbose=0,
+                mtime=_MTIME,
+                format="PAX_FORMAT",
+            ) as writer,
+        ):
+            for outcome in done:
+                assert outcome.output is not None
+                path = self._clips.root / outcome.output
+                strings = _strings(path)
+                sources[outcome.item] = strings.get("extra.source_sha256", "")
+                writer.write(
+                    {
+                        "__key__": key_of(outcome.item),
+                        "safetensors": path.read_bytes(),
+                        "json": json.dumps({"item": outcome.item, **strings}).encode(),
+                    }
+                )
+                members[outcome.item] = Path(str(writer.fname)).name
+        tars = {}
+        for part in sorted({*members.values()}):
+            with reported(self._root / part):
+                _sync(self._clips.work / part)
+            tars[part] = _publish(self._clips.work / part, self._root / part)
+        return tars, members, sources
+
+
+def key_of(name: str) -> str:
+    """An item's key in a shard: the library ends keys at the first dot of a file's name."""
+    return name.replace("%", "%25").replace(".", "%2E")
+
+
+def _strings(path: Path) -> dict[str, str]:
+    with path.open("rb") as file:
+        return dict(read_header(file).metadata)
+
+
+def _read_index(path: Path) -> _Index | None:
+    try:
+        content: dict[str, Any] = json.loads(path.read_bytes())
+        if content["schema"] != _SCHEMA:
+            return None
+        return _Index(
+            path,
+            content["shards"],
+            content["options"],
+            [Outcome.from_json(values) for values in content["items"]],
+            content["sources"],
+        )
+    except (OSError, ValueError, TypeError, KeyError):
+        return None
+
+
+def _publish(part: Path, target: Path) -> int:
+    with reported(target, part):
+        part.replace(target)
+        return target.stat().st_size
+
+
+def _size(path: Path) -> int | None:
+    try:
+        return path.stat().st_size
+    except OSError:
+        return None
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def remove_empty(folder: Path) -> None:
+    """Remove a tree of folders as far as nothing is in them."""
+    for path, _, _ in os.walk(folder, topdown=False):
+        try:
+            os.rmdir(path)  # noqa: PTH106 (of strings that os.walk gave)
+        except OSError:
+            continue

@@ -1,0 +1,218 @@
+"""Encoded datasets as a trainer reads them."""
+
+from __future__ import annotations
+
+import glob
+import hashlib
+import io
+import os
+import tarfile
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypedDict
+
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from wfvae_cli.errors import InputError, LatentError, UsageError
+from wfvae_cli.latents.file import LatentFile
+from wfvae_cli.latents.metadata import LatentMetadata
+
+
+class LatentSample(TypedDict):
+    """One clip."""
+
+    latents: Tensor
+    """`[Z, T', H', W']`, float32."""
+    item: str
+    """Its name: the latent file's path below the dataset, or the item's name in a shard."""
+    frames: int
+    """Frames of the clip, padding left out."""
+
+
+@dataclass(frozen=True)
+class _Place:
+    """Where a latent file lies: a file, or bytes of a tar shard."""
+
+    path: str
+    item: str
+    begin: int = 0
+    size: int | None = None
+
+
+class LatentDataset(Dataset[LatentSample]):
+    """Clips that `wfvae encode` wrote: latent files of a folder, or the tar shards in it.
+
+    Sizes differ where the clips' do: `DataLoader(..., batch_size=None)` gives clip by clip, and
+    batches need clips of one size (`encode --size --frames`). Forked and spawned workers each
+    open their own files.
+
+    Example:
+        dataset = LatentDataset("latents", normalize="stats.json")
+        for batch in torch.utils.data.DataLoader(dataset, batch_size=8, num_workers=4):
+            loss = train(batch["latents"])
+
+    Args:
+        source: a folder of latent files, searched recursively; a folder of tar shards; or a glob
+            of either.
+        normalize: what normalised latents are computed by: a file of `wfvae stats`; `header`,
+            where `encode --normalize` has done it already; or `none`, which gives the model's
+            own latents, whatever was stored.
+        frames: latent frames of a window at a random place in each clip; all by default.
+            Shorter clips are left out.
+        seed: of windows and samples. Each epoch differs: see `set_epoch`.
+
+    Raises:
+        InputError: there are no latents, or the statistics are unusable.
+        LatentError: a file is damaged.
+        UsageError: `normalize` or `frames` have no meaning.
+    """
+
+    def __init__(
+        self,
+        source: str | os.PathLike[str],
+        *,
+        normalize: str | os.PathLike[str] = "none",
+        frames: int | None = None,
+        seed: int = 0,
+    ) -> None:
+        if frames is not None and frames < 1:
+            raise UsageError(f"frames must be at least 1, got {frames}")
+        self._places = _find(os.fspath(source))
+        self._frames, self._seed, self._epoch = frames, seed, 0
+        self._from_header = os.fspath(normalize) == "header"
+        self._shift_scale: tuple[Tensor, Tensor] | None = None
+        if not self._from_header and os.fspath(normalize) != "none":
+            self._shift_scale = self._read_stats(Path(normalize))
+        if frames is not None:
+            self._places = [place for place in self._places if _length(place) >= frames]
+            if not self._places:
+                raise InputError(f"{os.fspath(source)}: no clip has {frames} latent frames")
+
+    def set_epoch(self, epoch: int) -> None:
+        """Draw other windows and samples; call it before the workers of an epoch start."""
+        self._epoch = epoch
+
+    def __len__(self) -> int:
+        """How many clips there are."""
+        return len(self._places)
+
+    def __getitem__(self, index: int) -> LatentSample:
+        """Read a clip, or a window of it.
+
+        Where the posterior's moments are stored, the latents are a sample of it; the noise
+        depends on the seed, the epoch and the clip alone, on no worker.
+
+        Raises:
+            LatentError: its file is damaged, or `normalize` is `header` and it is not normalised.
+        """
+        place = self._places[index]
+        text = f"{self._seed}:{self._epoch}:{place.item}"
+        generator = torch.Generator().manual_seed(_seed_of(text))
+        with _open(place) as file:
+            start, stop = self._window(file.latent_frames, generator)
+            latents = file.read(start, stop).float()
+            if file.has_logvar:
+                deviation = torch.exp(0.5 * file.read_logvar(start, stop).float())
+                latents = latents + deviation * torch.randn(latents.shape, generator=generator)
+            latents = self._normalized(latents, file.metadata, place)
+            return {"latents": latents, "item": place.item, "frames": file.metadata.frames}
+
+    def _window(self, length: int, generator: torch.Generator) -> tuple[int, int]:
+        if self._frames is None:
+            return 0, length
+        start = int(torch.randint(length - self._frames + 1, (), generator=generator))
+        return start, start + self._frames
+
+    def _normalized(self, latents: Tensor, metadata: LatentMetadata, place: _Place) -> Tensor:
+        applied = metadata.normalization
+        if self._from_header:
+            if applied is None:
+                raise LatentError(
+                    f"{place.path}: holds the model's own latents, not normalised ones: encode "
+                    "with --normalize, or give a file of wfvae stats"
+                )
+            return latents
+        if applied is not None:
+            shift, scale = _as_columns(applied.shift, applied.scale)
+            latents = latents / scale + shift
+        if self._shift_scale is not None:
+            shift, scale = self._shift_scale
+            latents = (latents - shift) * scale
+        return latents
+
+    def _read_stats(self, path: Path) -> tuple[Tensor, Tensor]:
+        from wfvae_cli.stats.scale import load_normalization
+
+        with _open(self._places[0]) as file:
+            sha256 = file.metadata.model_sha256
+        stored = load_normalization(path, model_sha256=sha256)
+        return _as_columns(stored.shift, stored.scale)
+
+
+def _seed_of(text: str) -> int:
+    return int.from_bytes(hashlib.sha256(text.encode("utf-8", "surrogateescape")).digest()[:8]) >> 1
+
+
+def _as_columns(shift: Sequence[float], scale: Sequence[float]) -> tuple[Tensor, Tensor]:
+    return torch.tensor(shift).view(-1, 1, 1, 1), torch.tensor(scale).view(-1, 1, 1, 1)
+
+
+def _open(place: _Place) -> LatentFile:
+    if place.size is None:
+        return LatentFile(place.path)
+    with Path(place.path).open("rb") as file:
+        file.seek(place.begin)
+        return LatentFile(_Member(place, file.read(place.size)))
+
+
+class _Member(io.BytesIO):
+    """A latent file from a shard, with a name for messages."""
+
+    def __init__(self, place: _Place, data: bytes) -> None:
+        super().__init__(data)
+        self.name = f"{place.path}, {place.item}"
+
+
+def _length(place: _Place) -> int:
+    with _open(place) as file:
+        return file.latent_frames
+
+
+def _find(source: str) -> list[_Place]:
+    """Every latent file, in order of its name; of shards in the order in which they hold them."""
+    folder = Path(source)
+    if folder.is_dir():
+        files = sorted(p for p in folder.rglob("*.safetensors") if not _is_hidden(p, folder))
+        tars = sorted(folder.glob("*.tar"))
+    else:
+        found = sorted(glob.glob(source, recursive=True))  # noqa: PTH207 (an absolute pattern, too)
+        folder = Path(os.path.commonpath(found)) if len(found) > 1 else folder.parent
+        files = [Path(name) for name in found if name.endswith(".safetensors")]
+        tars = [Path(name) for name in found if name.endswith(".tar")]
+    places = [_Place(str(path), str(path.relative_to(folder))) for path in files]
+    places += [place for tar in tars for place in _members(tar)]
+    if not places:
+        raise InputError(
+            f"{source}: expected latent files (.safetensors) or shards of them (.tar), found none"
+        )
+    return places
+
+
+def _is_hidden(path: Path, folder: Path) -> bool:
+    return any(part.startswith(".") for part in path.relative_to(folder).parts)
+
+
+def _members(path: Path) -> Iterator[_Place]:
+    """The latent files of a shard, found by its headers alone."""
+    try:
+        with tarfile.open(path) as box:
+            for member in box:
+                if member.name.endswith(".safetensors"):
+                    key = member.name.removesuffix(".safetensors")
+                    name = key.replace("%2E", ".").replace("%25", "%")
+                    yield _Place(str(path), name, member.offset_data, member.size)
+    except (tarfile.TarError, OSError) as error:
+        raise LatentError(f"{path}: damaged, not a tar shard: {error}") from error
