@@ -286,3 +286,16 @@ def test_layouts(make_clip: MakeClip) -> None:
         assert not layout.lacks_index
         assert layout.promised is None or size - 1 <= layout.promised <= size
         assert probe(path).width == 64
+
+
+def test_a_matroska_whose_end_was_zeroed(make_clip: MakeClip) -> None:
+    noise = np.random.default_rng(0).integers(0, 256, (60, 48, 64, 3), dtype=np.uint8)
+    path = make_clip("clip.mkv", list(noise), codec="ffv1", pix_fmt="yuv444p")
+    data = bytearray(path.read_bytes())
+    data[len(data) * 3 // 4 :] = bytes(len(data) - len(data) * 3 // 4)
+    path.write_bytes(data)
+    with (
+        pytest.raises(VideoError, match="its video ends after .* the container announces"),
+        open_clip(path) as reader,
+    ):
+        list(reader)

@@ -24,7 +24,10 @@ from wfvae_cli.media.diagnosis import explain_unreadable, open_container
 from wfvae_cli.media.filters import Deinterlacer
 from wfvae_cli.media.pipe import Pipe
 from wfvae_cli.media.sampling import Orientation, Timed
-from wfvae_cli.media.truncation import inspect
+from wfvae_cli.media.truncation import announced_end, inspect
+
+_MISSING_SECONDS = 0.5
+"""How much earlier than announced a video may end: containers round, by a frame or two."""
 
 
 class VideoSource:
@@ -274,8 +277,9 @@ class VideoSource:
 
     def _packets(self) -> Iterator[Packet[VideoStream]]:
         """Packets from the first key frame on: what precedes it cannot be decoded."""
-        started, self._skipped = False, 0
+        started, self._skipped, end = False, 0, 0
         for packet in self._container.demux(self.stream):
+            end = max(end, (packet.pts or 0) + (packet.duration or 0))
             if packet.size and not started:
                 started = packet.is_keyframe
                 self._skipped += not started
@@ -287,6 +291,13 @@ class VideoSource:
             if started or not packet.size:
                 yield packet
         self._check_end()
+        announced = announced_end(self.stream.metadata)
+        if announced is not None and announced - end * self.time_base > _MISSING_SECONDS:
+            raise VideoError(
+                f"{self.name}: damaged or cut short: its video ends after "
+                f"{float(end * self.time_base):.2f} s, the container announces "
+                f"{float(announced):.2f} s: copy or download it again"
+            )
 
     def _check_end(self) -> None:
         """On a pipe only the end shows whether everything came."""

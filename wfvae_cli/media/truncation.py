@@ -5,14 +5,18 @@ Demuxers end quietly where the bytes end, so a half-downloaded file would pass f
 
 from __future__ import annotations
 
+import re
 import struct
+from collections.abc import Mapping
 from dataclasses import dataclass
+from fractions import Fraction
 from pathlib import Path
 from typing import BinaryIO
 
 _BOXES = frozenset(
     (b"ftyp", b"moov", b"mdat", b"free", b"skip", b"wide", b"styp", b"sidx", b"moof", b"uuid")
 )
+_DURATION = re.compile(r"(\d+):(\d\d):(\d\d(?:\.\d+)?)")
 _EBML, _SEGMENT = 0x1A45DFA3, 0x18538067
 
 
@@ -58,6 +62,22 @@ def size_in_header(file: BinaryIO) -> int | None:
         # 0 and all ones stand for a writer that could not go back to fill it in.
         return None if length in (0, 0xFFFFFFFF) else 8 + length // 2 * 2
     return None
+
+
+def announced_end(tags: Mapping[str, str]) -> Fraction | None:
+    """Seconds at which a Matroska track ends, as its statistics tags say; None without them.
+
+    A demuxer finds its way past a damaged stretch of Matroska without a word, so that a file
+    whose end is damaged would pass for a short one.
+
+    Args:
+        tags: the stream's metadata.
+    """
+    match = _DURATION.fullmatch(tags.get("DURATION", ""))
+    if match is None:
+        return None
+    hours, minutes, seconds = match.groups()
+    return 3600 * int(hours) + 60 * int(minutes) + Fraction(seconds)
 
 
 def _iso_bmff(file: BinaryIO, size: int) -> Layout:
