@@ -33,7 +33,7 @@ def watch(view: DatasetView) -> None:
 def test_a_terminal_has_one_table(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     screen = io.StringIO()
     terminal = rich.console.Console(file=screen, force_terminal=True, width=80)
-    monkeypatch.setattr(shared, "_stderr", terminal)
+    monkeypatch.setattr(shared, "stderr", terminal)
     with DatasetView(Console(), str(tmp_path)) as view:
         watch(view)
         assert view._live is not None
@@ -47,7 +47,7 @@ def test_elsewhere_a_line_comes_now_and_then(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     screen = io.StringIO()
-    monkeypatch.setattr(shared, "_stderr", rich.console.Console(file=screen, width=200))
+    monkeypatch.setattr(shared, "stderr", rich.console.Console(file=screen, width=200))
     monkeypatch.setattr(dataset_view, "_LINE_EVERY", 0.01)
     with DatasetView(Console(), str(tmp_path)) as view:
         watch(view)
@@ -60,7 +60,7 @@ def test_quiet_says_nothing(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     screen = io.StringIO()
-    monkeypatch.setattr(shared, "_stderr", rich.console.Console(file=screen, force_terminal=True))
+    monkeypatch.setattr(shared, "stderr", rich.console.Console(file=screen, force_terminal=True))
     with DatasetView(Console(quiet=True), str(tmp_path)) as view:
         watch(view)
     assert screen.getvalue() == capsys.readouterr().out == ""

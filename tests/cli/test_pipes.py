@@ -119,8 +119,9 @@ def test_too_little_memory_names_chunk_and_resolution(tmp_path: Path) -> None:
         timeout=100,
     )
     assert answer.returncode == 6, answer
-    assert "out of memory in a chunk of 9 frames of 640x640" in answer.stderr
-    assert "--chunk" in answer.stderr
+    message = "out of memory in a chunk of 9 frames of 640x640: retrying in two halves"
+    assert message in answer.stderr
+    assert "frames of 640x640: use a smaller --chunk" in answer.stderr
 
 
 def test_json_and_data_do_not_mix_on_stdout(latents: Path) -> None:

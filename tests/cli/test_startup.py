@@ -32,7 +32,10 @@ def test_the_version() -> None:
     assert (answer.code, answer.stdout) == (0, f"wfvae {__version__}\n")
 
 
-@pytest.mark.parametrize("command", ["encode", "decode", "roundtrip", "stats", "compare", "info", "convert", "models"])
+@pytest.mark.parametrize(
+    "command",
+    ["encode", "decode", "roundtrip", "stats", "compare", "info", "convert", "models", "bench"],
+)
 def test_every_help_has_an_example(command: str) -> None:
     answer = wfvae(command, "--help")
     assert answer.code == 0

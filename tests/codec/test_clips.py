@@ -269,7 +269,7 @@ def test_latents_of_other_channels_are_refused_even_then(
 ) -> None:
     clip, z = lossless(tmp_path / "in.mkv", frames=5), tmp_path / "z.safetensors"
     encode_clip(clip, z, model)
-    with pytest.raises(LatentError, match="16 channels.*but 'mini' is wfvae with 4 channels"):
+    with pytest.raises(LatentError, match=r"16 channels.*but 'mini' is wfvae with 4 channels"):
         decode_clip(z, tmp_path / "out.mp4", other, force=True)
 
 

@@ -6,9 +6,11 @@ import pytest
 import torch
 
 from tests.models.build import cached
-from wfvae_cli.codec.plan import ChunkPlan, explained_memory
+from tests.models.laws import random_clip
+from wfvae_cli.codec.plan import ChunkPlan, explained_memory, halved_if_too_large
 from wfvae_cli.errors import DeviceError, UsageError
 from wfvae_cli.models.base import LoadedModel
+from wfvae_cli.nn.stream import Stream
 
 
 def model(case: str = "mini-wfvae-trilinear") -> LoadedModel:
@@ -27,10 +29,10 @@ def test_the_default_shrinks_with_the_resolution_and_never_below_one_latent_fram
 
 
 def test_the_default_shrinks_with_the_free_memory(monkeypatch: pytest.MonkeyPatch) -> None:
-    usual = ChunkPlan.of(model(), None, 1024, 1024)
+    usual = ChunkPlan.of(model(), None, 512, 512)
     memory = psutil.virtual_memory()._replace(available=2**28)
     monkeypatch.setattr(psutil, "virtual_memory", lambda: memory)
-    assert ChunkPlan.of(model(), None, 1024, 1024).later < usual.later
+    assert ChunkPlan.of(model(), None, 512, 512).later < usual.later
 
 
 def test_a_whole_clip_model_takes_whole_clips() -> None:
@@ -62,3 +64,46 @@ def test_other_errors_pass() -> None:
 def test_plans_are_values() -> None:
     with pytest.raises(dataclasses.FrozenInstanceError):
         ChunkPlan(1, 1).first = 2  # type: ignore[misc]  # that it is refused is the test
+
+
+@pytest.mark.parametrize("case", ["mini-wfvae-trilinear", "mini-wfvae-888"])
+@pytest.mark.parametrize("first", [True, False])
+def test_a_chunk_that_is_too_large_goes_through_in_two_halves(
+    case: str, first: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    vae = cached(case)
+    s = vae.strides.time
+    refused = []
+
+    def run(frames: torch.Tensor, stream: Stream) -> torch.Tensor:
+        if frames.size(2) > 2 * s + 1:
+            refused.append(frames.size(2))
+            stream.past["half-done"] = frames  # a chunk that fails has run a part of its layers
+            raise DeviceError("out of memory")
+        return vae.encode(frames, stream).mean
+
+    with torch.inference_mode(), caplog.at_level("INFO", logger="wfvae"):
+        clip = random_clip(vae, 6)
+        whole = vae.encode(clip, Stream.whole()).mean
+        stream, parts = Stream(), []
+        if not first:
+            parts.append(run(clip[:, :, : 1 + s], stream))
+            clip = clip[:, :, 1 + s :]
+        stream.last = True
+        # Four latent frames: more than fit, and two halves of two fit.
+        clip = clip[:, :, -4 * s :] if not first else clip[:, :, : 1 + 3 * s]
+        whole = whole[:, :, :4] if first else whole
+        parts.append(halved_if_too_large(run, clip, stream, s))
+    assert refused
+    assert "retrying in two halves" in caplog.text
+    assert (torch.cat(parts, dim=2) - whole).abs().max() <= 1e-5
+
+
+def test_halves_that_do_not_fit_either_are_an_error() -> None:
+    def run(frames: torch.Tensor, stream: Stream) -> torch.Tensor:
+        raise DeviceError(f"out of memory in a chunk of {frames.size(2)} frames")
+
+    with pytest.raises(DeviceError, match="chunk of 5 frames"):
+        halved_if_too_large(run, torch.zeros(1, 3, 9, 8, 8), Stream(), 4)
+    with pytest.raises(DeviceError, match="chunk of 9 frames"):
+        halved_if_too_large(run, torch.zeros(1, 3, 9, 8, 8), Stream(), None)

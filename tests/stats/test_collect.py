@@ -17,8 +17,9 @@ from wfvae_cli.latents.metadata import AppliedNormalization
 from wfvae_cli.media.clip import Sampling
 from wfvae_cli.media.reader import ClipReader
 from wfvae_cli.stats.accumulate import ClipStats, FailedClip, LatentStats
-from wfvae_cli.stats.collect import Encoder, collect, collect_subbands
+from wfvae_cli.stats.collect import collect, collect_subbands
 from wfvae_cli.stats.draw import Draw, Source, latent_window
+from wfvae_cli.stats.measure import Encoder
 from wfvae_cli.stats.report import ModelIdentity, StatsReport, merge_reports
 
 Floats = NDArray[np.float64]

@@ -24,7 +24,8 @@ from rich.text import Text
 
 from wfvae_cli.errors import UsageError
 
-_stderr = rich.console.Console(stderr=True, highlight=False, soft_wrap=True)
+stderr = rich.console.Console(stderr=True, highlight=False, soft_wrap=True)
+"""Where everything goes that is no data."""
 
 
 @dataclass(frozen=True)
@@ -51,7 +52,7 @@ class Console:
     def say(self, message: str) -> None:
         """Say what was done."""
         if not (self.quiet or self.json):
-            _stderr.print(Text(message))
+            stderr.print(Text(message))
 
     def result(self, value: Mapping[str, Any]) -> None:
         """Put one JSON object on stdout where `--json` asks for it."""
@@ -91,13 +92,13 @@ class Console:
             _Speed(unit),
             TimeRemainingColumn(),
         )
-        hidden = self.quiet or not _stderr.is_terminal
-        with Progress(*columns, console=_stderr, transient=True, disable=hidden) as bar:
+        hidden = self.quiet or not stderr.is_terminal
+        with Progress(*columns, console=stderr, transient=True, disable=hidden) as bar:
             task = bar.add_task(label, total=total)
             yield lambda frames: bar.advance(task, frames)
 
     def _print(self, kind: str, style: str, message: str) -> None:
-        _stderr.print(Text.assemble((f"{kind}: ", style), message))
+        stderr.print(Text.assemble((f"{kind}: ", style), message))
 
 
 class _Speed(ProgressColumn):

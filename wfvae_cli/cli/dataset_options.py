@@ -1,10 +1,12 @@
-"""Options of `wfvae encode` that only a dataset has."""
+"""Options that only a dataset has, of `wfvae encode` and some of `wfvae stats`."""
 
 from __future__ import annotations
 
 from typing import Annotated, Literal
 
 import typer
+
+from wfvae_cli.errors import UsageError
 
 _WHICH, _HOW, _WHO = "Datasets: which files", "Datasets: how", "Datasets: who does it"
 
@@ -146,3 +148,13 @@ Json = Annotated[
         rich_help_panel="Messages",
     ),
 ]
+
+
+def check_engine(engine: str, address: str | None, workers: int | None) -> None:
+    """Refuse what only Ray understands where it does not work.
+
+    Raises:
+        UsageError: there is such an option.
+    """
+    if engine == "local" and (workers is not None or address is not None):
+        raise UsageError("--workers and --address are for --engine ray: add it")

@@ -75,7 +75,7 @@ class DatasetView:
     def __enter__(self) -> DatasetView:
         if self._console.quiet or self._console.json:
             return self
-        screen = _console._stderr
+        screen = _console.stderr
         if screen.is_terminal:
             self._live = Live(
                 get_renderable=self._table, console=screen, transient=True, refresh_per_second=4

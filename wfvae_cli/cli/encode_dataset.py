@@ -11,8 +11,7 @@ from types import FrameType
 from typing import TYPE_CHECKING, Literal
 
 from wfvae_cli.cli.console import Console
-from wfvae_cli.cli.dataset_options import Exclude as Exclude  # `wfvae stats` takes them from here
-from wfvae_cli.cli.dataset_options import Include as Include
+from wfvae_cli.cli.dataset_options import check_engine
 from wfvae_cli.errors import PartialFailureError, UsageError, WeightsError
 
 if TYPE_CHECKING:
@@ -210,9 +209,8 @@ def _options(request: Request, flags: Flags) -> EncodeOptions:
 def _engine(flags: Flags) -> Engine:
     from wfvae_cli.dataset.run import LocalEngine
 
+    check_engine(flags.engine, flags.address, flags.workers)
     if flags.engine == "local":
-        if flags.workers is not None or flags.address is not None:
-            raise UsageError("--workers and --address are for --engine ray: add it")
         return LocalEngine()
 
     from wfvae_cli.dataset.ray_engine import RayEngine

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from wfvae_cli import __version__
-from wfvae_cli.cli import encode_dataset as d
+from wfvae_cli.cli import dataset_options as d
 from wfvae_cli.cli import options as o
 from wfvae_cli.cli import stats_work as w
 from wfvae_cli.cli.console import Console
@@ -21,6 +21,8 @@ _EXAMPLES = """Examples:
     wfvae stats videos/ --short-side 256 -o stats.json --plot stats.png
     wfvae stats latents/ -o stats.json
     wfvae stats videos/ --sample-frames 33 --until 0.5% -o stats.json
+    wfvae stats videos/ --engine ray -o stats.json
+    wfvae stats videos/ --shard 0/2 -o a.json
     wfvae stats --merge a.json b.json -o all.json --write-config my-vae
     wfvae stats --subbands videos/ --plot subbands.png
 """
@@ -98,6 +100,7 @@ def stats(
             rich_help_panel=_CLIPS,
         ),
     ] = None,
+    shard: d.ShardOption = None,
     merge: Annotated[
         bool,
         typer.Option(
@@ -132,6 +135,10 @@ def stats(
     device: o.Device = "auto",
     dtype: o.DType = "auto",
     chunk: o.Chunk = None,
+    threads: d.Threads = None,
+    engine: d.EngineOption = "local",
+    address: d.Address = None,
+    workers: d.Workers = None,
     start: o.Start = 0.0,
     duration: o.Duration = None,
     frames: o.Frames = None,
@@ -157,9 +164,12 @@ def stats(
         "--limit": limit,
         "--sample-frames": sample_frames,
         "--until": until,
+        "--shard": shard,
         "--model": model,
+        "--engine": engine != "local",
         "--write-config": subbands and write_config,
     }
+    d.check_engine(engine, address, workers)
     _check_modes(merge=merge, subbands=subbands, levels=levels, others=others)
     targets.check()
     if merge:
@@ -170,6 +180,8 @@ def stats(
 
     draw = Draw(limit, sample_frames, seed, until)
     listed = w.list_sources(sources, include or [], exclude or [], sampling)
+    if shard is not None:
+        listed = w.share_of(listed, shard, draw)
     if subbands:
         w.analyse_subbands(console, listed, draw, levels or 3, targets)
         return
@@ -181,9 +193,20 @@ def stats(
         "limit": limit,
         "seed": seed,
         "until": until,
+        "shard": shard,
     }
-    encoder, identity = w.find_model(model, device, dtype, chunk, draw.choose(listed))
-    w.collect_latents(console, listed, encoder, identity, draw, run, targets)
+
+    from wfvae_cli.dataset.run import default_threads
+    from wfvae_cli.dataset.statistics import StatsJob
+    from wfvae_cli.models.load import DEFAULT_MODEL
+
+    if all(source.is_latents for source in draw.choose(listed)):
+        job = StatsJob(model, encodes=False, device="cpu", threads=1, draw=draw)
+    else:
+        cores = threads or default_threads()
+        job = StatsJob(model or DEFAULT_MODEL, True, device, dtype, chunk, cores, sampling, draw)
+    cluster = w.Cluster(address, workers) if engine == "ray" else None
+    w.collect_latents(console, listed, job, cluster, run, targets)
 
 
 def _check_modes(
@@ -199,9 +222,12 @@ def _check_modes(
     """
     given = [name for name, value in others.items() if value]
     if merge and (given or subbands):
-        names = ", ".join([*given, *(["--subbands"] if subbands else [])])
-        raise UsageError(f"--merge only reads reports: leave {names} out")
-    latents = [name for name in ("--until", "--model", "--write-config") if name in given]
+        listed = ", ".join([*given, *(["--subbands"] if subbands else [])])
+        raise UsageError(f"--merge only reads reports: leave {listed} out")
+    if "--until" in given and "--shard" in given:
+        raise UsageError("--until looks at all clips together: leave --shard or --until out")
+    names = ("--until", "--model", "--write-config", "--engine")
+    latents = [name for name in names if name in given]
     if subbands and latents:
         raise UsageError(f"--subbands is about frames: leave {', '.join(latents)} out")
     if levels is not None and not subbands:

@@ -3,22 +3,21 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from wfvae_cli.cli.console import Console
-from wfvae_cli.errors import PartialFailureError, UsageError
+from wfvae_cli.errors import InputError, PartialFailureError, UsageError
 
 if TYPE_CHECKING:
+    from wfvae_cli.dataset.statistics import StatsJob, StatsOnRay, StatsWorker
     from wfvae_cli.media.clip import Sampling
-    from wfvae_cli.models.load import DType
     from wfvae_cli.stats.accumulate import FailedClip, LatentStats
-    from wfvae_cli.stats.collect import Encoder
     from wfvae_cli.stats.draw import Draw, Source
-    from wfvae_cli.stats.report import ModelIdentity, StatsReport
+    from wfvae_cli.stats.report import StatsReport
     from wfvae_cli.stats.subbands import SubbandStats
 
 
@@ -66,46 +65,49 @@ def list_sources(
     return [Source(item.path, item.relative, sampling_of(item)) for item in items]
 
 
-@contextmanager
-def _fetch(source: Source) -> Iterator[Source]:
-    """A temporary copy of a remote file; a local one as it is."""
+def share_of(sources: Sequence[Source], text: str, draw: Draw) -> list[Source]:
+    """Those of the clips that are looked at that a shard holds.
+
+    They are drawn of the whole dataset first, so that the shards together are what one run sees.
+
+    Raises:
+        UsageError: it is no shard.
+        InputError: it holds none.
+    """
     from wfvae_cli.dataset.inputs import Item
-    from wfvae_cli.dataset.remote import is_url
-    from wfvae_cli.dataset.source import opened
+    from wfvae_cli.dataset.shard import Shard
 
-    if not is_url(source.path):
-        yield source
-        return
-    with opened(Item(source.path, source.name), lambda: None) as file:
-        yield replace(source, path=file.path)
+    shard = Shard.parse(text)
+    chosen = draw.choose(sources)
+    share = [source for source in chosen if shard.takes(Item(source.path, source.name))]
+    if not share:
+        raise InputError(f"shard {text} holds none of {len(chosen)} clips: use fewer shards")
+    return share
 
 
-def find_model(
-    name: str | None, device: str, dtype: DType, chunk: int | None, chosen: Sequence[Source]
-) -> tuple[Encoder | None, ModelIdentity | None]:
-    """What encodes, where something has to be encoded; and whose latents are expected."""
-    from wfvae_cli.models.load import DEFAULT_MODEL, describe_checkpoint, load_model
+@dataclass(frozen=True)
+class Cluster:
+    """Where Ray is, and how many workers it is to run."""
 
-    if not all(source.is_latents for source in chosen):
-        from wfvae_cli.codec.statistics import stats_encoder
+    address: str | None
+    workers: int | None
 
-        loaded = load_model(name or DEFAULT_MODEL, device=device, dtype=dtype, task="encode")
-        encoder = stats_encoder(loaded, chunk)
-        return encoder, encoder.identity
-    if name is None:
-        return None, None
-    from wfvae_cli.stats.report import ModelIdentity
 
-    facts = describe_checkpoint(name)
-    return None, ModelIdentity(name, facts["sha256"], facts["family"])
+def _measurer(
+    job: StatsJob, cluster: Cluster | None
+) -> AbstractContextManager[StatsWorker | StatsOnRay]:
+    from wfvae_cli.dataset.statistics import StatsOnRay, StatsWorker
+
+    if cluster is None:
+        return nullcontext(StatsWorker(job))
+    return StatsOnRay(job, address=cluster.address, workers=cluster.workers)
 
 
 def collect_latents(
     console: Console,
     sources: Sequence[Source],
-    encoder: Encoder | None,
-    identity: ModelIdentity | None,
-    draw: Draw,
+    job: StatsJob,
+    cluster: Cluster | None,
     run: dict[str, Any],
     targets: Targets,
 ) -> None:
@@ -116,27 +118,27 @@ def collect_latents(
     """
     from wfvae_cli.stats.collect import collect
 
-    if targets.config is not None and identity is not None:
-        from wfvae_cli.codec.scaled_config import check_weights
-
-        check_weights(targets.config, identity)
-
+    draw = job.draw
     total = min(len(sources), draw.limit or len(sources))
-    with console.progress("statistics", total, "clips") as progress:
+    with _measurer(job, cluster) as measurer:
+        if targets.config is not None and measurer.model is not None:
+            from wfvae_cli.codec.scaled_config import check_weights
 
-        def on_clip(stats: LatentStats, failed: FailedClip | None) -> None:
-            progress(1)
-            _tell_failure(console, failed)
+            check_weights(targets.config, measurer.model)
+        with console.progress("statistics", total, "clips") as progress:
 
-        done = collect(
-            sources,
-            encoder,
-            identity=identity,
-            draw=draw,
-            run=run,
-            fetch=_fetch,
-            on_clip=on_clip,
-        )
+            def on_clip(stats: LatentStats, failed: FailedClip | None) -> None:
+                progress(1)
+                _tell_failure(console, failed)
+
+            done = collect(
+                sources,
+                identity=measurer.model,
+                draw=draw,
+                run={**run, "threads": measurer.identity.threads},
+                by=measurer.measure,
+                on_clip=on_clip,
+            )
     report = done.report
     _write(console, report, targets)
     if draw.until is not None:
@@ -218,6 +220,7 @@ def analyse_subbands(
         PartialFailureError: some clips are in no figure; everything is written.
     """
     from wfvae_cli.dataset.inputs import SUFFIXES
+    from wfvae_cli.dataset.statistics import fetched
     from wfvae_cli.stats.collect import collect_subbands
 
     chosen = draw.choose(sources)
@@ -238,7 +241,7 @@ def analyse_subbands(
             "image" if images else "video",
             levels,
             draw=draw,
-            fetch=_fetch,
+            fetch=fetched,
             on_clip=on_clip,
         )
     _write_subbands(console, done, targets)

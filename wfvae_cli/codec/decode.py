@@ -15,7 +15,7 @@ from torch import Tensor
 
 from wfvae_cli.codec.chunks import to_pixels
 from wfvae_cli.codec.encode import Progress
-from wfvae_cli.codec.plan import ChunkPlan, explained_memory
+from wfvae_cli.codec.plan import ChunkPlan, explained_memory, halved_if_too_large
 from wfvae_cli.codec.threads import Clock, consumed, produced
 from wfvae_cli.errors import DeviceError, LatentError
 from wfvae_cli.latents.file import LatentFile
@@ -135,10 +135,15 @@ def decode_chunks(file: LatentFile, model: LoadedModel, plan: ChunkPlan) -> Iter
 
 def decode_latents(model: LoadedModel, latents: Tensor, stream: Stream) -> Tensor:
     """Send raw latents, 1CTHW, through the decoder."""
-    _, _, t, h, w = latents.shape
     s = model.vae.strides
-    with torch.inference_mode(), explained_memory(t * s.time, w * s.width, h * s.height):
-        frames = model.vae.decode(latents.to(model.dtype), stream)
+
+    def run(latents: Tensor, stream: Stream) -> Tensor:
+        _, _, t, h, w = latents.shape
+        with torch.inference_mode(), explained_memory(t * s.time, w * s.width, h * s.height):
+            return model.vae.decode(latents.to(model.dtype), stream)
+
+    stride = None if model.vae.whole_clip_only else 1
+    frames = halved_if_too_large(run, latents, stream, stride)
     if not frames.isfinite().all():
         raise DeviceError(
             f"the decoder's output is NaN or infinite in {model.compute_dtype}: use another "

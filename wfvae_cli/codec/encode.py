@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from wfvae_cli.codec.chunks import FrameChunk, read_chunks, to_tensor
-from wfvae_cli.codec.plan import ChunkPlan, explained_memory
+from wfvae_cli.codec.plan import ChunkPlan, explained_memory, halved_if_too_large
 from wfvae_cli.codec.threads import Clock, produced
 from wfvae_cli.errors import UsageError
 from wfvae_cli.latents.header import LatentDtype
@@ -99,9 +99,16 @@ def encode_chunks(
 
 def encode_pixels(model: LoadedModel, chunk: FrameChunk, stream: Stream) -> Posterior:
     """Send one chunk of a clip through the encoder."""
-    frames, height, width, _ = chunk.pixels.shape
-    with torch.inference_mode(), explained_memory(frames, width, height):
-        return model.vae.encode(to_tensor(chunk.pixels, model.device, model.dtype), stream)
+    _, height, width, _ = chunk.pixels.shape
+
+    def run(frames: Tensor, stream: Stream) -> Tensor:
+        with torch.inference_mode(), explained_memory(frames.size(2), width, height):
+            return torch.cat(model.vae.encode(frames, stream), dim=1)
+
+    frames = to_tensor(chunk.pixels, model.device, model.dtype)
+    stride = None if model.vae.whole_clip_only else model.vae.strides.time
+    moments = halved_if_too_large(run, frames, stream, stride)
+    return Posterior(*moments.chunk(2, dim=1))
 
 
 def encode_clip(
@@ -200,7 +207,9 @@ def describe(
     )
 
 
-def stored_values(posterior: Posterior, options: EncodeOptions, first: int) -> tuple[Tensor, Tensor | None]:
+def stored_values(
+    posterior: Posterior, options: EncodeOptions, first: int
+) -> tuple[Tensor, Tensor | None]:
     """What is stored of a chunk's posterior: `[Z, t, H', W']`, and the log-variance if wanted."""
     mean, logvar = posterior.mean[0].float(), posterior.logvar[0].float()
     if options.posterior == "moments":

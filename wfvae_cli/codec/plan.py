@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import logging
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
 import psutil
 import torch
+from torch import Tensor
 
 from wfvae_cli.errors import DeviceError, UsageError
 from wfvae_cli.models.base import LoadedModel
+from wfvae_cli.nn.stream import Stream
 from wfvae_cli.timing import latents_per_chunk
+
+log = logging.getLogger("wfvae")
 
 _GIB = 2**30
 _MOST_LATENTS = 8
@@ -76,6 +81,43 @@ def _default_latents(model: LoadedModel, pixels: int) -> int:
     frame_bytes = model.vae.peak_values_per_pixel * model.dtype.itemsize * pixels
     frames = min(budget, free // 2) / frame_bytes
     return max(1, min(_MOST_LATENTS, int((frames - 1) // model.vae.strides.time)))
+
+
+def halved_if_too_large(
+    run: Callable[[Tensor, Stream], Tensor], x: Tensor, stream: Stream, stride: int | None
+) -> Tensor:
+    """Send the next chunk through a network; where memory runs out, once more in two halves.
+
+    Args:
+        run: takes a chunk and its stream, and raises `DeviceError` where memory runs out.
+        x: BCTHW.
+        stream: what the clip's earlier chunks left behind; changed in place.
+        stride: frames of `x` that belong together after the clip's first one, 1 for latents; None
+            where clips cannot be cut.
+
+    Returns:
+        What the whole chunk gives.
+
+    Raises:
+        DeviceError: a half does not fit either, or the chunk cannot be halved.
+    """
+    before = stream.fork()
+    middle = 0
+    if stride is not None:
+        middle = stream.first + stride * ((x.size(2) - stream.first) // stride // 2)
+    try:
+        return run(x, stream)
+    except DeviceError as error:
+        if middle in (0, x.size(2)):
+            raise
+        what, _, _ = str(error).partition(":")
+    # Outside of the handler, whose traceback would keep the failed chunk's tensors alive.
+    log.info("%s: retrying in two halves", what)
+    stream.past, stream.first, last = before.past, before.first, stream.last
+    stream.last = False
+    early = run(x[:, :, :middle], stream)
+    stream.last = last
+    return torch.cat((early, run(x[:, :, middle:], stream)), dim=2)
 
 
 @contextmanager

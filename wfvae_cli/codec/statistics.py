@@ -8,12 +8,12 @@ from wfvae_cli.codec.threads import consumed
 from wfvae_cli.media.reader import ClipReader
 from wfvae_cli.models.base import LoadedModel, Posterior
 from wfvae_cli.stats.accumulate import ClipStats
-from wfvae_cli.stats.collect import Encoder
+from wfvae_cli.stats.measure import Encoder
 from wfvae_cli.stats.report import ModelIdentity
 
 
 def stats_encoder(model: LoadedModel, chunk: int | None = None) -> Encoder:
-    """Make what `stats.collect` encodes videos and images with.
+    """Make what `stats.measure` encodes videos and images with.
 
     Reading, the model and the statistics each run in a thread of their own.
 

@@ -12,12 +12,12 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, fields
 from queue import SimpleQueue
-from typing import Any
+from typing import Any, Protocol
 
 from wfvae_cli.dataset.outcome import Outcome
 from wfvae_cli.dataset.read_ahead import Task
 from wfvae_cli.dataset.recipe import Identity
-from wfvae_cli.dataset.worker import ClipWorker, EncodeJob, Profile, Watcher
+from wfvae_cli.dataset.worker import ClipWorker, Profile, Watcher
 from wfvae_cli.errors import DeviceError, MissingExtraError, UsageError, WfvaeError
 
 _FEED = "feed"
@@ -27,10 +27,44 @@ _MOST_STARTS = 3
 """Times that a worker may die before it can work, until the run is given up."""
 
 
+class Job(Protocol):
+    """What a worker has to know, of which the engine reads where it is to run."""
+
+    @property
+    def device(self) -> str:
+        """As of `--device`; anything but `cpu` asks for a GPU where there are any."""
+
+    @property
+    def threads(self) -> int:
+        """Cores that a worker without a GPU computes with."""
+
+
+class Worker(Protocol):
+    """What `ClipWorker` is to the engine; another one may answer with kinds of `Outcome`."""
+
+    @property
+    def identity(self) -> Identity:
+        """What it computes with; the same for all workers of a run."""
+
+    @property
+    def capacity(self) -> int:
+        """Items that it may keep before the first outcome."""
+
+    @property
+    def profile(self) -> Profile:
+        """Where the time went."""
+
+    def work(self, tasks: Iterator[Task]) -> Iterator[Outcome]:
+        """Give one outcome for every task."""
+
+    def stop(self) -> None:
+        """Begin nothing else."""
+
+
 class _Actor:
     """A worker in a process of its own; Ray calls its methods."""
 
-    def __init__(self, make: Callable[[EncodeJob], ClipWorker], job: EncodeJob) -> None:
+    def __init__(self, make: Callable[[Any], Worker], job: Job) -> None:
         self._worker = make(job)
         self._tasks: SimpleQueue[Task | None] = SimpleQueue()
 
@@ -74,13 +108,14 @@ class _Hand:
 
 
 class RayEngine:
-    """Encodes on a Ray cluster.
+    """Works on a Ray cluster.
 
     Args:
         address: of the cluster, or `auto`; by default what RAY_ADDRESS says, else a cluster on
             this machine that ends with the run.
         workers: how many; by default one for each GPU, or for each `threads` cores.
-        make: what makes a worker, in its own process.
+        make: what makes a worker of the job, in its own process.
+        hold: whether to give out nothing more for now; asked whenever a worker has room.
 
     Raises:
         MissingExtraError: Ray is not installed.
@@ -91,14 +126,15 @@ class RayEngine:
         *,
         address: str | None = None,
         workers: int | None = None,
-        make: Callable[[EncodeJob], ClipWorker] = ClipWorker,
+        make: Callable[[Any], Worker] = ClipWorker,
+        hold: Callable[[], bool] = lambda: False,
     ) -> None:
         try:
             import ray
         except ImportError as error:
             raise MissingExtraError("ray", "ray", "--engine ray") from error
         self._ray: Any = ray
-        self._address, self._wanted, self._make = address, workers, make
+        self._address, self._wanted, self._make, self._hold = address, workers, make, hold
         self._is_ours = False
         self._hands: list[_Hand] = []
         self._waiting: deque[Task] = deque()
@@ -107,7 +143,7 @@ class RayEngine:
         self._stopped = self._told = False
         self._profile = Profile()
 
-    def start(self, job: EncodeJob, watcher: Watcher) -> Identity:
+    def start(self, job: Job, watcher: Watcher) -> Identity:
         """See `Engine`.
 
         Raises:
@@ -219,7 +255,7 @@ class RayEngine:
             if hand.suspects:
                 self._give(hand, [hand.suspects.popleft()], end=True)
         if not hand.is_ended:
-            room = self._capacity - len(hand.under_way)
+            room = 0 if self._hold() else self._capacity - len(hand.under_way)
             taken = [self._waiting.popleft() for _ in range(min(room, len(self._waiting)))]
             self._give(hand, taken, end=self._stopped or not self._waiting)
         return True

@@ -198,7 +198,7 @@ class WFVAE(VideoVAE):
         time = 2 * (1 + config.level1_time) * (1 + config.level2_time)
         self.strides = Strides(time, 8, 8)
         self.latent_channels = config.latent_dim
-        self.peak_values_per_pixel = 2.5 * config.base_channels
+        self.peak_values_per_pixel = 3.6 * config.base_channels
         if config.norm == "groupnorm":
             self.whole_clip_only = "its GroupNorm takes statistics over all frames at once"
         self.encoder = Encoder(config)

@@ -40,21 +40,21 @@ class CausalConv3d(Streaming):
         # A strided conv is padded on the right and bottom only, by its caller.
         padding = (0, size[1] // 2, size[2] // 2) if stride == 1 else 0
         self.conv = nn.Conv3d(inputs, outputs, size, stride, padding)
+        after_loading = self.register_load_state_dict_post_hook
+        after_loading(_lay_out_by_tap)  # type: ignore[no-untyped-call]  # PyTorch gives it no types
 
     def forward(self, x: Tensor, stream: Stream) -> Tensor:
         """Convolve the next chunk, BCTHW."""
         kernel, stride = self.conv.kernel_size[0], self.conv.stride[0]
         if kernel == 1:
-            return self._convolve(x)
+            return self._convolve_frames(x, self.conv.weight[:, :, 0], self.conv.bias)
         past = stream.past.get(self.key)
-        if past is None and x.size(2) == 1:
-            y = self._convolve_still(x)
-            if stream.last:
-                return y
-            x = torch.cat((self._past_of(x), x), dim=2)
-        else:
-            x = torch.cat((self._past_of(x) if past is None else past, x), dim=2)
-            y = self._convolve(x)
+        if past is None and stream.last and x.size(2) == 1:
+            return self._convolve_still(x)
+        if self.runs_by_tap(x):
+            return self._convolve_by_tap(x, stream)
+        x = torch.cat((self._past_of(x) if past is None else past, x), dim=2)
+        y: Tensor = self.conv(x)
         if not stream.last:
             stream.past[self.key] = x[:, :, y.size(2) * stride :].clone()
         return y
@@ -64,12 +64,8 @@ class CausalConv3d(Streaming):
         frame = x[:, :, :1] if self.before == "repeat" else torch.zeros_like(x[:, :, :1])
         return frame.expand(-1, -1, self.conv.kernel_size[0] - 1, -1, -1)
 
-    def _convolve(self, x: Tensor) -> Tensor:
-        y: Tensor = self.conv(x)
-        return y
-
     def _convolve_still(self, x: Tensor) -> Tensor:
-        """Convolve a clip's first frame alone, in 2D.
+        """Convolve a clip of one frame, in 2D.
 
         All temporal taps see that frame where it is repeated; only the last one does, where
         zeros come before it.
@@ -77,10 +73,69 @@ class CausalConv3d(Streaming):
         weight = self.conv.weight[:, :, -1]
         if self.before == "repeat":
             exact = torch.promote_types(x.dtype, torch.float32)
-            weight = self.conv.weight.sum(dim=2, dtype=exact).to(x.dtype)
+            first, *others = self.conv.weight.to(exact).unbind(dim=2)
+            weight = sum(others, first).to(x.dtype)
+        return self._convolve_frames(x, weight, self.conv.bias)
+
+    def _convolve_frames(self, x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+        """Convolve every frame with the 2D `weight`."""
         _, height, width = self.conv.stride
-        y = F.conv2d(x.squeeze(2), weight, self.conv.bias, (height, width), self.conv.padding[1:])
-        return y.unsqueeze(2)
+        frames = rearrange(x, "b c t h w -> (b t) c h w")
+        y = F.conv2d(frames, weight, bias, (height, width), self.conv.padding[1:])
+        return rearrange(y, "(b t) c h w -> b c t h w", b=x.size(0))
+
+    def runs_by_tap(self, x: Tensor) -> bool:
+        """Whether numbers of this type and device are convolved tap by tap.
+
+        On CPUs three 2D convolutions run at the speed of a matrix product, where a 3D one in
+        channels-last memory does not. Shorter types are left alone: each addition would round.
+        """
+        exact = x.dtype in (torch.float32, torch.float64)
+        return (
+            x.device.type == "cpu"
+            and exact
+            and self.conv.kernel_size[0] == 3
+            and self.conv.stride[0] == 1
+        )
+
+    def _convolve_by_tap(self, x: Tensor, stream: Stream) -> Tensor:
+        """Convolve with each temporal tap in 2D, and add up.
+
+        What a frame adds to the two frames after it is computed with that frame. Between chunks
+        the stream keeps those sums instead of frames, so that nothing is copied or computed
+        twice; where frame 0 is repeated, what it adds to itself is there already.
+        """
+        frames = x.size(2)
+        starts = self.key not in stream.past
+        # What only the frames of a next chunk would see is not computed in the last one.
+        reach = (max(frames - 1, starts), max(frames - 2, starts)) if stream.last else (frames,) * 2
+        two_later, next_one, itself = self.conv.weight.unbind(dim=2)
+        y = self._convolve_frames(x, itself, self.conv.bias)
+        once = self._convolve_frames(x[:, :, : reach[0]], next_one)
+        twice = self._convolve_frames(x[:, :, : reach[1]], two_later)
+        if not starts:
+            carried = stream.past[self.key]
+        elif self.before == "repeat":
+            carried = torch.cat((once[:, :, :1] + twice[:, :, :1], twice[:, :, :1]), dim=2)
+        else:
+            carried = torch.zeros_like(y[:, :, :1]).expand(-1, -1, 2, -1, -1)
+        y[:, :, :2] += carried[:, :, :frames]
+        y[:, :, 1:] += once[:, :, : frames - 1]
+        y[:, :, 2:] += twice[:, :, : max(frames - 2, 0)]
+        if not stream.last:
+            before = twice[:, :, -2:-1] if frames > 1 else carried[:, :, 1:]
+            stream.past[self.key] = torch.cat((once[:, :, -1:] + before, twice[:, :, -1:]), dim=2)
+        return y
+
+
+def _lay_out_by_tap(conv: nn.Module, incompatible_keys: object) -> None:
+    """Put the weights into memory tap by tap, each a channels-last 2D weight, if so they run."""
+    del incompatible_keys
+    assert isinstance(conv, CausalConv3d)
+    weight = conv.conv.weight
+    if conv.runs_by_tap(weight):
+        by_tap = rearrange(weight.data, "o i t h w -> t o h w i").contiguous()
+        weight.data = rearrange(by_tap, "t o h w i -> o i t h w")
 
 
 class FrameConv2d(nn.Conv2d):

@@ -50,6 +50,8 @@ class SpaceUpsample(nn.Module):
 
     def forward(self, x: Tensor, stream: Stream) -> Tensor:
         """Upsample the next chunk, BCTHW."""
+        if x.device.type == "cpu":
+            return convolve_doubled(x, self.conv.weight, self.conv.bias)
         y: Tensor = self.conv(double_space(x, "nearest"), stream)
         return y
 
@@ -107,3 +109,25 @@ def double_space(x: Tensor, mode: Literal["nearest", "bilinear"]) -> Tensor:
     return rearrange(
         F.interpolate(frames, scale_factor=2, mode=mode), "(b t) c h w -> b c t h w", b=x.size(0)
     )
+
+
+def convolve_doubled(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    """Convolve the nearest-neighbour doubling of every frame of BCTHW, without making it.
+
+    Every output pixel sees only 2x2 different input pixels, so that one transposed convolution
+    with taps summed two by two gives all of them with 4/9 of the work.
+
+    Args:
+        x: BCTHW.
+        weight: of a 3x3 convolution that pads with one zero on each side, OIHW.
+        bias: one number for every output channel.
+
+    Returns:
+        BCTHW of twice the height and width.
+    """
+    taps = F.pad(weight.flip(2, 3).transpose(0, 1), (1, 1, 1, 1))
+    rows = taps[:, :, 1:] + taps[:, :, :-1]
+    summed = (rows[..., 1:] + rows[..., :-1]).contiguous(memory_format=torch.channels_last)
+    frames = rearrange(x, "b c t h w -> (b t) c h w")
+    y = F.conv_transpose2d(frames, summed, bias, stride=2, padding=1)
+    return rearrange(y, "(b t) c h w -> b c t h w", b=x.size(0))

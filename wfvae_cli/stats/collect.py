@@ -1,47 +1,35 @@
 """From the clips of a dataset to their statistics, one clip and one chunk in memory.
 
-Encoding is the caller's: this floor knows neither models nor devices, only what they give.
+Encoding is the caller's: this floor knows neither models nor devices, only what they give. Who
+measures the clips may be the caller's, too: they are merged here in the order of the dataset, so
+that the report does not depend on it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING, Any
 
-from wfvae_cli.errors import DeviceError, InputError, LatentError, UsageError
-from wfvae_cli.latents.file import LatentFile
-from wfvae_cli.latents.metadata import LatentMetadata
+from wfvae_cli.errors import InputError, LatentError, UsageError
 from wfvae_cli.media.clip import Sampling
 from wfvae_cli.media.reader import ClipReader
-from wfvae_cli.stats.accumulate import ClipStats, FailedClip, LatentStats
-from wfvae_cli.stats.draw import Draw, Source, latent_window, open_window
+from wfvae_cli.stats.accumulate import FailedClip, LatentStats
+from wfvae_cli.stats.draw import Draw, Source, open_window
+from wfvae_cli.stats.measure import Encoder, Fetch, MeasuredClip, attempt, measure
 from wfvae_cli.stats.report import ModelIdentity, StatsReport
 from wfvae_cli.stats.subbands import Kind, SubbandStats
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from wfvae_cli.stats.accumulate import Latents
-
 _BLOCK = 1 << 22
-"""Latents, or pixels, that are read of a file at once."""
+"""Pixels that are read of a file at once."""
 _ALL = Draw()
-Fetch = Callable[[Source], AbstractContextManager[Source]]
-"""Has a clip's file at hand on this machine while the block lasts."""
+Measure = Callable[[Sequence[Source]], Iterable[MeasuredClip | FailedClip]]
+"""Measures clips, here or elsewhere: one result for each, in their order."""
 _KINDS: dict[Kind, str] = {"video": "a video", "image": "an image"}
-
-
-@dataclass(frozen=True)
-class Encoder:
-    """A model that is ready to encode."""
-
-    identity: ModelIdentity
-    compute_dtype: str
-    """What it computes in, as latent files record it."""
-    feed: Callable[[ClipReader, ClipStats], None]
-    """Encodes an open clip chunk by chunk into its statistics: mean and log-variance."""
 
 
 @dataclass(frozen=True)
@@ -60,7 +48,7 @@ def collect(
     identity: ModelIdentity | None = None,
     draw: Draw = _ALL,
     run: dict[str, Any] | None = None,
-    fetch: Fetch = nullcontext,
+    by: Measure | None = None,
     on_clip: Callable[[LatentStats, FailedClip | None], None] = lambda stats, failed: None,
 ) -> Collected:
     """Take the statistics of the posterior's mean over a dataset.
@@ -76,7 +64,7 @@ def collect(
             that of the first one that can be read.
         draw: which part of the dataset to look at.
         run: JSON values that tell how the report came about.
-        fetch: brings remote files here, one at a time; all are here by default.
+        by: who measures the clips; by default this thread, with `encoder`.
         on_clip: called after every clip, with all statistics so far and why it failed, if so.
 
     Returns:
@@ -85,13 +73,16 @@ def collect(
     Raises:
         UsageError: sampling options for latent files, which have no frames to sample.
     """
-    collector = _Collector(encoder, identity or (encoder.identity if encoder else None), draw)
     chosen = draw.choose(sources)
     _check_sampling(chosen)
+    encodes = not all(source.is_latents for source in chosen)
+    collector = _Collector(
+        identity or (encoder.identity if encoder else None), "mean" if encodes else None
+    )
     stats, converged = collector.stats, False
-    for source in chosen:
+    for result in by(chosen) if by else _measured(chosen, encoder, draw):
         failures = len(stats.failed)
-        _each(source, fetch, collector.add, stats)
+        collector.take(result)
         on_clip(stats, stats.failed[-1] if len(stats.failed) > failures else None)
         if draw.until is not None and stats.precision().worst <= draw.until:
             converged = True
@@ -99,7 +90,7 @@ def collect(
     run = dict(run or {})
     if draw.until is not None:
         run["converged"] = converged
-    return Collected(collector.report(chosen, run), converged)
+    return Collected(collector.report(_options(chosen, draw), run), converged)
 
 
 def collect_subbands(
@@ -118,7 +109,7 @@ def collect_subbands(
         kind: which of the two; a clip of the other kind fails.
         levels: how often the low band is transformed again.
         draw: which part of the dataset to look at; `until` plays no part.
-        fetch: as of `collect`.
+        fetch: brings remote files here, one at a time; all are here by default.
         on_clip: as of `collect`.
 
     Raises:
@@ -128,85 +119,54 @@ def collect_subbands(
     stats = SubbandStats(kind, levels, _options(chosen, draw))
     for source in chosen:
         failures = len(stats.failed)
-        _each(source, fetch, lambda file: _add_frames(file, draw, stats), stats)
+        failed = attempt(source, fetch, lambda file: _add_frames(file, draw, stats))
+        if failed is not None:
+            stats.fail(failed.name, failed.reason)
         on_clip(stats, stats.failed[-1] if len(stats.failed) > failures else None)
     return stats
 
 
-def _each(
-    source: Source,
-    fetch: Fetch,
-    add: Callable[[Source], None],
-    stats: LatentStats | SubbandStats,
-) -> None:
-    """Take in one clip, or name it as failed."""
-    path = source.path
-    try:
-        with fetch(source) as file:
-            path = file.path
-            add(file)
-    except (InputError, UsageError, DeviceError) as error:
-        # The file's name, which stands beside the reason, is not repeated.
-        stats.fail(source.name, str(error).removeprefix(f"{path}: "))
+def _measured(
+    sources: Sequence[Source], encoder: Encoder | None, draw: Draw
+) -> Iterator[MeasuredClip | FailedClip]:
+    for source in sources:
+        yield attempt(source, nullcontext, lambda file: measure(file, encoder, draw))
 
 
 @dataclass
 class _Collector:
     """What is known of the clips so far."""
 
-    encoder: Encoder | None
     identity: ModelIdentity | None
-    draw: Draw
-    stats: LatentStats = field(default_factory=LatentStats)
-    posterior: str | None = None
+    posterior: str | None
     compute_dtypes: set[str] = field(default_factory=set)
+    stats: LatentStats = field(default_factory=LatentStats)
 
-    def add(self, source: Source) -> None:
-        """Take in one clip, or raise what is wrong with it."""
-        if source.is_latents:
-            self._add_latents(source)
+    def take(self, result: MeasuredClip | FailedClip) -> None:
+        """Take in one clip, or name it as failed."""
+        if isinstance(result, FailedClip):
+            self.stats.fail(result.name, result.reason)
             return
-        encoder = self.encoder
-        assert encoder is not None, "videos and images need an encoder"
-        self._expect_posterior("mean")
-        reader, identity = open_window(source, self.draw)
-        clip = ClipStats(source.name, identity)
-        with reader:
-            encoder.feed(reader, clip)
-        self._take(clip, encoder.compute_dtype)
+        try:
+            self._check_model(result.model)
+            self._expect_posterior(result.posterior)
+            if self.stats.add(result.clip):
+                self.compute_dtypes.add(result.compute_dtype)
+        except LatentError as error:
+            self.stats.fail(result.clip.name, str(error).removeprefix(f"{result.clip.name}: "))
 
-    def report(self, sources: Sequence[Source], run: dict[str, Any]) -> StatsReport:
+    def report(self, options: dict[str, Any], run: dict[str, Any]) -> StatsReport:
         """Everything so far as a report."""
         options = {
             "posterior": self.posterior or "mean",
             "compute_dtype": ", ".join(sorted(self.compute_dtypes)),
-            **_options(sources, self.draw),
+            **options,
         }
         # Without any clip there is no report to read, only one to be refused.
         unknown = ModelIdentity("unknown", "", "unknown")
         return StatsReport(self.identity or unknown, self.stats, options, run)
 
-    def _add_latents(self, source: Source) -> None:
-        with LatentFile(source.path) as file:
-            meta = file.metadata
-            self._check_model(meta)
-            self._expect_posterior("sample" if meta.posterior == "sample" else "mean")
-            begin, end = latent_window(
-                source.name, self.draw, file.latent_frames, meta.strides.time
-            )
-            whole = (begin, end) == (0, file.latent_frames)
-            identity = source.identity("" if whole else f"latents {begin} to {end}")
-            clip = ClipStats(source.name, identity)
-            for mean, logvar in _latents(file, begin, end):
-                clip.update(mean, logvar)
-        self._take(clip, meta.compute_dtype)
-
-    def _take(self, clip: ClipStats, compute_dtype: str) -> None:
-        if self.stats.add(clip):
-            self.compute_dtypes.add(compute_dtype)
-
-    def _check_model(self, meta: LatentMetadata) -> None:
-        found = ModelIdentity(meta.model, meta.model_sha256, meta.family)
+    def _check_model(self, found: ModelIdentity) -> None:
         if self.identity is None:
             self.identity = found
         if found.sha256 != self.identity.sha256:
@@ -217,29 +177,12 @@ class _Collector:
             )
 
     def _expect_posterior(self, found: str) -> None:
-        self.posterior = self.posterior or ("mean" if self.encoder is not None else found)
+        self.posterior = self.posterior or found
         if found != self.posterior:
             raise LatentError(
                 f"holds the posterior's {found}, where the others are of its {self.posterior}: "
                 "take the statistics of one at a time"
             )
-
-
-def _latents(file: LatentFile, begin: int, end: int) -> Iterator[tuple[Latents, Latents | None]]:
-    """Mean and log-variance of a file's latent frames, a block at a time, not normalised."""
-    channels, _, height, width = file.shape
-    step = max(1, _BLOCK // (channels * height * width))
-    applied = file.metadata.normalization
-    for start in range(begin, end, step):
-        stop = min(start + step, end)
-        mean = file.read(start, stop, check_finite=False)
-        logvar = file.read_logvar(start, stop, check_finite=False) if file.has_logvar else None
-        if applied is not None:
-            mean = mean.double()
-            shift = mean.new_tensor(applied.shift).view(-1, 1, 1, 1)
-            scale = mean.new_tensor(applied.scale).view(-1, 1, 1, 1)
-            mean = mean / scale + shift
-        yield mean, logvar
 
 
 def _add_frames(source: Source, draw: Draw, stats: SubbandStats) -> None:

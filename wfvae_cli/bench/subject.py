@@ -1,0 +1,161 @@
+"""A model with its settings and a clip: the four things that are timed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Literal, get_args
+
+import torch
+from torch import Tensor
+
+from wfvae_cli.codec.chunks import read_chunks, to_tensor
+from wfvae_cli.codec.decode import decode_clip
+from wfvae_cli.codec.encode import EncodeOptions, encode_clip
+from wfvae_cli.codec.plan import ChunkPlan, explained_memory
+from wfvae_cli.errors import UsageError
+from wfvae_cli.media.clip import Sampling
+from wfvae_cli.media.reader import open_clip
+from wfvae_cli.models.base import LoadedModel
+from wfvae_cli.models.load import DType, load_model, resolve_device, resolve_dtype
+from wfvae_cli.nn.stream import Stream
+
+Stage = Literal["encode", "decode", "encode from file", "decode to file"]
+"""The bare model on a clip in memory, or all that the command of that name does."""
+STAGES: tuple[Stage, ...] = get_args(Stage)
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What a benchmark can vary."""
+
+    model: str
+    device: str = "auto"
+    dtype: DType = "auto"
+    chunk: int | None = None
+    """Frames of the first chunk; None suits the resolution."""
+    threads: int | None = None
+    """Threads of PyTorch's operations; None leaves its own choice."""
+
+    def changed(self, text: str) -> Setting:
+        """This setting with what `text` says, such as `dtype=bfloat16,chunk=9`.
+
+        Raises:
+            UsageError: a name or value is unknown.
+        """
+        changes: dict[str, str | int] = {}
+        for part in text.split(","):
+            name, _, value = (piece.strip() for piece in part.partition("="))
+            if name in ("chunk", "threads") and value.isdigit() and int(value):
+                changes[name] = int(value)
+            elif (name in ("model", "device") and value) or (
+                name == "dtype" and value in get_args(DType)
+            ):
+                changes[name] = value
+            else:
+                raise UsageError(
+                    "--compare: expected model=, device=, dtype=, chunk= or threads= and a value, "
+                    f"joined by commas, such as dtype=bfloat16,chunk=9; got {part!r}"
+                )
+        return replace(self, **changes)  # type: ignore[arg-type]  # checked above
+
+    def describe(self) -> str:
+        """The setting as users write it."""
+        parts = vars(self).items()
+        return " ".join(f"{name}={value}" for name, value in parts if value is not None)
+
+
+class Subject:
+    """A model on a clip, ready to run each stage any number of times."""
+
+    def __init__(self, setting: Setting, clip: Path, sampling: Sampling, folder: Path) -> None:
+        self.setting, self._clip, self._sampling, self._folder = setting, clip, sampling, folder
+        self.device = resolve_device(setting.device)
+        self.encoder = load_model(
+            setting.model, device=setting.device, dtype=setting.dtype, task="encode"
+        )
+        same = resolve_dtype(setting.dtype, self.device, "decode") == self.encoder.dtype
+        self.decoder = (
+            self.encoder
+            if same
+            else load_model(
+                setting.model, device=setting.device, dtype=setting.dtype, task="decode"
+            )
+        )
+        with open_clip(clip, sampling) as reader:
+            self.width, self.height = reader.info.width, reader.info.height
+            self.plan = self._plan(self.encoder)
+            self._chunks = list(read_chunks(reader, self.encoder.vae.strides, self.plan))
+        self.frames = sum(len(chunk.pts) for chunk in self._chunks)
+        self.latents = torch.cat(list(self.encoded()), dim=2)
+        self.run("encode from file")  # leaves the file that is decoded
+
+    def run(self, stage: Stage) -> None:
+        """Do what `stage` says, once."""
+        with self._threads():
+            if stage == "encode":
+                for _ in self.encoded():
+                    pass
+            elif stage == "decode":
+                for _ in self.decoded():
+                    pass
+            elif stage == "encode from file":
+                options = EncodeOptions(chunk=self.setting.chunk)
+                with open_clip(self._clip, self._sampling) as reader:
+                    encode_clip(
+                        reader, self._latent_file, self.encoder, options=options, overwrite=True
+                    )
+            else:
+                decode_clip(
+                    self._latent_file,
+                    self._folder / "decoded.mp4",
+                    self.decoder,
+                    chunk=self.setting.chunk,
+                    force=True,
+                    overwrite=True,
+                )
+
+    def model_of(self, stage: Stage) -> LoadedModel:
+        """The model that runs a stage."""
+        return self.encoder if stage.startswith("encode") else self.decoder
+
+    def decoded(self) -> Iterator[Tensor]:
+        """Decode chunk by chunk; BCTHW."""
+        stream, total, strides = Stream(), self.latents.size(2), self.decoder.vae.strides
+        for begin, end in self._plan(self.decoder).cuts(total):
+            stream.last = end == total
+            part = self.latents[:, :, begin:end].to(self.device, self.decoder.dtype)
+            with torch.inference_mode(), self._explained(part.size(2) * strides.time):
+                frames = self.decoder.vae.decode(part, stream)
+            yield frames
+
+    def encoded(self) -> Iterator[Tensor]:
+        """Encode chunk by chunk; the posterior's mean, BCTHW."""
+        stream = Stream()
+        for chunk in self._chunks:
+            stream.last = chunk.last
+            with torch.inference_mode(), self._explained(len(chunk.pixels)):
+                frames = to_tensor(chunk.pixels, self.device, self.encoder.dtype)
+                mean = self.encoder.vae.encode(frames, stream).mean
+            yield mean
+
+    def _plan(self, model: LoadedModel) -> ChunkPlan:
+        return ChunkPlan.of(model, self.setting.chunk, self.width, self.height)
+
+    def _explained(self, frames: int) -> AbstractContextManager[None]:
+        return explained_memory(frames, self.width, self.height)
+
+    @contextmanager
+    def _threads(self) -> Iterator[None]:
+        before = torch.get_num_threads()
+        torch.set_num_threads(self.setting.threads or before)
+        try:
+            yield
+        finally:
+            torch.set_num_threads(before)
+
+    @property
+    def _latent_file(self) -> Path:
+        return self._folder / "latents.safetensors"

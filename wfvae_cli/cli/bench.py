@@ -1,0 +1,201 @@
+"""`wfvae bench`."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from wfvae_cli.cli import options as o
+from wfvae_cli.cli.console import Console
+from wfvae_cli.cli.run import reported
+from wfvae_cli.cli.tables import print_table
+from wfvae_cli.errors import UsageError
+
+if TYPE_CHECKING:
+    from wfvae_cli.bench.measure import Spread
+    from wfvae_cli.bench.precision import PrecisionRow
+    from wfvae_cli.bench.report import BenchResult, ComparisonRow, SweepRow
+
+_EXAMPLES = """Examples:
+
+    wfvae bench --size 512x512 --frames 65
+    wfvae bench in.mp4 --model wf-vae-l-16chn --sweep
+    wfvae bench --compare dtype=bfloat16
+    wfvae bench --precision
+"""
+_WHAT = "What to measure"
+_MIB = 2**20
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command."""
+    app.command("bench", epilog=_EXAMPLES)(bench)
+
+
+@reported
+def bench(
+    source: Annotated[
+        str | None,
+        typer.Argument(metavar="[INPUT]", help="A video or image; by default a generated clip."),
+    ] = None,
+    model: o.Model = "wfvae-tiny",
+    device: o.Device = "auto",
+    dtype: o.DType = "auto",
+    chunk: o.Chunk = None,
+    threads: Annotated[
+        int | None,
+        typer.Option(min=1, help="Threads of PyTorch's operations.", rich_help_panel="Model"),
+    ] = None,
+    frames: Annotated[
+        int, typer.Option(min=1, help="Frames of the clip.", rich_help_panel=_WHAT)
+    ] = 33,
+    size: Annotated[
+        str, typer.Option(metavar="WxH", help="Size of the clip.", rich_help_panel=_WHAT)
+    ] = "256x256",
+    runs: Annotated[
+        int, typer.Option(min=1, help="Timed runs of each stage.", rich_help_panel=_WHAT)
+    ] = 5,
+    sweep: Annotated[
+        bool,
+        typer.Option("--sweep", help="Try chunk sizes and recommend one.", rich_help_panel=_WHAT),
+    ] = False,
+    compare: Annotated[
+        str | None,
+        typer.Option(
+            metavar="SETTING",
+            help="Run another setting in turn and print the ratio: model=, device=, dtype=, "
+            "chunk= or threads=, joined by commas.",
+            rich_help_panel=_WHAT,
+        ),
+    ] = None,
+    precision: Annotated[
+        bool,
+        typer.Option(
+            "--precision",
+            help="PSNR of other types against float32, in latents and pixels.",
+            rich_help_panel=_WHAT,
+        ),
+    ] = False,
+    json_output: o.Json = False,
+    quiet: o.Quiet = False,
+) -> None:
+    """Measure speed and memory on this machine.
+
+    Every stage runs once before it is timed. Rates are medians; in brackets are the slowest and
+    the fastest run.
+    """
+    if sum((sweep, compare is not None, precision)) > 1:
+        raise UsageError("--sweep, --compare and --precision are different benchmarks: choose one")
+    console = Console(quiet, json_output)
+    sampling = o.make_sampling(0.0, None, frames, None, size, "crop", None)
+
+    from wfvae_cli.bench import report
+    from wfvae_cli.bench.picture import write_moving_picture
+    from wfvae_cli.bench.precision import precision as measure_precision
+    from wfvae_cli.bench.subject import Setting
+
+    setting = Setting(model, device, dtype, chunk, threads)
+    other = None if compare is None else setting.changed(compare)
+    with tempfile.TemporaryDirectory(prefix="wfvae-bench-") as name:
+        folder = Path(name)
+        if source is None:
+            width, height = sampling.size or (0, 0)
+            clip = write_moving_picture(folder / "clip.mp4", frames, width, height)
+        else:
+            clip = Path(source)
+        if sweep:
+            rows = report.sweep(setting, clip, sampling, folder, runs)
+            best = report.recommend(rows)
+            _answer(console, {"rows": rows, "recommended_chunk": best}, lambda: _sweep(rows, best))
+        elif other is not None:
+            compared = report.compare(setting, other, clip, sampling, folder, runs)
+            _answer(
+                console,
+                {"a": setting, "b": other, "rows": compared},
+                lambda: _compare(compared, setting.describe(), other.describe()),
+            )
+        elif precision:
+            table = measure_precision(setting, clip, sampling, folder)
+            _answer(console, {"rows": table}, lambda: _precision(table))
+        else:
+            result = report.bench(setting, clip, sampling, folder, runs)
+            _answer(console, dataclasses.asdict(result), lambda: _bench(result))
+
+
+def _answer(console: Console, value: Mapping[str, object], show: Callable[[], None]) -> None:
+    """Put the result on stdout: as JSON, or as a table unless `--quiet`."""
+    if console.json:
+        console.result(json.loads(json.dumps(value, default=dataclasses.asdict)))
+    elif not console.quiet:
+        show()
+
+
+def _bench(result: BenchResult) -> None:
+    rows = [
+        (
+            stage.stage,
+            _spread(stage.frames_per_second),
+            f"{stage.megapixels_per_second:.2f}",
+            f"{stage.gflop:.0f}",
+            f"{stage.gflop_per_second:.0f}",
+            f"{stage.share_of_product:.0%}",
+            f"{stage.host_bytes / _MIB:.0f}",
+            "-" if stage.device_bytes is None else f"{stage.device_bytes / _MIB:.0f}",
+            stage.dtype,
+        )
+        for stage in result.stages
+    ]
+    header = ("stage", "frames/s", "Mpixel/s", "GFLOP", "GFLOP/s", "of a matrix product")
+    print_table(
+        (*header, "host MiB", "device MiB", "type"),
+        rows,
+        title=f"{result.setting.model}: {result.frames} frames of {result.width}x{result.height}, "
+        f"{result.latents_per_chunk} latent frames a chunk, start-up "
+        f"{result.start_up_seconds:.1f} s; {result.machine}",
+    )
+
+
+def _sweep(rows: Sequence[SweepRow], best: int) -> None:
+    print_table(
+        ("chunk", "encode frames/s", "decode frames/s", "host MiB", "device MiB", ""),
+        [
+            (
+                str(row.chunk),
+                _spread(row.encode),
+                _spread(row.decode),
+                f"{row.host_bytes / _MIB:.0f}",
+                "-" if row.device_bytes is None else f"{row.device_bytes / _MIB:.0f}",
+                f"recommended: --chunk {best}" if row.chunk == best else "",
+            )
+            for row in rows
+        ],
+    )
+
+
+def _compare(rows: Sequence[ComparisonRow], a: str, b: str) -> None:
+    print_table(
+        ("stage", "A frames/s", "B frames/s", "B / A", ""),
+        [(row.stage, _spread(row.a), _spread(row.b), _spread(row.ratio), "") for row in rows],
+        title=f"A: {a}; B: {b}",
+    )
+
+
+def _precision(rows: Sequence[PrecisionRow]) -> None:
+    print_table(
+        ("type", "latents dB", "decoded pixels dB", "roundtrip pixels dB", ""),
+        [
+            (row.dtype, f"{row.latents:.1f}", f"{row.pixels:.1f}", f"{row.roundtrip:.1f}", "")
+            for row in rows
+        ],
+        title="PSNR against float32",
+    )
+
+
+def _spread(values: Spread) -> str:
+    return f"{values.median:.2f} [{values.least:.2f}, {values.most:.2f}]"
