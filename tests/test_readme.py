@@ -9,13 +9,28 @@ from pathlib import Path
 
 import pytest
 
+from tests.cli.program import wfvae
+from tests.media.conftest import write_clip
+
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
 EXAMPLES = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
 
 
+def make_dataset(folder: Path) -> None:
+    """What the training example starts from: `latents/` and `stats.json`."""
+    videos = folder / "videos"
+    videos.mkdir()
+    for i in range(4):
+        write_clip(videos / f"{i}.mp4", 17 + i)
+    assert wfvae("encode", videos, "-o", folder / "latents", "--size", "64x48").code == 0
+    assert wfvae("stats", folder / "latents", "-o", folder / "stats.json").code == 0
+
+
 @pytest.mark.parametrize("example", EXAMPLES, ids=lambda code: code.strip().splitlines()[-1])
 def test_python_examples_run(tmp_path: Path, example: str) -> None:
+    if "LatentDataset" in example:
+        make_dataset(tmp_path)
     code = example.replace("tests/data/", f"{ROOT / 'tests' / 'data'}/")
     answer = subprocess.run(
         [sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, timeout=100

@@ -161,6 +161,26 @@ def test_parts_merge_to_the_whole(tmp_path: Path, videos: Path) -> None:
     assert_refused(overlapping, 2, "4 clips are in more than one")
 
 
+def test_shards_merge_to_the_whole(tmp_path: Path, videos: Path) -> None:
+    drawn = ("--limit", "9", "--sample-frames", "5")
+    whole = measure(tmp_path, videos, *drawn, name="whole.json")
+    parts = [
+        measure(tmp_path, videos, *drawn, "--shard", f"{index}/2", name=f"{index}.json")
+        for index in range(2)
+    ]
+    assert all(part["clips"] > 0 for part in parts)
+    paths = [tmp_path / f"{index}.json" for index in range(2)]
+    merged = measure(tmp_path, "--merge", *paths, name="merged.json")
+    assert merged["dataset"] == whole["dataset"]
+    for key in ("latents_mean", "latents_std", "kl", "skewness", "kurtosis", "correlation"):
+        np.testing.assert_allclose(merged[key], whole[key], rtol=1e-9, err_msg=key)
+    for key in ("clips", "count", "min", "max", "quantiles", "histogram", "model", "options"):
+        assert merged[key] == whole[key], key
+    answers = [wfvae("stats", videos / "11.mp4", "--shard", f"{index}/2") for index in range(2)]
+    assert sorted(answer.code for answer in answers) == [0, 3]
+    assert_refused(max(answers, key=lambda answer: answer.code), 3, "holds none of 1 clips")
+
+
 def test_bad_files_are_named_and_the_rest_is_written(tmp_path: Path, videos: Path) -> None:
     text = tmp_path / "text.mp4"
     text.write_text("hello")
@@ -275,6 +295,11 @@ def copy_model(folder: Path) -> None:
         (["--levels", "2"], ["--levels belongs to --subbands"]),
         (["--subbands", "--write-config", "."], ["--subbands", "--write-config"]),
         (["--merge", "--until", "1%", "--limit", "3"], ["only reads", "--limit, --until"]),
+        (["--until", "1%", "--shard", "0/2"], ["--until looks at all clips", "--shard"]),
+        (["--shard", "2/2"], ["from 0 to N - 1, got 2/2"]),
+        (["--workers", "2"], ["--engine ray"]),
+        (["--subbands", "--engine", "ray"], ["--subbands", "--engine"]),
+        (["--merge", "--shard", "0/2"], ["only reads", "--shard"]),
         (["--until", "soon"], ["0.5%"]),
         (["--limit", "0"], ["--limit must be at least 1"]),
         (["-o", "-"], ["--json"]),

@@ -295,7 +295,7 @@ def test_a_matroska_whose_end_was_zeroed(make_clip: MakeClip) -> None:
     data[len(data) * 3 // 4 :] = bytes(len(data) - len(data) * 3 // 4)
     path.write_bytes(data)
     with (
-        pytest.raises(VideoError, match="its video ends after .* the container announces"),
+        pytest.raises(VideoError, match=r"its video ends after .* the container announces"),
         open_clip(path) as reader,
     ):
         list(reader)

@@ -12,7 +12,7 @@ from typing import Protocol
 import torch
 
 from wfvae_cli.codec.batch import batch_size, encode_batch, fixed_plan
-from wfvae_cli.codec.encode import is_constant_rate, stored_values, describe, encode_pixels
+from wfvae_cli.codec.encode import describe, encode_pixels, is_constant_rate, stored_values
 from wfvae_cli.dataset.channel import ClosedError
 from wfvae_cli.dataset.inputs import Item
 from wfvae_cli.dataset.layouts import LatentFiles, Layout

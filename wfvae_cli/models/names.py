@@ -54,7 +54,8 @@ class PublishedModel:
 #   556 there says that it is the 8-channel 4x8x8 model; examples/opensora_pku/README.md of
 #   mindspore-lab/mindone converts its `vae/merged.ckpt` with `vae/config.json`.
 # - wan-2.1: diffusers' page on AutoencoderKLWan loads this repository's folder `vae`; it is the one
-#   VAE of all Wan 2.1 models, of Wan 2.2's of 14 B and of SkyReels-V2; Apache-2.0 by third-party copies of its config.
+#   VAE of all Wan 2.1 models, of Wan 2.2's of 14 B and of SkyReels-V2; Apache-2.0 says a third
+#   party's copy of it, its own card was not at hand.
 # - sd-vae-ft-mse, sd-vae-ft-ema, sdxl-vae: their cards (MIT), config.json at the root.
 # Open-Sora Plan v1.5's 8x8x8 VAE is not here: its README links LanguageBind/Open-Sora-Plan-v1.5.0
 # without saying which of its files is the VAE. It loads by path once converted.
