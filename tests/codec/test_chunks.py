@@ -58,8 +58,8 @@ def test_chunks_hold_every_frame_once_and_pad_by_repetition(
 
 @pytest.mark.parametrize(("bits", "top"), [(8, 255), (16, 65535)])
 def test_every_code_value_survives(bits: Bits, top: int) -> None:
-    dtype = np.uint8 if bits == 8 else np.uint16
-    pixels = np.arange(top + 1, dtype=dtype).reshape(1, 16, -1, 1).repeat(3, axis=3)
+    values = np.arange(top + 1).reshape(1, 16, -1, 1).repeat(3, axis=3)
+    pixels = values.astype(np.uint8) if bits == 8 else values.astype(np.uint16)
     x = to_tensor(pixels, CPU, torch.float32)
     assert x.shape == (1, 3, 1, 16, (top + 1) // 16)
     assert (x.min().item(), x.max().item()) == (-1.0, 1.0)

@@ -36,7 +36,7 @@ def test_the_producers_error_reaches_the_taker() -> None:
         yield 1
         raise ValueError("bad frame")
 
-    taken = []
+    taken: list[int] = []
     with pytest.raises(ValueError, match="bad frame"), produced(make()) as items:
         taken.extend(items)
     assert taken == [1]

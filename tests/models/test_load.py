@@ -62,14 +62,17 @@ def test_weights_arrive_unchanged_and_frozen(tmp_path: Path) -> None:
     assert model.name == str(tmp_path)
 
 
-def test_convolutions_are_laid_out_channels_last_in_every_tap(tmp_path: Path) -> None:
+def test_convolutions_are_laid_out_channels_last(tmp_path: Path) -> None:
     vae = loads(write_checkpoint(tmp_path, tiny_state()))
-    planes = [value for value in vae.parameters() if value.ndim == 4]
-    volumes = [value for value in vae.parameters() if value.ndim == 5]
-    assert planes
-    assert volumes
-    taps = [tap for value in volumes for tap in value.unbind(dim=2)]
-    assert all(tap.is_contiguous(memory_format=torch.channels_last) for tap in planes + taps)
+    assert {value.ndim for value in vae.parameters()} >= {4, 5}
+    for value in vae.parameters():
+        if value.ndim == 4:
+            assert value.is_contiguous(memory_format=torch.channels_last)
+        if value.ndim == 5:
+            # Whole, or tap by tap where a CPU convolves so.
+            assert value.is_contiguous(memory_format=torch.channels_last_3d) or all(
+                tap.is_contiguous(memory_format=torch.channels_last) for tap in value.unbind(dim=2)
+            )
 
 
 def test_shards_and_a_single_file_load_the_same(tmp_path: Path) -> None:
