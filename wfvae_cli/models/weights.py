@@ -10,11 +10,12 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from wfvae_cli.errors import WeightsError
 from wfvae_cli.models.base import VideoVAE
 from wfvae_cli.models.checkpoint import TensorEntry
+from wfvae_cli.nn.conv import lay_out_by_tap
 
 FLOAT_TYPES: dict[str, torch.dtype] = {
     "F64": torch.float64,
@@ -202,12 +203,11 @@ def fill(
     """Replace a meta model's parameters by the checkpoint's, on `device` and in `dtype`.
 
     One tensor at a time is in memory beside the model. Convolution weights are laid out
-    channels-last, which the networks run in.
+    channels-last, which the networks run in. `matching` covers every parameter.
 
     Raises:
         WeightsError: a value is not finite, does not fit `dtype`, or a constant is another.
     """
-    state: dict[str, Tensor] = {}
     for name, stored in read_tensors(entries, entries):
         check_finite(name, stored, str(entries[name].file))
         if name in matching.constants:
@@ -221,8 +221,9 @@ def fill(
                 f"{name} has values beyond what float16 holds: load these weights in bfloat16 or "
                 "float32"
             )
-        state[matching.parameters[name]] = placed
-    vae.load_state_dict(state, strict=True, assign=True)
+        owner, _, leaf = matching.parameters[name].rpartition(".")
+        setattr(vae.get_submodule(owner), leaf, nn.Parameter(placed, requires_grad=False))
+        lay_out_by_tap(vae.get_submodule(owner.rpartition(".")[0]))
 
 
 def _memory_format(tensor: Tensor) -> torch.memory_format:

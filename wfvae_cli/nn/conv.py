@@ -40,8 +40,6 @@ class CausalConv3d(Streaming):
         # A strided conv is padded on the right and bottom only, by its caller.
         padding = (0, size[1] // 2, size[2] // 2) if stride == 1 else 0
         self.conv = nn.Conv3d(inputs, outputs, size, stride, padding)
-        after_loading = self.register_load_state_dict_post_hook
-        after_loading(_lay_out_by_tap)  # type: ignore[no-untyped-call]  # PyTorch gives it no types
 
     def forward(self, x: Tensor, stream: Stream) -> Tensor:
         """Convolve the next chunk, BCTHW."""
@@ -128,14 +126,14 @@ class CausalConv3d(Streaming):
         return y
 
 
-def _lay_out_by_tap(conv: nn.Module, incompatible_keys: object) -> None:
-    """Put the weights into memory tap by tap, each a channels-last 2D weight, if so they run."""
-    del incompatible_keys
-    assert isinstance(conv, CausalConv3d)
-    weight = conv.conv.weight
-    if conv.runs_by_tap(weight):
-        by_tap = rearrange(weight.data, "o i t h w -> t o h w i").contiguous()
-        weight.data = rearrange(by_tap, "t o h w i -> o i t h w")
+def lay_out_by_tap(layer: nn.Module) -> None:
+    """Put a causal conv's weights into memory tap by tap, each a channels-last 2D weight.
+
+    Only where they run so, and only speed depends on it; other layers are left as they are.
+    """
+    if isinstance(layer, CausalConv3d) and layer.runs_by_tap(layer.conv.weight):
+        by_tap = rearrange(layer.conv.weight.data, "o i t h w -> t o h w i").contiguous()
+        layer.conv.weight.data = rearrange(by_tap, "t o h w i -> o i t h w")
 
 
 class FrameConv2d(nn.Conv2d):
