@@ -10,7 +10,7 @@ import torch
 from tests.parity.cases import case_answers, case_config, case_weights
 from wfvae_cli.models.base import VideoVAE
 from wfvae_cli.models.registry import find_family
-from wfvae_cli.nn.conv import lay_out_by_tap
+from wfvae_cli.nn.conv import laid_out
 from wfvae_cli.nn.stream import Stream
 
 PARITY_TOLERANCE = 1e-4
@@ -25,8 +25,9 @@ def build(case: str, **changes: Any) -> VideoVAE:
         vae = cls.from_config(config)
     names = cls.rename(weights)
     vae.load_state_dict({names[name]: weights[name] for name in weights}, assign=True)
-    for layer in vae.modules():
-        lay_out_by_tap(layer)
+    for name, weight in vae.named_parameters():
+        layer = vae.get_submodule(name.rpartition(".")[0].rpartition(".")[0])
+        weight.data = laid_out(weight.data, layer)
     return vae.eval().requires_grad_(False)
 
 

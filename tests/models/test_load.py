@@ -333,6 +333,7 @@ def test_loading_holds_the_weights_once(tmp_path: Path) -> None:
         capture_output=True,
         text=True,
         check=True,
-        env=os.environ | {"MALLOC_ARENA_MAX": "1"},
+        # What is freed goes back at once: holes in the C library's heap are not the question.
+        env=os.environ | {"MALLOC_MMAP_THRESHOLD_": str(1 << 20)},
     )
     assert int(done.stdout) < 1.25 * size, json.dumps({"size": size, "grew": done.stdout})

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from wfvae_cli.errors import WeightsError
 from wfvae_cli.models.base import VideoVAE
 from wfvae_cli.models.checkpoint import TensorEntry
-from wfvae_cli.nn.conv import lay_out_by_tap
+from wfvae_cli.nn.conv import laid_out
 
 FLOAT_TYPES: dict[str, torch.dtype] = {
     "F64": torch.float64,
@@ -215,18 +215,12 @@ def fill(
             assert constant is not None
             check_constant(name, stored, constant)
             continue
-        placed = stored.to(device).to(dtype=dtype, memory_format=_memory_format(stored))
+        owner, _, leaf = matching.parameters[name].rpartition(".")
+        layer = vae.get_submodule(owner.rpartition(".")[0])
+        placed = laid_out(stored.to(device, dtype), layer)
         if dtype == torch.float16 and not bool(placed.isfinite().all()):
             raise WeightsError(
                 f"{name} has values beyond what float16 holds: load these weights in bfloat16 or "
                 "float32"
             )
-        owner, _, leaf = matching.parameters[name].rpartition(".")
         setattr(vae.get_submodule(owner), leaf, nn.Parameter(placed, requires_grad=False))
-        lay_out_by_tap(vae.get_submodule(owner.rpartition(".")[0]))
-
-
-def _memory_format(tensor: Tensor) -> torch.memory_format:
-    if tensor.ndim == 5:
-        return torch.channels_last_3d
-    return torch.channels_last if tensor.ndim == 4 else torch.contiguous_format

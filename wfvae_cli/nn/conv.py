@@ -126,14 +126,16 @@ class CausalConv3d(Streaming):
         return y
 
 
-def lay_out_by_tap(layer: nn.Module) -> None:
-    """Put a causal conv's weights into memory tap by tap, each a channels-last 2D weight.
+def laid_out(weight: Tensor, layer: nn.Module) -> Tensor:
+    """The memory layout in which `layer` convolves with `weight` fastest: channels-last.
 
-    Only where they run so, and only speed depends on it; other layers are left as they are.
+    Only speed depends on it. Where a causal conv runs tap by tap, each tap lies by itself.
     """
-    if isinstance(layer, CausalConv3d) and layer.runs_by_tap(layer.conv.weight):
-        by_tap = rearrange(layer.conv.weight.data, "o i t h w -> t o h w i").contiguous()
-        layer.conv.weight.data = rearrange(by_tap, "t o h w i -> o i t h w")
+    if weight.ndim == 5 and isinstance(layer, CausalConv3d) and layer.runs_by_tap(weight):
+        by_tap = rearrange(weight, "o i t h w -> t o h w i").contiguous()
+        return rearrange(by_tap, "t o h w i -> o i t h w")
+    formats = {4: torch.channels_last, 5: torch.channels_last_3d}
+    return weight.contiguous(memory_format=formats.get(weight.ndim, torch.contiguous_format))
 
 
 class FrameConv2d(nn.Conv2d):
