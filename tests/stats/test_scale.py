@@ -29,9 +29,9 @@ def test_config_gets_the_fields_of_its_family(
     report = make_report()
     values = report.summary.factors.to_json()
     expected = {**config, **{field: values[field] for field in fields}}
-    assert config_with_scale(config, report) == expected
-    assert config_with_scale(tmp_path, report) == expected
-    assert config_with_scale(tmp_path / "config.json", report) == expected
+    assert config_with_scale(config, report.summary.factors) == expected
+    assert config_with_scale(tmp_path, report.summary.factors) == expected
+    assert config_with_scale(tmp_path / "config.json", report.summary.factors) == expected
     assert config["scale"] == [9.0] * 4
 
 
@@ -50,11 +50,11 @@ def test_normalised_latents_have_unit_variance(make_report: Make, tmp_path: Path
 def test_wrong_models_are_refused(make_report: Make, tmp_path: Path) -> None:
     report = make_report()
     with pytest.raises(WeightsError, match=r"'GAN'.*WFVAEModel"):
-        config_with_scale({"_class_name": "GAN"}, report)
+        config_with_scale({"_class_name": "GAN"}, report.summary.factors)
     with pytest.raises(WeightsError, match="latent_dim = 16, the statistics have 4"):
-        config_with_scale({"_class_name": "WFVAEModel", "latent_dim": 16}, report)
+        config_with_scale({"_class_name": "WFVAEModel", "latent_dim": 16}, report.summary.factors)
     with pytest.raises(InputError, match=r"config\.json"):
-        config_with_scale(tmp_path, report)
+        config_with_scale(tmp_path, report.summary.factors)
     path = tmp_path / "stats.json"
     path.write_text(report.to_json())
     with pytest.raises(WeightsError, match="run wfvae stats with the model that encodes"):

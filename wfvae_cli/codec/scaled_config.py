@@ -61,7 +61,7 @@ def write_scaled_config(folder: Path, report: StatsReport, *, overwrite: bool = 
         config = read_json(folder / CONFIG)
     else:
         config = describe_checkpoint(report.model.name)["config"]
-    scaled = config_with_scale(config, report)
+    scaled = config_with_scale(config, report.summary.factors)
     with atomic_file(path, overwrite=overwrite) as file:
         file.write((json.dumps(scaled, indent=2, ensure_ascii=False) + "\n").encode())
     return path

@@ -8,12 +8,9 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 from wfvae_cli.errors import InputError, WeightsError
-
-if TYPE_CHECKING:
-    from wfvae_cli.stats.report import StatsReport
 
 SCHEMA = "wfvae-stats"
 SCHEMA_VERSION = 1
@@ -115,8 +112,8 @@ def load_normalization(path: Path, *, model_sha256: str | None = None) -> Stored
     return StoredNormalization(shift, scale, f"sha256:{hashlib.sha256(data).hexdigest()}")
 
 
-def config_with_scale(config: Mapping[str, Any] | Path, report: StatsReport) -> dict[str, Any]:
-    """Give a copy of a model's configuration that holds the scale factors of `report`.
+def config_with_scale(config: Mapping[str, Any] | Path, factors: ScaleFactors) -> dict[str, Any]:
+    """Give a copy of a model's configuration that holds `factors`.
 
     Which fields are set depends on `_class_name`: `shift` and `scale` for WF-VAE,
     `latents_mean` and `latents_std` for Wan, `shift_factor` and `scaling_factor` for
@@ -124,10 +121,10 @@ def config_with_scale(config: Mapping[str, Any] | Path, report: StatsReport) -> 
 
     Args:
         config: the configuration, its `config.json`, or the directory that holds it.
-        report: statistics of this model's latents.
+        factors: of this model's latents.
 
     Raises:
-        InputError: the file cannot be read, or the report is empty or has a constant channel.
+        InputError: the file cannot be read.
         WeightsError: the model's class is unknown, or has another number of latent channels.
     """
     if isinstance(config, Path):
@@ -143,7 +140,6 @@ def config_with_scale(config: Mapping[str, Any] | Path, report: StatsReport) -> 
             f"cannot tell which scale fields a configuration of {name!r} has: expected "
             f"_class_name to be one of {', '.join(_FIELDS)}; copy the figures from the report"
         )
-    factors = report.summary.factors
     channels = len(factors.latents_mean)
     for key in _CHANNELS:
         if config.get(key, channels) != channels:
