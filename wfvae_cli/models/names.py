@@ -68,7 +68,7 @@ PUBLISHED: tuple[PublishedModel, ...] = (
         licence="Apache-2.0",
         strides=Strides(4, 8, 8),
         channels=16,
-        parameters=4_539_044,
+        parameters=5_297_204,
     ),
     PublishedModel(
         name="wf-vae-l-16chn",
