@@ -34,6 +34,17 @@ def test_a_whole_pipeline(tmp_path: Path) -> None:
         assert len(list(reader)) == 10
 
 
+def test_the_sound_of_a_pipe_is_left_out_and_that_is_said(tmp_path: Path) -> None:
+    clip = write_clip(tmp_path / "in.mkv", 5, sound=True)
+    with clip.open("rb") as source:
+        process = start("roundtrip", "-", "-o", tmp_path / "out.mp4", stdin=source.fileno())
+        _, messages = process.communicate(timeout=60)
+    assert process.returncode == 0, messages
+    assert b"its sound, if it has any, is not copied" in messages
+    with open_clip(tmp_path / "out.mp4") as reader:
+        assert len(list(reader)) == 5
+
+
 def test_latents_on_stdout_are_those_of_the_file(clip: Path, latents: Path) -> None:
     process = start("encode", clip, "-o", "-")
     data, messages = process.communicate(timeout=60)

@@ -114,6 +114,8 @@ def roundtrip(
         check_output(output, overwrite=overwrite)
     targets.check()
     learned = m.Learned(lpips, lpips_net, lpips_weights, fid, fid_weights, fvd_weights)
+    if source == "-" and output is not None and audio == "copy":
+        console.note("a pipe can be read only once: its sound, if it has any, is not copied")
     with open_clip(source, sampling) as reader:
         measures = learned.measures(device, ms_ssim=ms_ssim)
         loaded = load_model(model, device=device, dtype=dtype, task="encode")
