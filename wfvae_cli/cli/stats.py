@@ -146,6 +146,7 @@ def stats(
     size: o.Size = None,
     fit: o.Fit = "crop",
     short_side: o.ShortSide = None,
+    hwaccel: o.Hwaccel = "none",
     overwrite: o.Overwrite = False,
     json_output: o.Json = False,
     quiet: o.Quiet = False,
@@ -156,6 +157,7 @@ def stats(
     as encode stores it, padding included.
     """
     console = Console(quiet, json_output)
+    o.check_hwaccel(hwaccel)
     targets = w.Targets(output, plot, write_config, overwrite)
     sampling = o.make_sampling(start, duration, frames, fps, size, fit, short_side)
     others = {
@@ -179,7 +181,7 @@ def stats(
     from wfvae_cli.stats.draw import Draw
 
     draw = Draw(limit, sample_frames, seed, until)
-    listed = w.list_sources(sources, include or [], exclude or [], sampling)
+    listed = w.list_sources(sources, include or [], exclude or [], sampling, hwaccel)
     if shard is not None:
         listed = w.share_of(listed, shard, draw)
     if subbands:
@@ -204,7 +206,9 @@ def stats(
         job = StatsJob(model, encodes=False, device="cpu", threads=1, draw=draw)
     else:
         cores = threads or default_threads()
-        job = StatsJob(model or DEFAULT_MODEL, True, device, dtype, chunk, cores, sampling, draw)
+        job = StatsJob(
+            model or DEFAULT_MODEL, True, device, dtype, chunk, cores, sampling, draw, hwaccel
+        )
     cluster = w.Cluster(address, workers) if engine == "ray" else None
     w.collect_latents(console, listed, job, cluster, run, targets)
 

@@ -51,7 +51,11 @@ class Targets:
 
 
 def list_sources(
-    sources: Sequence[str], include: Sequence[str], exclude: Sequence[str], sampling: Sampling
+    sources: Sequence[str],
+    include: Sequence[str],
+    exclude: Sequence[str],
+    sampling: Sampling,
+    hwaccel: str,
 ) -> list[Source]:
     """Every clip of the dataset, with its own part of the file where a manifest names one."""
     from wfvae_cli.dataset.inputs import find_inputs
@@ -62,7 +66,7 @@ def list_sources(
         sources, kinds=("video", "image", "latents"), include=include, exclude=exclude
     )
     sampling_of = Recipe(sampling=sampling).sampling_of
-    return [Source(item.path, item.relative, sampling_of(item)) for item in items]
+    return [Source(item.path, item.relative, sampling_of(item), hwaccel) for item in items]
 
 
 def share_of(sources: Sequence[Source], text: str, draw: Draw) -> list[Source]:

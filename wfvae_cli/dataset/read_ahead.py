@@ -180,6 +180,7 @@ class ReadAhead:
         tasks: what to read; may block until there is more.
         readers: sources that are read at once.
         limits: how long one may take.
+        hwaccel: what decodes videos, as `open_clip` takes it.
     """
 
     def __init__(
@@ -189,8 +190,11 @@ class ReadAhead:
         tasks: Iterator[Task],
         readers: int,
         limits: Limits,
+        *,
+        hwaccel: str = "none",
     ) -> None:
         self._model, self._recipe, self._limits = model, recipe, limits
+        self._hwaccel = hwaccel
         self._tasks = tasks
         self._decoder_threads = max(1, (os.cpu_count() or 1) // readers)
         self._taking = threading.Lock()
@@ -309,7 +313,9 @@ class ReadAhead:
     def _decode(self, reading: _Reading, source: Source) -> Iterator[tuple[ClipInfo, FrameChunk]]:
         item, recipe = reading.task.item, self._recipe
         sampling = recipe.sampling_of(item)
-        with open_clip(source.path, sampling, threads=self._decoder_threads) as reader:
+        with open_clip(
+            source.path, sampling, threads=self._decoder_threads, hwaccel=self._hwaccel
+        ) as reader:
             reading.touch()
             info = reader.info
             plan = fixed_plan(self._model, recipe.options.chunk, info.width, info.height)

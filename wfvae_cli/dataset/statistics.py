@@ -53,6 +53,8 @@ class StatsJob:
     sampling: Sampling = field(default_factory=Sampling)
     """Of all videos and images; manifests name parts of their own."""
     draw: Draw = field(default_factory=Draw)
+    hwaccel: str = "none"
+    """What decodes videos on the workers, as `open_clip` takes it."""
 
 
 class StatsWorker:
@@ -98,7 +100,8 @@ class StatsWorker:
             if self._stopped.is_set():
                 return
             item = task.item
-            result = self._measure(Source(item.path, item.relative, sampling_of(item)))
+            source = Source(item.path, item.relative, sampling_of(item), self.job.hwaccel)
+            result = self._measure(source)
             if isinstance(result, FailedClip):
                 yield Outcome(item.relative, item.path, "failed", error=result.reason)
             else:

@@ -43,6 +43,8 @@ class EncodeJob:
     """Cores that a model on the CPU computes with; rounding depends on it."""
     readers: int = 2
     """Sources that are opened and decoded at once."""
+    hwaccel: str = "none"
+    """What decodes videos, as `open_clip` takes it."""
     limits: Limits = field(default_factory=Limits)
     profile: bool = False
     """Whether to wait for the device after every chunk, so that its time is known."""
@@ -130,7 +132,10 @@ class ClipWorker:
             DeviceError: the device is lost.
         """
         begin = time.perf_counter()
-        ahead = ReadAhead(self._model, self.job.recipe, tasks, self.job.readers, self.job.limits)
+        job = self.job
+        ahead = ReadAhead(
+            self._model, job.recipe, tasks, job.readers, job.limits, hwaccel=job.hwaccel
+        )
         behind = WriteBehind(self._write, _WRITERS)
         self._ahead = ahead
         if self._stopped.is_set():

@@ -7,6 +7,7 @@ import threading
 from pathlib import Path
 
 import av
+from av.codec.hwaccel import HWAccel
 from av.container import InputContainer
 
 from wfvae_cli.errors import VideoError
@@ -37,18 +38,19 @@ def check_exists(path: Path) -> None:
         raise VideoError(f"{path}: a text file, not a video or an image: is it the right file?")
 
 
-def open_container(source: Path | str | Pipe) -> InputContainer:
+def open_container(source: Path | str | Pipe, accelerator: HWAccel | None = None) -> InputContainer:
     """Open a container with FFmpeg.
 
     Args:
         source: a file, a URL (any string), or standard input.
+        accelerator: what decodes, if not software; it has to be there.
 
     Raises:
         VideoError: FFmpeg cannot; the message says why.
     """
     file = f"file:{source}" if isinstance(source, Path) else source
     try:
-        container = av.open(file, "r", metadata_errors="replace")
+        container = av.open(file, "r", metadata_errors="replace", hwaccel=accelerator)
     except (av.error.FFmpegError, OSError, ValueError) as error:
         if isinstance(source, Pipe):
             source.check_interrupt()

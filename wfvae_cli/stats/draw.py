@@ -32,6 +32,8 @@ class Source:
     """What reports call it, and what the draw depends on: its path in the dataset."""
     sampling: Sampling = field(default_factory=Sampling)
     """Which of its frames count, and at what size; the default for latent files."""
+    hwaccel: str = "none"
+    """What decodes a video, as `open_clip` takes it."""
 
     @property
     def is_latents(self) -> bool:
@@ -109,11 +111,12 @@ def open_window(source: Source, draw: Draw) -> tuple[ClipReader, str]:
             window = _window(source, draw, reader.info)
         if window.start > sampling.start:
             try:
-                return open_clip(source.path, window), source.identity(_part(window))
+                reader = open_clip(source.path, window, hwaccel=source.hwaccel)
+                return reader, source.identity(_part(window))
             except VideoError:
                 window = replace(sampling, frames=window.frames)
         sampling = window
-    reader = open_clip(source.path, sampling)
+    reader = open_clip(source.path, sampling, hwaccel=source.hwaccel)
     try:
         return reader, source.identity(_part(sampling))
     except BaseException:
