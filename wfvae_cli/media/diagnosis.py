@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import threading
 from pathlib import Path
 
@@ -13,6 +12,7 @@ from av.container import InputContainer
 from wfvae_cli.errors import VideoError
 from wfvae_cli.media.pipe import Pipe
 from wfvae_cli.media.truncation import inspect
+from wfvae_cli.unreadable import why_unreadable
 
 _HEAD = 4096
 _READABLE_TEXT = (b"#EXTM3U", b"ffconcat", b"v=0", b"<?xml", b"<MPD", b"P1", b"P2", b"P3")
@@ -22,16 +22,13 @@ _READABLE_TEXT = (b"#EXTM3U", b"ffconcat", b"v=0", b"<?xml", b"<MPD", b"P1", b"P
 def check_exists(path: Path) -> None:
     """Raise a `VideoError` unless `path` is a file with something in it that is not prose."""
     try:
-        if path.is_dir():
-            raise VideoError(f"{path}: a folder, not a video or an image: name a file in it")
         if not path.exists():
-            raise VideoError(f"{path}: no such file{_similar(path)}")
+            raise FileNotFoundError
         with path.open("rb") as file:
             head = file.read(_HEAD) if path.is_file() else b"?"
-    except VideoError:
-        raise
     except OSError as error:
-        raise VideoError(f"{path}: cannot be opened: {error.strerror}") from error
+        why = why_unreadable(path, "a video or an image", error)
+        raise VideoError(f"{path}: {why}") from error
     if not head:
         raise VideoError(f"{path}: the file is empty: copy or download it again")
     if _is_text(head) and not head.startswith(_READABLE_TEXT):
@@ -103,15 +100,6 @@ def explain_unreadable(source: Path | str | Pipe, message: str) -> str:
             "recording or download was cut off; get the whole file"
         )
     return f"neither a video nor an image that FFmpeg can read{said}: is it what its name says?"
-
-
-def _similar(path: Path) -> str:
-    parent = path.parent
-    if not parent.is_dir():
-        return f"; the folder {parent} does not exist either"
-    names = [entry.name for entry in parent.iterdir()]
-    near = difflib.get_close_matches(path.name, names, n=1)
-    return f"; did you mean {parent / near[0]}?" if near else f" in {parent.absolute()}"
 
 
 def _is_text(head: bytes) -> bool:

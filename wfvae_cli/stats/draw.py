@@ -18,6 +18,7 @@ from wfvae_cli.media.reader import ClipReader, open_clip
 from wfvae_cli.media.sampling import seconds
 from wfvae_cli.stats.accumulate import file_identity
 from wfvae_cli.timing import latent_frames
+from wfvae_cli.unreadable import why_unreadable
 
 _LATENTS = ".safetensors"
 
@@ -51,7 +52,8 @@ class Source:
         try:
             return file_identity(Path(self.path), window)
         except OSError as error:
-            raise InputError(f"{self.path}: {error.strerror or error}") from error
+            why = why_unreadable(self.path, "a video, an image or a latent file", error)
+            raise InputError(f"{self.path}: {why}") from error
 
 
 @dataclass(frozen=True)
