@@ -38,6 +38,7 @@ from wfvae_cli.media.clip import Sampling
 from wfvae_cli.media.reader import open_clip
 from wfvae_cli.models.base import Posterior
 from wfvae_cli.models.wfvae import WFVAE
+from wfvae_cli.nn.conv import CausalConv3d
 from wfvae_cli.nn.stream import Stream
 from wfvae_cli.stats.accumulate import LatentStats
 
@@ -229,6 +230,9 @@ def build(config: dict[str, Any]) -> WFVAE:
     """The network, with channels-last weights; added residual blocks start as identities."""
     vae = WFVAE.from_config(config)
     for module in vae.modules():
+        if isinstance(module, CausalConv3d):
+            # Tap by tap is faster only until autograd copies what each tap's sum was.
+            module.runs_by_tap = lambda _: False  # type: ignore[method-assign]
         if isinstance(module, (nn.Conv2d, nn.Conv3d)):
             weight = module.weight
             layout = torch.channels_last_3d if weight.ndim == 5 else torch.channels_last
@@ -298,9 +302,14 @@ def kl(posterior: Posterior) -> Tensor:
 # ---------------------------------------------------------------- training
 
 
+def fast_in_bfloat16(device: torch.device) -> bool:
+    """Whether matrix products are faster in bfloat16: CPUs without instructions for it crawl."""
+    return device.type == "cuda" or torch.cpu._is_avx512_bf16_supported()
+
+
 def autocast(device: torch.device) -> torch.autocast:
     """bfloat16 where it is fast; weights, norms and losses stay float32."""
-    return torch.autocast(device.type, torch.bfloat16)
+    return torch.autocast(device.type, torch.bfloat16, enabled=fast_in_bfloat16(device))
 
 
 def learning_rate(step: int, steps: int, peak: float) -> float:
@@ -373,7 +382,7 @@ class Muon:
 
 def orthogonal(matrix: Tensor) -> Tensor:
     """The matrix with singular values near 1 and the same singular vectors."""
-    x = matrix.bfloat16()
+    x = matrix.bfloat16() if fast_in_bfloat16(matrix.device) else matrix
     tall = x.size(0) > x.size(1)
     x = x.mT if tall else x
     x = x / (x.norm() + 1e-7)
