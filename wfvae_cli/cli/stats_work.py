@@ -193,9 +193,7 @@ def _write(console: Console, report: StatsReport, targets: Targets) -> None:
         written.append(write_scaled_config(targets.config, report, overwrite=targets.overwrite))
     if not (console.json or console.quiet):
         _print(report)
-    _tell_written(console, written)
-    fields = json.loads(text)
-    console.result({k: v for k, v in fields.items() if k not in ("state", "histogram")})
+    _tell(console, written, text, ("state", "histogram"))
 
 
 def _print(report: StatsReport) -> None:
@@ -263,8 +261,8 @@ def _write_subbands(console: Console, done: SubbandStats, targets: Targets) -> N
         what = "3D, videos" if done.kind == "video" else "2D, images"
         title = f"Haar subbands ({what}) of {done.clips} clips"
         print_table(*subband_table(done), words=("",), title=title)
-    _tell_written(console, [path for path in (targets.output, targets.plot) if path is not None])
-    console.result({k: v for k, v in json.loads(text).items() if k not in ("state", "clip_ids")})
+    written = [path for path in (targets.output, targets.plot) if path is not None]
+    _tell(console, written, text, ("state", "clip_ids"))
 
 
 def _tell_failure(console: Console, failed: FailedClip | None) -> None:
@@ -272,9 +270,13 @@ def _tell_failure(console: Console, failed: FailedClip | None) -> None:
         console.note(f"{failed.name}: left out: {failed.reason}")
 
 
-def _tell_written(console: Console, paths: Sequence[Path]) -> None:
-    if paths:
-        console.say("wrote " + ", ".join(map(str, paths)))
+def _tell(console: Console, written: Sequence[Path], report: str, internal: Sequence[str]) -> None:
+    """Say what was written, and put the report without its `internal` fields on stdout."""
+    if written:
+        console.say("wrote " + ", ".join(map(str, written)))
+    if console.json:
+        fields = json.loads(report)
+        console.result({name: value for name, value in fields.items() if name not in internal})
 
 
 def _fail_if_any(failed: int, total: int, report: Path | None) -> None:
