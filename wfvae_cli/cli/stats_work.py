@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from wfvae_cli.stats.accumulate import FailedClip, LatentStats
     from wfvae_cli.stats.draw import Draw, Source
     from wfvae_cli.stats.report import StatsReport
+    from wfvae_cli.stats.subband_clip import Kind
     from wfvae_cli.stats.subbands import SubbandStats
 
 
@@ -209,18 +210,26 @@ def _print(report: StatsReport) -> None:
 
 
 def analyse_subbands(
-    console: Console, sources: Sequence[Source], draw: Draw, levels: int, targets: Targets
+    console: Console, sources: Sequence[Source], levels: int, job: StatsJob, targets: Targets
 ) -> None:
     """Take the statistics of the frames' subbands, and write them.
+
+    Args:
+        console: where to say how it goes.
+        sources: videos, or images.
+        levels: how often the low band is transformed again.
+        job: how to read the clips; what it says of a model plays no part.
+        targets: what to write.
 
     Raises:
         UsageError: there are videos and images.
         PartialFailureError: some clips are in no figure; everything is written.
     """
     from wfvae_cli.dataset.inputs import SUFFIXES
-    from wfvae_cli.dataset.statistics import fetched
-    from wfvae_cli.stats.collect import collect_subbands
+    from wfvae_cli.dataset.subbands import SubbandAnalysis
+    from wfvae_cli.stats.collect_subbands import collect_subbands
 
+    draw = job.draw
     chosen = draw.choose(sources)
     images = sum(Path(source.path).suffix.lower() in SUFFIXES["image"] for source in chosen)
     if 0 < images < len(chosen):
@@ -228,6 +237,8 @@ def analyse_subbands(
             f"--subbands analyses videos in 3D and images in 2D, and here are {images} images "
             f"among {len(chosen)} files: choose one kind with --include or --exclude"
         )
+    kind: Kind = "image" if images else "video"
+    analysis = SubbandAnalysis(kind, levels, draw, job.sampling, job.readers, job.limits)
     with console.progress("subbands", len(chosen), "clips") as progress:
 
         def on_clip(stats: SubbandStats, failed: FailedClip | None) -> None:
@@ -236,10 +247,10 @@ def analyse_subbands(
 
         done = collect_subbands(
             sources,
-            "image" if images else "video",
+            kind,
             levels,
+            by=analysis.analyse,
             draw=draw,
-            fetch=fetched,
             on_clip=on_clip,
         )
     _write_subbands(console, done, targets)
