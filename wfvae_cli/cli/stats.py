@@ -169,6 +169,8 @@ def stats(
         "--until": until,
         "--shard": shard,
         "--model": model,
+        "--readers": readers,
+        "--time-limit": time_limit is not None,
         "--engine": engine != "local",
         "--write-config": subbands and write_config,
     }
