@@ -27,7 +27,7 @@ def in_order(
         work: given the tasks when their turn comes, so that few outcomes wait for a slow clip.
     """
     queue: SimpleQueue[Task | None] = SimpleQueue()
-    tasks = iter([*tasks_of(sources), None])
+    tasks = itertools.chain(map(task_of, sources), [None])
 
     def give(count: int) -> None:
         for task in itertools.islice(tasks, count):
@@ -36,7 +36,7 @@ def in_order(
     give(_MOST_BEGUN)
     with closing(work(iter(queue.get, None))) as outcomes:
         try:
-            for outcome in ordered([source.name for source in sources], outcomes, {}):
+            for outcome in ordered(sources, outcomes, {}):
                 yield outcome
                 give(1)
         finally:
@@ -44,24 +44,22 @@ def in_order(
 
 
 def ordered(
-    names: Iterable[str], outcomes: Iterable[Outcome], waiting: dict[str, Outcome]
+    sources: Iterable[Source], outcomes: Iterable[Outcome], waiting: dict[str, Outcome]
 ) -> Iterator[Outcome]:
-    """Outcomes in the order of `names`; those that come early are kept in `waiting`."""
-    due = iter(names)
-    name = next(due, None)
+    """Outcomes in the order of `sources`; those that come early are kept in `waiting`."""
+    due = iter(sources)
+    source = next(due, None)
     for outcome in outcomes:
         waiting[outcome.item] = outcome
-        while name is not None and name in waiting:
-            yield waiting.pop(name)
-            name = next(due, None)
+        while source is not None and source.name in waiting:
+            yield waiting.pop(source.name)
+            source = next(due, None)
 
 
-def tasks_of(sources: Sequence[Source]) -> list[Task]:
-    """The clips as workers take them; their sampling but for the part of the file is the job's."""
-    return [
-        Task(Item(each.path, each.name, each.sampling.start, each.sampling.duration))
-        for each in sources
-    ]
+def task_of(source: Source) -> Task:
+    """A clip as workers take it; its sampling, but for the part of the file, is the job's."""
+    sampling = source.sampling
+    return Task(Item(source.path, source.name, sampling.start, sampling.duration))
 
 
 def failed_clip(outcome: Outcome) -> FailedClip:

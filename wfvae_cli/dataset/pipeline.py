@@ -139,7 +139,7 @@ class Pipeline:
         """
         width, height = reader.info.width, reader.info.height
         plan = fixed_plan(self.model, self._chunk, width, height)
-        frames = watched(reader, reading)
+        frames = _watched(reader, reading)
         for number, chunk in enumerate(read_chunks(frames, self.model.vae.strides, plan)):
             if number == 0:
                 check_memory(self.model, len(chunk.pixels), width, height)
@@ -270,7 +270,7 @@ class Pipeline:
             torch.cuda.synchronize(self.model.device)
 
 
-def watched(reader: ClipReader, reading: Reading) -> Iterator[Frame]:
+def _watched(reader: ClipReader, reading: Reading) -> Iterator[Frame]:
     """Frames as they come, each a sign of life, as is that there may be some."""
     reading.touch()
     for frame in reader:

@@ -17,7 +17,7 @@ from types import TracebackType
 
 import torch
 
-from wfvae_cli.dataset.in_order import failed_clip, in_order, ordered, tasks_of
+from wfvae_cli.dataset.in_order import failed_clip, in_order, ordered, task_of
 from wfvae_cli.dataset.outcome import Outcome
 from wfvae_cli.dataset.pipeline import Pipeline, Profile, Unwatched
 from wfvae_cli.dataset.ray_engine import RayEngine
@@ -203,8 +203,8 @@ class StatsOnRay:
 
     def measure(self, sources: Sequence[Source]) -> Iterator[MeasuredClip | FailedClip]:
         """Measure clips, which have different names, and give the results in their order; once."""
-        names = [source.name for source in sources]
-        return map(_measured, ordered(names, self._engine.work(tasks_of(sources)), self._waiting))
+        outcomes = self._engine.work([task_of(source) for source in sources])
+        return map(_measured, ordered(sources, outcomes, self._waiting))
 
 
 @dataclass(frozen=True)
