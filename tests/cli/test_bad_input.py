@@ -139,7 +139,7 @@ def bad_latents(kind: str, good: Path, folder: Path) -> Path:
 @pytest.mark.parametrize(
     ("kind", "words"),
     [
-        ("missing", ["No such file"]),
+        ("missing", ["no such file", "expected a latent file", "check its name"]),
         ("empty", ["empty"]),
         ("truncated", ["truncated"]),
         ("lying", ["500"]),
@@ -226,6 +226,27 @@ def test_an_output_that_exists_is_kept(out: Path, clip: Path, latents: Path, com
 def test_a_missing_output_folder(out: Path, clip: Path) -> None:
     answer = wfvae("encode", clip, "-o", out / "no" / "z.safetensors")
     assert_refused(answer, OUTPUT, "does not exist")
+    assert list(out.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("command", "expected"),
+    [
+        (["decode", "z.safetensors", "-o", "o.mp4"], "expected a latent file"),
+        (["info", "z.safetensors"], "expected a latent file, a checkpoint, a video or an image"),
+        (["info", "a.mp4"], "expected a latent file, a checkpoint, a video or an image"),
+        (["compare", "a.mp4", "b.mp4"], "expected a video or an image"),
+        (["compare", "a", "."], "expected a folder like the other one"),
+        (["stats", "videos"], "expected a file, a folder, a glob or a manifest"),
+        (["stats", "list.csv"], "expected a manifest"),
+        (["stats", "--merge", "a.json"], "expected a JSON file"),
+    ],
+)
+def test_missing_inputs_are_told_alike(
+    out: Path, monkeypatch: pytest.MonkeyPatch, command: list[str], expected: str
+) -> None:
+    monkeypatch.chdir(out)
+    assert_refused(wfvae(*command), INPUT, "no such file in", expected, "check its name")
     assert list(out.iterdir()) == []
 
 

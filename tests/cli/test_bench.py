@@ -39,10 +39,22 @@ def test_a_table_of_precision() -> None:
     assert "PSNR against float32" in answer.stdout
 
 
+def test_the_file_side(clip: Path) -> None:
+    answer = wfvae("bench", clip, *SMALL, "--media")
+    assert answer.code == 0
+    assert "cores" in answer.stdout
+    assert " limits decoding: " in answer.stdout
+    result = json.loads(wfvae("bench", clip, *SMALL, "--media", "--json").stdout)
+    assert result["codec"] == "h264"
+    assert result["write"]["frames_per_second"]["median"] > 0
+    assert "limits encoding" in result["verdict"]
+
+
 @pytest.mark.parametrize(
     ("options", "word"),
     [
         (("--sweep", "--precision"), "choose one"),
+        (("--sweep", "--media"), "choose one"),
         (("--compare", "dtype=float8"), "dtype=bfloat16,chunk=9"),
         (("--size", "large"), "WIDTHxHEIGHT"),
     ],

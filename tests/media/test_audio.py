@@ -116,9 +116,13 @@ def test_sound_that_the_container_cannot_hold(tmp_path: Path) -> None:
 
 def test_sound_that_cannot_be_read(tmp_path: Path) -> None:
     info = info_for()
-    with pytest.raises(VideoError, match="cannot read a sound track"):
+    with pytest.raises(VideoError, match=r"no\.mp4: no such file .* sound track to copy; check"):
         write(tmp_path / "o.mp4", info, pictures(info, 3), audio_from=tmp_path / "no.mp4")
     assert names(tmp_path) == []
+    (tmp_path / "text.mp4").write_text("no sound")
+    with pytest.raises(VideoError, match="cannot read a sound track"):
+        write(tmp_path / "o.mp4", info, pictures(info, 3), audio_from=tmp_path / "text.mp4")
+    assert names(tmp_path) == ["text.mp4"]
 
 
 def test_sound_of_standard_input(tmp_path: Path) -> None:

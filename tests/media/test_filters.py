@@ -12,7 +12,7 @@ from av.video.frame import VideoFrame
 from numpy.typing import NDArray
 
 from wfvae_cli.media.clip import Colour, Sampling
-from wfvae_cli.media.filters import Converter, over_black
+from wfvae_cli.media.filters import Converter, _filtering, _format, _scale, over_black
 from wfvae_cli.media.sampling import Orientation, plan_geometry
 
 Range = Literal["tv", "pc"]
@@ -231,3 +231,22 @@ def test_over_black_rounds() -> None:
     assert over_black(rgba).tolist() == [[[128, 50, 1]]]
     deep = np.array([[[65535, 30000, 1, 65535]]], np.uint16)
     assert over_black(deep).tolist() == [[[65535, 30000, 1]]]
+
+
+@pytest.mark.parametrize("fmt", ["yuv420p", "yuv444p", "nv12", "yuv420p10le", "yuv422p16le"])
+@pytest.mark.parametrize("scaled", [(64, 48), (50, 31)])
+def test_vector_code_gives_what_plain_code_gives(fmt: str, scaled: tuple[int, int]) -> None:
+    """Planar RGB is made by FFmpeg's vector code, packed RGB by its C code."""
+    random = np.random.Generator(np.random.PCG64(0))
+    frame = VideoFrame(64, 48, fmt)
+    bits = frame.format.components[0].bits
+    for plane in frame.planes:
+        dtype = np.uint8 if bits == 8 else np.uint16
+        values = random.integers(0, 2**bits, plane.buffer_size // dtype().itemsize, dtype)
+        plane.update(values.tobytes())
+    planar, packed = ("gbrp", "rgb24") if bits == 8 else ("gbrp16le", "rgb48le")
+    scale = _scale(*scaled, {"in_range": "tv", "out_range": "pc", "in_color_matrix": "bt709"})
+    fast = [scale, _format(planar), _scale(0, 0, {}), _format(packed)]
+    np.testing.assert_array_equal(
+        _filtering(frame, fast)(frame), _filtering(frame, [scale, _format(packed)])(frame)
+    )

@@ -172,7 +172,7 @@ def test_unusable_latents_are_named_and_left_out(tmp_path: Path) -> None:
     assert reasons["nan.safetensors"] == "1 NaN or infinite values"
     assert "made by huge (ffffffffffff)" in reasons["other.safetensors"]
     assert "holds the posterior's sample" in reasons["sample.safetensors"]
-    assert "No such file" in reasons["no.safetensors"]
+    assert "no such file" in reasons["no.safetensors"]
     assert [failed is not None for failed in seen] == [False, True, True, True, True, False]
     assert done.report.summary == collect(good).report.summary
 

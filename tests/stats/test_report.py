@@ -86,7 +86,7 @@ def test_an_empty_report_is_an_error() -> None:
 
 def test_damaged_files_are_refused(make_report: Make, tmp_path: Path) -> None:
     path = tmp_path / "a.json"
-    with pytest.raises(InputError, match="No such file"):
+    with pytest.raises(InputError, match="no such file"):
         StatsReport.load(path)
     text = make_report().to_json()
     path.write_text(text[: len(text) // 2])

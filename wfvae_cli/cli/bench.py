@@ -19,6 +19,7 @@ from wfvae_cli.errors import UsageError
 
 if TYPE_CHECKING:
     from wfvae_cli.bench.measure import Spread
+    from wfvae_cli.bench.media import MediaProfile
     from wfvae_cli.bench.precision import PrecisionRow
     from wfvae_cli.bench.report import BenchResult, ComparisonRow, SweepRow
 
@@ -28,6 +29,7 @@ _EXAMPLES = """Examples:
     wfvae bench in.mp4 --model wf-vae-l-16chn --sweep
     wfvae bench --compare dtype=bfloat16
     wfvae bench --precision
+    wfvae bench in.mp4 --media
 """
 _WHAT = "What to measure"
 _MIB = 2**20
@@ -82,6 +84,14 @@ def bench(
             rich_help_panel=_WHAT,
         ),
     ] = False,
+    media: Annotated[
+        bool,
+        typer.Option(
+            "--media",
+            help="Reading and writing files alone beside the bare model, and which limits.",
+            rich_help_panel=_WHAT,
+        ),
+    ] = False,
     json_output: o.Json = False,
     quiet: o.Quiet = False,
 ) -> None:
@@ -90,11 +100,14 @@ def bench(
     Every stage runs once before it is timed. Rates are medians; in brackets are the slowest and
     the fastest run.
     """
-    if sum((sweep, compare is not None, precision)) > 1:
-        raise UsageError("--sweep, --compare and --precision are different benchmarks: choose one")
+    if sum((sweep, compare is not None, precision, media)) > 1:
+        raise UsageError(
+            "--sweep, --compare, --precision and --media are different benchmarks: choose one"
+        )
     console = Console(quiet, json_output)
     sampling = o.make_sampling(0.0, None, frames, None, size, "crop", None)
 
+    from wfvae_cli.bench import media as media_profile
     from wfvae_cli.bench import report
     from wfvae_cli.bench.picture import write_moving_picture
     from wfvae_cli.bench.precision import precision as measure_precision
@@ -123,6 +136,10 @@ def bench(
         elif precision:
             table = measure_precision(setting, clip, sampling, folder)
             _answer(console, {"rows": table}, lambda: _precision(table))
+        elif media:
+            sides = media_profile.profile(setting, clip, sampling, folder, runs)
+            facts = {**dataclasses.asdict(sides), "verdict": sides.verdict}
+            _answer(console, facts, lambda: _media(sides))
         else:
             result = report.bench(setting, clip, sampling, folder, runs)
             _answer(console, dataclasses.asdict(result), lambda: _bench(result))
@@ -195,6 +212,25 @@ def _precision(rows: Sequence[PrecisionRow]) -> None:
         ],
         title="PSNR against float32",
     )
+
+
+def _media(result: MediaProfile) -> None:
+    print_table(
+        ("side", "frames/s", "Mpixel/s", "cores", ""),
+        [
+            (
+                side.side,
+                _spread(side.frames_per_second),
+                f"{side.megapixels_per_second:.2f}",
+                f"{side.cores:.1f}",
+                "",
+            )
+            for side in result.sides
+        ],
+        title=f"{result.setting.model}: {result.frames} frames of {result.width}x{result.height} "
+        f"from {result.codec}; {result.machine}",
+    )
+    typer.echo(result.verdict)
 
 
 def _spread(values: Spread) -> str:

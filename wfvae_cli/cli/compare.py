@@ -11,7 +11,8 @@ from wfvae_cli.cli import measuring as m
 from wfvae_cli.cli import options as o
 from wfvae_cli.cli.console import Console
 from wfvae_cli.cli.run import reported
-from wfvae_cli.errors import PartialFailureError, UsageError
+from wfvae_cli.errors import InputError, PartialFailureError, UsageError
+from wfvae_cli.unreadable import why_unreadable
 
 if TYPE_CHECKING:
     from wfvae_cli.media.clip import Sampling
@@ -92,6 +93,10 @@ def compare(
     sampling = o.make_sampling(start, duration, frames, fps, size, fit, short_side)
     folders = [Path(path).is_dir() for path in (original, reconstruction)]
     if any(folders) != all(folders):
+        for path in (original, reconstruction):
+            if not Path(path).exists():
+                why = why_unreadable(path, "a folder like the other one", FileNotFoundError())
+                raise InputError(f"{path}: {why}")
         raise UsageError(
             f"expected two files or two directories, got one of each: {original} and "
             f"{reconstruction}"

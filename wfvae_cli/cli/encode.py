@@ -94,6 +94,7 @@ def encode(
     size: o.Size = None,
     fit: o.Fit = "crop",
     short_side: o.ShortSide = None,
+    hwaccel: o.Hwaccel = "none",
     include: d.Include = None,
     exclude: d.Exclude = None,
     limit: d.Limit = None,
@@ -126,6 +127,7 @@ def encode(
     console = Console(quiet, json_output)
     console.check_stdout(output)
     sampling = o.make_sampling(start, duration, frames, fps, size, fit, short_side)
+    o.check_hwaccel(hwaccel)
     if stats is not None and not normalize:
         raise UsageError("--stats says what --normalize applies: add --normalize")
 
@@ -140,6 +142,7 @@ def encode(
         normalize=normalize,
         stats=stats,
         overwrite=overwrite,
+        hwaccel=hwaccel,
     )
     flags = Flags(
         include=include or (),
@@ -175,7 +178,7 @@ def _encode_one(source: str, output: str, request: Request, console: Console) ->
     from wfvae_cli.models.load import load_model
 
     check_output(output, overwrite=request.overwrite)
-    with open_clip(source, request.sampling) as reader:
+    with open_clip(source, request.sampling, hwaccel=request.hwaccel) as reader:
         loaded = load_model(
             request.model, device=request.device, dtype=request.dtype, task="encode"
         )

@@ -36,6 +36,7 @@ class Request:
     normalize: bool
     stats: Path | None
     overwrite: bool
+    hwaccel: str
 
     def normalized(self, model_sha256: str, of_config: Normalization | None) -> EncodeOptions:
         """The options with the shift and scale that `--normalize` asks for.
@@ -171,6 +172,7 @@ def _job(output: str, request: Request, flags: Flags) -> EncodeJob:
         dtype=request.dtype,
         threads=flags.threads or default_threads(),
         readers=flags.readers or default_readers(),
+        hwaccel=request.hwaccel,
         limits=Limits(time=flags.time_limit, stall=flags.stall_limit),
         profile=flags.profile,
     )

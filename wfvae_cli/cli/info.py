@@ -13,7 +13,9 @@ import typer
 from wfvae_cli.cli import options as o
 from wfvae_cli.cli.console import Console
 from wfvae_cli.cli.run import reported
+from wfvae_cli.errors import InputError
 from wfvae_cli.models.names import PICKLE_SUFFIXES
+from wfvae_cli.unreadable import why_unreadable
 
 _EXAMPLES = """Examples:
 
@@ -45,6 +47,7 @@ def info(
 
 
 def _describe(source: str) -> dict[str, Any]:
+    from wfvae_cli.dataset.inputs import SUFFIXES
     from wfvae_cli.latents.file import is_latent_file
 
     path = Path(source)
@@ -54,6 +57,9 @@ def _describe(source: str) -> dict[str, Any]:
         return _describe_latents(source) if is_latent_file(path) else _describe_model(source)
     if path.is_file() or "%" in source or source == "-":
         return _describe_clip(source)
+    if not path.exists() and any(path.suffix.lower() in each for each in SUFFIXES.values()):
+        expected = "a latent file, a checkpoint, a video or an image"
+        raise InputError(f"{source}: {why_unreadable(source, expected, FileNotFoundError())}")
     return _describe_model(source)
 
 

@@ -105,6 +105,15 @@ ShortSide = Annotated[
         rich_help_panel=_FRAMES,
     ),
 ]
+Hwaccel = Annotated[
+    str,
+    typer.Option(
+        metavar="NAME",
+        help="Decode videos in hardware: none, auto, or a kind of device such as cuda, vaapi or "
+        "videotoolbox. Where it cannot be had, software decodes, and a note says so.",
+        rich_help_panel=_FRAMES,
+    ),
+]
 Codec = Annotated[
     str | None,
     typer.Option(
@@ -153,6 +162,13 @@ def make_sampling(
     from wfvae_cli.media.clip import Sampling
 
     return Sampling(start, duration, frames, fps, _parse_size(size), fit, short_side)
+
+
+def check_hwaccel(name: str) -> None:
+    """Refuse a `--hwaccel` that FFmpeg does not know, before any work."""
+    from wfvae_cli.media.hwaccel import check
+
+    check(name)
 
 
 def _parse_size(text: str | None) -> tuple[int, int] | None:

@@ -75,6 +75,7 @@ def roundtrip(
     size: o.Size = None,
     fit: o.Fit = "crop",
     short_side: o.ShortSide = None,
+    hwaccel: o.Hwaccel = "none",
     ms_ssim: Annotated[
         bool,
         typer.Option("--ms-ssim", help="MS-SSIM too, which takes time.", rich_help_panel="Metrics"),
@@ -101,6 +102,7 @@ def roundtrip(
     console = Console(quiet, json_output)
     console.check_stdout(output)
     sampling = o.make_sampling(start, duration, frames, fps, size, fit, short_side)
+    o.check_hwaccel(hwaccel)
     targets = m.Targets(report, plot, worst, overwrite)
 
     from wfvae_cli.atomic import check_output
@@ -116,7 +118,7 @@ def roundtrip(
     learned = m.Learned(lpips, lpips_net, lpips_weights, fid, fid_weights, fvd_weights)
     if source == "-" and output is not None and audio == "copy":
         console.note("a pipe can be read only once: its sound, if it has any, is not copied")
-    with open_clip(source, sampling) as reader:
+    with open_clip(source, sampling, hwaccel=hwaccel) as reader:
         measures = learned.measures(device, ms_ssim=ms_ssim)
         loaded = load_model(model, device=device, dtype=dtype, task="encode")
         stills = targets.stills(m.title_of(source))

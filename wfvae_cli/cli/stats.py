@@ -149,6 +149,7 @@ def stats(
     size: o.Size = None,
     fit: o.Fit = "crop",
     short_side: o.ShortSide = None,
+    hwaccel: o.Hwaccel = "none",
     overwrite: o.Overwrite = False,
     json_output: o.Json = False,
     quiet: o.Quiet = False,
@@ -159,6 +160,7 @@ def stats(
     as encode stores it, padding included.
     """
     console = Console(quiet, json_output)
+    o.check_hwaccel(hwaccel)
     targets = w.Targets(output, plot, write_config, overwrite)
     sampling = o.make_sampling(start, duration, frames, fps, size, fit, short_side)
     others = {
@@ -214,6 +216,7 @@ def stats(
         sampling=sampling,
         draw=draw,
         readers=readers or default_readers(),
+        hwaccel=hwaccel,
         limits=Limits(time=time_limit, stall=stall_limit),
     )
     if subbands:

@@ -238,7 +238,9 @@ def analyse_subbands(
             f"among {len(chosen)} files: choose one kind with --include or --exclude"
         )
     kind: Kind = "image" if images else "video"
-    analysis = SubbandAnalysis(kind, levels, draw, job.sampling, job.readers, job.limits)
+    analysis = SubbandAnalysis(
+        kind, levels, draw, job.sampling, job.readers, job.hwaccel, job.limits
+    )
     with console.progress("subbands", len(chosen), "clips") as progress:
 
         def on_clip(stats: SubbandStats, failed: FailedClip | None) -> None:

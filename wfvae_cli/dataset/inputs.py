@@ -22,6 +22,7 @@ from typing import Literal
 from wfvae_cli.dataset import remote
 from wfvae_cli.dataset.manifest_rows import MANIFEST_SUFFIXES, Row, read_rows
 from wfvae_cli.errors import InputError, UsageError
+from wfvae_cli.unreadable import why_unreadable
 
 Kind = Literal["video", "image", "latents"]
 
@@ -136,7 +137,9 @@ def _find(source: str, suffixes: frozenset[str]) -> Iterator[_Found]:
         if _is_glob(source):
             return _of_glob(source, suffixes)
         if not _is_pattern(path):
-            raise InputError(f"{source}: no such file or directory")
+            expected = "a file, a folder, a glob or a manifest"
+            why = why_unreadable(path, expected, FileNotFoundError())
+            raise InputError(f"{source}: {why}")
     absolute = os.path.abspath(source)
     return iter([_Found(absolute, os.path.dirname(absolute))])
 

@@ -12,6 +12,7 @@ from typing import Any
 
 from wfvae_cli.dataset import remote
 from wfvae_cli.errors import InputError
+from wfvae_cli.unreadable import why_unreadable
 
 MANIFEST_SUFFIXES = (".txt", ".csv", ".jsonl")
 
@@ -42,6 +43,8 @@ def read_rows(source: str) -> Iterator[Row]:
     """
     try:
         text = _read(source)
+    except FileNotFoundError as error:
+        raise InputError(f"{source}: {why_unreadable(source, 'a manifest', error)}") from error
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"{source}: cannot be read as a manifest: {error}") from error
     lines = text.splitlines()

@@ -55,6 +55,8 @@ class StatsJob:
     draw: Draw = field(default_factory=Draw)
     readers: int = 2
     """Sources that are opened and decoded at once."""
+    hwaccel: str = "none"
+    """What decodes videos on the workers, as `open_clip` takes it."""
     limits: Limits = field(default_factory=Limits)
 
 
@@ -128,7 +130,8 @@ class StatsWorker:
         """Open a video or image for the model, or take the statistics of a latent file."""
         item, draw = task.item, self.job.draw
         with at_hand(item, reading.touch) as (path, marked):
-            source = Source(path, item.relative, self._recipe.sampling_of(item))
+            sampling = self._recipe.sampling_of(item)
+            source = Source(path, item.relative, sampling, self.job.hwaccel)
             if source.is_latents:
                 measured = measure_latents(source, draw, reading.touch)
                 check_unchanged(item, marked)

@@ -27,6 +27,8 @@ class SubbandAnalysis:
     sampling: Sampling = field(default_factory=Sampling)
     """Of all clips; manifests name parts of their own."""
     readers: int = 2
+    hwaccel: str = "none"
+    """What decodes videos, as `open_clip` takes it."""
     limits: Limits = field(default_factory=Limits)
 
     def analyse(self, sources: Sequence[Source]) -> Iterator[SubbandClip | FailedClip]:
@@ -40,7 +42,8 @@ class SubbandAnalysis:
     def _read(self, task: Task, reading: Reading) -> Pieces:
         item = task.item
         with at_hand(item, reading.touch) as (path, marked):
-            source = Source(path, item.relative, Recipe(sampling=self.sampling).sampling_of(item))
+            sampling = Recipe(sampling=self.sampling).sampling_of(item)
+            source = Source(path, item.relative, sampling, self.hwaccel)
             clip = analyse_clip(source, self.kind, self.levels, self.draw, reading.touch)
             check_unchanged(item, marked)
         yield _Analysed(item.relative, item.path, "done", clip=clip)

@@ -35,6 +35,8 @@ class EncodeJob:
     """Cores that a model on the CPU computes with; rounding depends on it."""
     readers: int = 2
     """Sources that are opened and decoded at once."""
+    hwaccel: str = "none"
+    """What decodes videos, as `open_clip` takes it."""
     limits: Limits = field(default_factory=Limits)
     profile: bool = False
     """Whether to wait for the device after every chunk, so that its time is known."""
@@ -94,7 +96,8 @@ class ClipWorker:
                 yield self._current(item, source.stamp)
                 return
             sampling = self.job.recipe.sampling_of(item)
-            with open_clip(source.path, sampling, threads=self._pipeline.decoder_threads) as reader:
+            threads, hwaccel = self._pipeline.decoder_threads, self.job.hwaccel
+            with open_clip(source.path, sampling, threads=threads, hwaccel=hwaccel) as reader:
                 facts = Facts(reader.info, source.stamp, source.sha256)
                 for chunk in self._pipeline.chunks(reader, item, source.stamp, reading):
                     yield facts, chunk

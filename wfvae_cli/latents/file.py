@@ -22,6 +22,7 @@ from wfvae_cli.latents.header import (
 )
 from wfvae_cli.latents.metadata import SCHEMA, LatentMetadata
 from wfvae_cli.latents.raw import read_into, temporary_errors, temporary_file, write_all
+from wfvae_cli.unreadable import why_unreadable
 
 if TYPE_CHECKING:
     import numpy as np
@@ -246,7 +247,8 @@ def _named(name: str) -> Iterator[None]:
     except OutputError:
         raise
     except OSError as error:
-        raise LatentError(f"{name}: cannot be read: {error.strerror or error}") from error
+        why = why_unreadable(name, "a latent file, as wfvae encode writes it", error)
+        raise LatentError(f"{name}: {why}") from error
 
 
 def _check_layout(header: Header) -> LatentMetadata:

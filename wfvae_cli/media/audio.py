@@ -17,6 +17,7 @@ from av.packet import Packet
 
 from wfvae_cli.errors import OutputError, VideoError
 from wfvae_cli.media.settings import AVFMT_TS_NEGATIVE
+from wfvae_cli.unreadable import why_unreadable
 
 # Up to here a seek costs more than reading on.
 _SEEK_FROM = Fraction(5)
@@ -156,6 +157,9 @@ def has_sound(source: str | Path) -> bool:
 def _open(source: str | Path) -> InputContainer:
     try:
         return av.open(str(source), "r", metadata_errors="replace")
+    except FileNotFoundError as error:
+        why = why_unreadable(source, "a file with the sound track to copy", error)
+        raise VideoError(f"{source}: {why}") from error
     except (av.FFmpegError, OSError) as error:
         raise VideoError(
             f"cannot read a sound track from {source}: {error.strerror or error}"

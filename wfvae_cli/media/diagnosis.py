@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-import difflib
 import threading
 from pathlib import Path
 
 import av
+from av.codec.hwaccel import HWAccel
 from av.container import InputContainer
 
 from wfvae_cli.errors import VideoError
 from wfvae_cli.media.pipe import Pipe
 from wfvae_cli.media.truncation import inspect
+from wfvae_cli.unreadable import why_unreadable
 
 _HEAD = 4096
 _READABLE_TEXT = (b"#EXTM3U", b"ffconcat", b"v=0", b"<?xml", b"<MPD", b"P1", b"P2", b"P3")
@@ -21,34 +22,32 @@ _READABLE_TEXT = (b"#EXTM3U", b"ffconcat", b"v=0", b"<?xml", b"<MPD", b"P1", b"P
 def check_exists(path: Path) -> None:
     """Raise a `VideoError` unless `path` is a file with something in it that is not prose."""
     try:
-        if path.is_dir():
-            raise VideoError(f"{path}: a folder, not a video or an image: name a file in it")
         if not path.exists():
-            raise VideoError(f"{path}: no such file{_similar(path)}")
+            raise FileNotFoundError
         with path.open("rb") as file:
             head = file.read(_HEAD) if path.is_file() else b"?"
-    except VideoError:
-        raise
     except OSError as error:
-        raise VideoError(f"{path}: cannot be opened: {error.strerror}") from error
+        why = why_unreadable(path, "a video or an image", error)
+        raise VideoError(f"{path}: {why}") from error
     if not head:
         raise VideoError(f"{path}: the file is empty: copy or download it again")
     if _is_text(head) and not head.startswith(_READABLE_TEXT):
         raise VideoError(f"{path}: a text file, not a video or an image: is it the right file?")
 
 
-def open_container(source: Path | str | Pipe) -> InputContainer:
+def open_container(source: Path | str | Pipe, accelerator: HWAccel | None = None) -> InputContainer:
     """Open a container with FFmpeg.
 
     Args:
         source: a file, a URL (any string), or standard input.
+        accelerator: what decodes, if not software; it has to be there.
 
     Raises:
         VideoError: FFmpeg cannot; the message says why.
     """
     file = f"file:{source}" if isinstance(source, Path) else source
     try:
-        container = av.open(file, "r", metadata_errors="replace")
+        container = av.open(file, "r", metadata_errors="replace", hwaccel=accelerator)
     except (av.error.FFmpegError, OSError, ValueError) as error:
         if isinstance(source, Pipe):
             source.check_interrupt()
@@ -101,15 +100,6 @@ def explain_unreadable(source: Path | str | Pipe, message: str) -> str:
             "recording or download was cut off; get the whole file"
         )
     return f"neither a video nor an image that FFmpeg can read{said}: is it what its name says?"
-
-
-def _similar(path: Path) -> str:
-    parent = path.parent
-    if not parent.is_dir():
-        return f"; the folder {parent} does not exist either"
-    names = [entry.name for entry in parent.iterdir()]
-    near = difflib.get_close_matches(path.name, names, n=1)
-    return f"; did you mean {parent / near[0]}?" if near else f" in {parent.absolute()}"
 
 
 def _is_text(head: bytes) -> bool:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from fractions import Fraction
 from typing import cast
 
@@ -22,6 +22,7 @@ Node = tuple[str, dict[str, str]]
 # Every output pixel from its own interpolated chroma, rounded, and the same on every machine.
 _FLAGS = "bicubic+full_chroma_int+full_chroma_inp+accurate_rnd+bitexact"
 _RGB = {8: "rgb24", 16: "rgb48le"}
+_PLANAR_RGB = {8: "gbrp", 16: "gbrp16le"}
 _RGBA = {8: "rgba", 16: "rgba64le"}
 _TRANSPOSE = {  # (hflip, vflip) after transposing -> FFmpeg's name
     (False, False): "cclock_flip",
@@ -50,17 +51,29 @@ class Converter:
         self.bits = bits
         self.colour = colour
         self.geometry = geometry
-        self._graphs: dict[str, Graph] = {}
+        self._conversions: dict[tuple[str, int, int], Callable[[VideoFrame], Pixels]] = {}
 
     def __call__(self, frame: VideoFrame) -> Pixels:
         """Convert one frame to HWC RGB, uint8 or uint16 over its full range."""
-        fmt = PixelFormat.of(frame.format)
+        key = (frame.format.name, frame.width, frame.height)
+        if key not in self._conversions:
+            self._conversions[key] = self._conversion(frame)
+        return self._conversions[key](frame)
+
+    def _conversion(self, like: VideoFrame) -> Callable[[VideoFrame], Pixels]:
+        """What converts frames of the format and size of `like`."""
+        fmt, width, height = PixelFormat.of(like.format), like.width, like.height
         if not fmt.alpha:
-            return self._run(frame, self._to_rgb(fmt, frame.width, frame.height))
-        # Composited before scaling, or the colours under transparent pixels would bleed in.
-        rgba = self._run(frame, self._to_rgba(fmt))
-        rgb = VideoFrame.from_ndarray(over_black(rgba), format=_RGB[self.bits])
-        return self._run(rgb, self._shape(rgb.width, rgb.height))
+            return _filtering(like, self._to_rgb(fmt, width, height))
+        to_rgba = _filtering(like, self._to_rgba(fmt))
+        rgb = _RGB[self.bits]
+        shape = _filtering(VideoFrame(width, height, rgb), self._shape(width, height))
+
+        def composite(frame: VideoFrame) -> Pixels:
+            # Before scaling, or the colours under transparent pixels would bleed in.
+            return shape(VideoFrame.from_ndarray(over_black(to_rgba(frame)), format=rgb))
+
+        return composite
 
     def _to_rgb(self, fmt: PixelFormat, width: int, height: int) -> list[Node]:
         """The filters for an opaque frame of `fmt`."""
@@ -68,8 +81,17 @@ class Converter:
         if fmt.kind == "yuv" and not levels:
             # Conversion and scaling at once: one rounding less.
             return self._shape(width, height, self._input_colour())
-        convert = [_scale(width, height, self._input_colour()), _format(_RGB[self.bits])]
+        convert = [_scale(width, height, self._input_colour()), *self._to_packed(fmt.kind != "rgb")]
         return convert + levels + self._shape(width, height)
+
+    def _to_packed(self, from_yuv: bool) -> list[Node]:
+        """The filters that say what a conversion before them makes: packed RGB.
+
+        From YUV by way of planar RGB, for which FFmpeg has vector code and gives the same values
+        in a third of the time.
+        """
+        packed = _format(_RGB[self.bits])
+        return [_format(_PLANAR_RGB[self.bits]), _scale(0, 0, {}), packed] if from_yuv else [packed]
 
     def _to_rgba(self, fmt: PixelFormat) -> list[Node]:
         """The filters that give RGBA of the source's size, opaque being the largest value."""
@@ -105,7 +127,7 @@ class Converter:
         nodes: list[Node] = []
         if to != (width, height) or colour is not None:
             nodes.append(_scale(*to, colour or {}))
-        nodes.append(_format(_RGB[self.bits]))
+        nodes += self._to_packed(colour is not None)
         if orientation.transpose:
             direction = _TRANSPOSE[orientation.hflip, orientation.vflip]
             nodes.append(("transpose", {"dir": direction}))
@@ -119,17 +141,6 @@ class Converter:
         if inner != size:
             nodes.append(("pad", _rectangle(size, max(-x, 0), max(-y, 0)) | {"color": "black"}))
         return nodes
-
-    def _run(self, frame: VideoFrame, nodes: list[Node]) -> Pixels:
-        """Send `frame` through the graph of `nodes`, built when its format first comes."""
-        key = f"{frame.format.name} {frame.width}x{frame.height} {nodes}"
-        if key not in self._graphs:
-            self._graphs[key] = build_graph(frame, _TICK, nodes)
-        graph = self._graphs[key]
-        frame.pts = None
-        graph.vpush(frame)
-        # rgb24, rgb48le, rgba and rgba64le: never the floating-point arrays of PyAV's signature.
-        return cast(Pixels, graph.vpull().to_ndarray())
 
 
 class Deinterlacer:
@@ -172,6 +183,19 @@ class Deinterlacer:
                 frame.pts = round(frame.pts * frame.time_base / time_base)
                 frame.time_base = time_base
             yield frame
+
+
+def _filtering(like: VideoFrame, nodes: list[Node]) -> Callable[[VideoFrame], Pixels]:
+    """What sends frames like `like` through a graph of `nodes`, which end in a packed format."""
+    graph = build_graph(like, _TICK, nodes)
+
+    def run(frame: VideoFrame) -> Pixels:
+        frame.pts = None
+        graph.vpush(frame)
+        # rgb24, rgb48le, rgba and rgba64le: never the floating-point arrays of PyAV's signature.
+        return cast(Pixels, graph.vpull().to_ndarray())
+
+    return run
 
 
 def build_graph(frame: VideoFrame, time_base: Fraction, nodes: list[Node]) -> Graph:

@@ -179,6 +179,7 @@ def open_clip(
     *,
     threads: int = 0,
     frame_rate: Fraction = Fraction(25),
+    hwaccel: str = "none",
 ) -> ClipReader:
     """Open a source and find the first frame to take, so that what is wrong shows at once.
 
@@ -186,17 +187,20 @@ def open_clip(
         source: a video or image file; a pattern of numbered images such as `%05d.png`; a URL
             that FFmpeg opens; or `-`, standard input.
         sampling: which frames to take and at what size; all as they are by default.
-        threads: of the decoder; 0 lets FFmpeg choose.
+        threads: of the decoder; 0 is one for each core.
         frame_rate: of a pattern's images, in frames per second.
+        hwaccel: what decodes videos: `none` (software), a kind of device that FFmpeg knows such
+            as `cuda`, or `auto`, the first one that works. Where it cannot be had, software
+            decodes, and a notice says so.
 
     Returns:
         A reader, to be used as a context manager.
 
     Raises:
-        UsageError: the sampling asks for the impossible.
+        UsageError: the sampling asks for the impossible, or the device is unknown.
         VideoError: no frames can be had of the source.
     """
-    opened = _open_source(source, threads, frame_rate)
+    opened = _open_source(source, threads, frame_rate, hwaccel)
     try:
         return ClipReader(opened, sampling or Sampling())
     except BaseException:
@@ -214,7 +218,7 @@ def probe(source: str | Path) -> ClipInfo:
         return reader.info
 
 
-def _open_source(source: str | Path, threads: int, frame_rate: Fraction) -> _Source:
+def _open_source(source: str | Path, threads: int, frame_rate: Fraction, hwaccel: str) -> _Source:
     """Find out what `source` is, and open it as that."""
     if str(source) == "-":
         if sys.stdin.isatty():
@@ -224,11 +228,11 @@ def _open_source(source: str | Path, threads: int, frame_rate: Fraction) -> _Sou
         if not head:
             raise VideoError(f"{pipe}: nothing came: check what feeds the pipe")
         if not picture.is_image(head):
-            return VideoSource(pipe, threads=threads)
+            return VideoSource(pipe, threads=threads, device=hwaccel)
         data = io.BytesIO(pipe.read())
         return ImageSource(picture.load(data, str(pipe)), str(pipe), None)
     if isinstance(source, str) and "://" in source:
-        return VideoSource(source, threads=threads)
+        return VideoSource(source, threads=threads, device=hwaccel)
     path = Path(source)
     if images.PATTERN.search(path.name) and not path.exists():
         return ImageSource(images.sequence(path), str(path), frame_rate)
@@ -237,7 +241,7 @@ def _open_source(source: str | Path, threads: int, frame_rate: Fraction) -> _Sou
         head = file.read(picture.HEAD)
     if picture.is_image(head) and not _is_film(path):
         return ImageSource([path], str(path), None)
-    return VideoSource(path, threads=threads)
+    return VideoSource(path, threads=threads, device=hwaccel)
 
 
 def _is_film(path: Path) -> bool:

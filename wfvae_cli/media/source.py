@@ -2,28 +2,26 @@
 
 from __future__ import annotations
 
-import contextlib
 import itertools
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from fractions import Fraction
 from pathlib import Path
-from typing import cast
 
 import av
-from av.buffer import Buffer
 from av.packet import Packet
-from av.stream import Disposition
 from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
 from wfvae_cli.errors import VideoError
+from wfvae_cli.media import hwaccel
 from wfvae_cli.media.clip import Colour
 from wfvae_cli.media.clock import Clock
 from wfvae_cli.media.colour import PixelFormat, describe
 from wfvae_cli.media.diagnosis import explain_unreadable, open_container
 from wfvae_cli.media.filters import Deinterlacer
 from wfvae_cli.media.pipe import Pipe
-from wfvae_cli.media.sampling import Orientation, Timed
+from wfvae_cli.media.sampling import Timed
+from wfvae_cli.media.stream import choose_stream, orientation_of
 from wfvae_cli.media.truncation import announced_end, inspect
 
 _MISSING_SECONDS = 0.5
@@ -33,27 +31,34 @@ _MISSING_SECONDS = 0.5
 class VideoSource:
     """The frames of a video stream in display order, from any point of it."""
 
-    def __init__(self, source: Path | str | Pipe, *, threads: int = 0) -> None:
+    def __init__(
+        self, source: Path | str | Pipe, *, threads: int = 0, device: str = hwaccel.NONE
+    ) -> None:
         """Open the container, choose its video stream and decode its first frame.
 
         Args:
             source: a file, a URL (any string), or standard input.
-            threads: of the decoder; 0 lets FFmpeg choose.
+            threads: of the decoder; 0 is one for each core.
+            device: what decodes, as `hwaccel.find` takes it.
 
         Raises:
+            UsageError: the device is unknown.
             VideoError: it cannot be read, is cut short, or holds no frame.
         """
         self.name = str(source)
         self._source = source
-        self._container = open_container(source)
+        self._threads = threads
+        self._accelerator = hwaccel.find(device)
+        self._container = open_container(source, self._accelerator)
         self._first: Timed[VideoFrame]
         self._rest: Iterator[Timed[VideoFrame]] = iter(())
         try:
-            self.stream, self.notices = self._choose_stream()
+            self.notices = self._open_stream()
             self._check_whole()
-            self.stream.thread_type = "AUTO"
-            self.stream.codec_context.thread_count = threads
-            self._describe(self._restart())
+            first = self._restart()
+            if self._accelerator is not None and not hwaccel.in_use(self.stream.codec_context):
+                first = self._in_software(device)
+            self._describe(first)
         except BaseException:
             self.close()
             raise
@@ -117,30 +122,27 @@ class VideoSource:
         self._rest = iter(())
         self._container.close()
 
-    def _choose_stream(self) -> tuple[VideoStream, list[str]]:
-        """The default video stream, or the first; cover pictures of music do not count."""
-        streams = [
-            stream
-            for stream in self._container.streams.video
-            if not stream.disposition & (Disposition.attached_pic | Disposition.timed_thumbnails)
-        ]
-        if not streams:
-            kinds = sorted({str(stream.type) for stream in self._container.streams}) or ["nothing"]
-            raise VideoError(
-                f"{self.name}: no video stream in it, only {', '.join(kinds)}: "
-                "give a file with pictures"
-            )
-        stream = next((s for s in streams if s.disposition & Disposition.default), streams[0])
-        if stream.codec_context is None:
-            raise VideoError(
-                f"{self.name}: FFmpeg has no decoder for its video: convert it to H.264 first"
-            )
-        notices = []
-        if len(streams) > 1:
-            notices.append(f"{len(streams)} video streams; only number {stream.index} is read")
-        if stream.metadata.get("alpha_mode") == "1":
-            notices.append(f"the alpha channel of its {stream.codec_context.name} is ignored")
-        return stream, notices
+    def _open_stream(self) -> list[str]:
+        """Choose the container's video stream, and how its decoder runs; what there is to say."""
+        self.stream, notices = choose_stream(self._container, self.name)
+        # Threads over frames and slices, as many as there are cores; PyAV's default is slices
+        # alone. A device needs none, and sets frames aside for each.
+        self.stream.thread_type = "AUTO"
+        accelerated = self.stream.codec_context.is_hwaccel
+        self.stream.codec_context.thread_count = 1 if accelerated else self._threads
+        return notices
+
+    def _in_software(self, device: str) -> Timed[VideoFrame]:
+        """Do without the device, which cannot decode this stream; the first frame."""
+        codec, pixels = self.stream.codec_context.codec, self._first.item.format.name
+        self.notices.append(
+            f"no hardware decoder ({device}) for its {codec.canonical_name} ({pixels}); decoded "
+            "in software"
+        )
+        self._accelerator = None
+        if not isinstance(self._source, Pipe):
+            self._reopen()  # for all the threads
+        return self._first
 
     def _check_whole(self) -> None:
         """Refuse a file that is shorter than its container says."""
@@ -162,6 +164,8 @@ class VideoSource:
         self.width, self.height = frame.width, frame.height
         self.codec = context.codec.canonical_name
         self.pixel_format = self.format.name
+        if self._accelerator is not None:
+            self.pixel_format = hwaccel.stored_as(self.format.name)
         # A single picture of a format that only FFmpeg reads: OpenEXR, DPX, TGA, PNM.
         demuxer = self._container.format.name
         self.is_image = demuxer.endswith(("_pipe", "image2")) and self._is_single()
@@ -177,7 +181,7 @@ class VideoSource:
             primaries=context.color_primaries,
             transfer=context.color_trc,
         )
-        self.orientation, known = _orientation(frame)
+        self.orientation, known = orientation_of(frame)
         self.notices += notices
         if self._skipped:
             self.notices.append(
@@ -236,12 +240,9 @@ class VideoSource:
 
     def _reopen(self) -> None:
         """Begin anew at the beginning."""
-        threads = self.stream.codec_context.thread_count
         self.close()
-        self._container = open_container(self._source)
-        self.stream, _ = self._choose_stream()
-        self.stream.thread_type = "AUTO"
-        self.stream.codec_context.thread_count = threads
+        self._container = open_container(self._source, self._accelerator)
+        self._open_stream()
         self._restart()
 
     def _timed(self) -> Iterator[Timed[VideoFrame]]:
@@ -270,9 +271,10 @@ class VideoSource:
             if isinstance(self._source, Pipe) and not count:
                 reason = explain_unreadable(self._source, error.strerror or "")
                 raise VideoError(f"{self.name}: {reason}") from error
+            software = "" if self._accelerator is None else ", or use software: --hwaccel none"
             raise VideoError(
                 f"{self.name}: damaged or cut short: decoding failed after {count} frames "
-                f"({error.strerror}): copy or download it again"
+                f"({error.strerror}): copy or download it again{software}"
             ) from error
 
     def _packets(self) -> Iterator[Packet[VideoStream]]:
@@ -319,18 +321,3 @@ class VideoSource:
                 f"{self.name}: damaged or cut short: the picture {where} cannot be decoded "
                 "whole: copy or download it again"
             )
-
-
-def _orientation(frame: VideoFrame) -> tuple[Orientation, bool]:
-    """How a frame wants to be turned, and whether that is something we can do."""
-    matrix = None
-    # PyAV knows the side data of its FFmpeg by number and stumbles over newer kinds.
-    with contextlib.suppress(ValueError):
-        matrix = cast("Mapping[str, Buffer]", frame.side_data).get("DISPLAYMATRIX")
-    if matrix is None:
-        turns = round(frame.rotation / 90) % 4
-        a, b = ((1, 0), (0, -1), (-1, 0), (0, 1))[turns]
-        return Orientation.from_matrix(a, b, -b, a) or Orientation(), True
-    a, b, _, c, d, *_ = memoryview(bytes(matrix)).cast("i")
-    orientation = Orientation.from_matrix(a, b, c, d)
-    return orientation or Orientation(), orientation is not None

@@ -19,6 +19,7 @@ from wfvae_cli.media.reader import ClipReader, open_clip
 from wfvae_cli.media.sampling import seconds
 from wfvae_cli.stats.accumulate import file_identity
 from wfvae_cli.timing import latent_frames
+from wfvae_cli.unreadable import why_unreadable
 
 _LATENTS = ".safetensors"
 
@@ -33,6 +34,8 @@ class Source:
     """What reports call it, and what the draw depends on: its path in the dataset."""
     sampling: Sampling = field(default_factory=Sampling)
     """Which of its frames count, and at what size; the default for latent files."""
+    hwaccel: str = "none"
+    """What decodes a video, as `open_clip` takes it."""
 
     @property
     def is_latents(self) -> bool:
@@ -50,7 +53,8 @@ class Source:
         try:
             return file_identity(Path(self.path), window)
         except OSError as error:
-            raise InputError(f"{self.path}: {error.strerror or error}") from error
+            why = why_unreadable(self.path, "a video, an image or a latent file", error)
+            raise InputError(f"{self.path}: {why}") from error
 
 
 @dataclass(frozen=True)
@@ -121,7 +125,7 @@ def open_window(source: Source, draw: Draw, *, threads: int = 0) -> tuple[ClipRe
             except VideoError:
                 window = replace(sampling, frames=window.frames)
         sampling = window
-    reader = open_clip(source.path, sampling, threads=threads)
+    reader = open_clip(source.path, sampling, threads=threads, hwaccel=source.hwaccel)
     try:
         return reader, source.identity(_part(sampling))
     except BaseException:
@@ -149,7 +153,7 @@ def latent_window(name: str, draw: Draw, total: int, stride: int) -> tuple[int, 
 
 
 def _open(source: Source, sampling: Sampling, threads: int) -> tuple[ClipReader, str]:
-    reader = open_clip(source.path, sampling, threads=threads)
+    reader = open_clip(source.path, sampling, threads=threads, hwaccel=source.hwaccel)
     try:
         return reader, source.identity(_part(sampling))
     except BaseException:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from wfvae_cli.errors import InputError, WeightsError
+from wfvae_cli.unreadable import why_unreadable
 
 SCHEMA = "wfvae-stats"
 SCHEMA_VERSION = 1
@@ -160,7 +161,7 @@ def read_json(path: Path) -> bytes:
     try:
         data = path.read_bytes()
     except OSError as error:
-        raise InputError(f"{path}: {error.strerror or error}") from error
+        raise InputError(f"{path}: {why_unreadable(path, 'a JSON file', error)}") from error
     try:
         json.loads(data)
     except ValueError as error:

@@ -1,0 +1,139 @@
+"""How fast files are read and written without a model, beside the model without files."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Literal
+
+from wfvae_cli.bench.measure import Action, Spread, time_in_turn
+from wfvae_cli.bench.report import describe_machine
+from wfvae_cli.bench.subject import Setting, Subject
+from wfvae_cli.media.clip import ClipInfo, Frame, Sampling
+from wfvae_cli.media.reader import open_clip
+from wfvae_cli.media.writer import VideoOptions, open_writer
+
+Side = Literal["read", "encode", "decode", "write"]
+"""A file to RGB frames, frames to latents, latents to frames, RGB frames to a file."""
+
+
+@dataclass(frozen=True)
+class SideResult:
+    """One side of encoding or decoding, running alone."""
+
+    side: Side
+    frames_per_second: Spread
+    megapixels_per_second: float
+    cores: float
+    """Processor seconds per second: how many cores it kept busy."""
+
+
+@dataclass(frozen=True)
+class MediaProfile:
+    """Both sides of encoding and of decoding, measured in turn."""
+
+    setting: Setting
+    machine: str
+    codec: str
+    """Of the file that was read."""
+    frames: int
+    width: int
+    height: int
+    read: SideResult
+    encode: SideResult
+    decode: SideResult
+    write: SideResult
+
+    @property
+    def sides(self) -> tuple[SideResult, ...]:
+        """All four, in the order of a roundtrip."""
+        return self.read, self.encode, self.decode, self.write
+
+    @property
+    def verdict(self) -> str:
+        """What limits encoding, and decoding, in one line."""
+        encoding = _limit("encoding", self.encode, self.read, "reading files")
+        decoding = _limit("decoding", self.decode, self.write, "writing files")
+        return f"{encoding}; {decoding}"
+
+
+def profile(
+    setting: Setting, clip: Path, sampling: Sampling, folder: Path, runs: int
+) -> MediaProfile:
+    """Measure reading and writing with all cores, and the bare model, in the same run.
+
+    Args:
+        setting: the model and how it runs.
+        clip: what to read.
+        sampling: which frames of it, and at what size.
+        folder: for the file that is written.
+        runs: how often each side is timed, after one run that is not.
+
+    Raises:
+        VideoError: the clip cannot be read.
+        DeviceError: out of memory.
+    """
+    subject = Subject(setting, clip, sampling, folder)
+    with open_clip(clip, sampling) as reader:
+        info, frames = reader.info, list(reader)
+    actions: dict[Side, Action] = {
+        "read": partial(_read, clip, sampling),
+        "encode": partial(subject.run, "encode"),
+        "decode": partial(subject.run, "decode"),
+        "write": partial(_write, folder / "written.mp4", info, frames),
+    }
+    spent: dict[Side, list[float]] = {side: [] for side in actions}
+    timed = [_counting(action, spent[side]) for side, action in actions.items()]
+    seconds = time_in_turn(timed, runs, subject.device)
+    pixels = info.width * info.height / 1e6
+    results = {}
+    for side, each in zip(actions, seconds, strict=True):
+        rate = Spread.of(each).inverse(subject.frames)
+        busy = sum(spent[side][1:]) / sum(each)  # the first run is not timed
+        results[side] = SideResult(side, rate, rate.median * pixels, busy)
+    return MediaProfile(
+        setting=setting,
+        machine=describe_machine(subject.device),
+        codec=info.codec,
+        frames=subject.frames,
+        width=info.width,
+        height=info.height,
+        read=results["read"],
+        encode=results["encode"],
+        decode=results["decode"],
+        write=results["write"],
+    )
+
+
+def _read(clip: Path, sampling: Sampling) -> None:
+    with open_clip(clip, sampling) as reader:
+        for _ in reader:
+            pass
+
+
+def _write(path: Path, info: ClipInfo, frames: list[Frame]) -> None:
+    with open_writer(path, info, VideoOptions(), overwrite=True) as writer:
+        for frame in frames:
+            writer.write(frame)
+
+
+def _counting(action: Action, spent: list[float]) -> Callable[[], None]:
+    """The action, which notes the processor seconds that it takes."""
+
+    def run() -> None:
+        begin = time.process_time()
+        action()
+        spent.append(time.process_time() - begin)
+
+    return run
+
+
+def _limit(what: str, model: SideResult, file: SideResult, side: str) -> str:
+    """Which of the two that work at the same time is the slower."""
+    bare, other = model.frames_per_second.median, file.frames_per_second.median
+    if bare <= other:
+        return f"the model limits {what}: {side} alone is {other / bare:.1f} times as fast"
+    return f"{side} limits {what}: the model alone is {bare / other:.1f} times as fast"
