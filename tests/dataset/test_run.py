@@ -288,7 +288,7 @@ def test_nan_latents_fail_their_file_only(
         first, *others = encode_batch(model, clips, size)
         return [Posterior(first.mean * float("nan"), first.logvar), *others]
 
-    monkeypatch.setattr("wfvae_cli.dataset.worker.encode_batch", poisoned)
+    monkeypatch.setattr("wfvae_cli.dataset.pipeline.encode_batch", poisoned)
     summary = run(source, tmp_path, Recipe(batch=8))
     # three shapes that are short enough for batches, one clip of each poisoned
     assert (summary.done, summary.failures) == (4, {"bad latents": 3})

@@ -28,11 +28,10 @@ def test_streaming_equals_numpy(frames: list[int], chunk: int, order) -> None:  
     logvars = [latents(seed + 100, frames=t) - 1 for seed, t in enumerate(frames)]
     parts = []
     for k, (z, v) in enumerate(zip(clips, logvars, strict=True)):
-        part = LatentStats()
-        part.begin_clip(str(k))
+        part, clip = LatentStats(), ClipStats(str(k))
         for start in range(0, z.shape[1], chunk):
-            part.update(z[:, start : start + chunk], v[:, start : start + chunk])
-        assert part.end_clip()
+            clip.update(z[:, start : start + chunk], v[:, start : start + chunk])
+        assert part.add(clip)
         parts.append(part)
     while len(parts) > 1:
         order.shuffle(parts)
@@ -92,11 +91,9 @@ def test_a_clip_with_nan_is_named_and_left_out_whole() -> None:
     assert "2 NaN or infinite" in stats.failed[0].reason
 
 
-def test_clips_that_were_cut_short_leave_nothing() -> None:
+def test_clips_without_latents_are_named_and_left_out() -> None:
     stats = LatentStats()
-    stats.begin_clip("a.mp4")
-    stats.update(latents(0))
-    stats.abort_clip("truncated")
+    stats.fail("a.mp4", "truncated")
     assert not stats.add_clip("empty.mp4", [])
     assert stats.clips == 0
     assert [(f.name, f.reason) for f in stats.failed] == [

@@ -1,8 +1,11 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
+from typing import Any, TypeVar
 
 import numpy as np
 import pytest
@@ -11,17 +14,20 @@ from numpy.typing import NDArray
 
 from tests.latents.samples import describe, latents, write
 from tests.media.conftest import MakeClip, number_of, write_clip
-from wfvae_cli.errors import UsageError
+from wfvae_cli.errors import InputError, UsageError
 from wfvae_cli.latents.file import LatentFile
 from wfvae_cli.latents.metadata import AppliedNormalization
 from wfvae_cli.media.clip import Sampling
-from wfvae_cli.media.reader import ClipReader
+from wfvae_cli.stats import collect as stats_collect
 from wfvae_cli.stats.accumulate import ClipStats, FailedClip, LatentStats
-from wfvae_cli.stats.collect import collect, collect_subbands
-from wfvae_cli.stats.draw import Draw, Source, latent_window
-from wfvae_cli.stats.measure import Encoder
+from wfvae_cli.stats.collect import Collected
+from wfvae_cli.stats.collect_subbands import Analyse, analyse_clip, collect_subbands
+from wfvae_cli.stats.draw import Draw, Source, latent_window, open_window
+from wfvae_cli.stats.measure import MeasuredClip, measure_latents
 from wfvae_cli.stats.report import ModelIdentity, StatsReport, merge_reports
+from wfvae_cli.stats.subband_clip import Kind
 
+T = TypeVar("T")
 Floats = NDArray[np.float64]
 
 MODEL = ModelIdentity("tiny", "0123456789abcdef" * 4, "wfvae")
@@ -37,13 +43,41 @@ class Watching:
 
     def __init__(self) -> None:
         self.frames: dict[str, list[int]] = {}
-        self.encoder = Encoder(MODEL, "float32", self.feed)
 
-    def feed(self, reader: ClipReader, clip: ClipStats) -> None:
-        for frame in reader:
-            self.frames.setdefault(clip.name, []).append(number_of(frame.pixels))
-            pixels = frame.pixels.astype(np.float64).transpose(2, 0, 1)[:, None]
-            clip.update(pixels + np.random.default_rng(0).normal(size=pixels.shape))
+    def measure(self, source: Source, draw: Draw) -> MeasuredClip:
+        if source.is_latents:
+            return measure_latents(source, draw)
+        reader, identity = open_window(source, draw)
+        clip = ClipStats(source.name, identity)
+        with reader:
+            for frame in reader:
+                self.frames.setdefault(clip.name, []).append(number_of(frame.pixels))
+                pixels = frame.pixels.astype(np.float64).transpose(2, 0, 1)[:, None]
+                clip.update(pixels + np.random.default_rng(0).normal(size=pixels.shape))
+        return MeasuredClip(clip, MODEL, "mean", "float32")
+
+
+def collect(
+    sources: Sequence[Source],
+    watching: Watching | None = None,
+    *,
+    draw: Draw | None = None,
+    **options: Any,
+) -> Collected:
+    """The clips measured one after another, in this thread."""
+    draw, model = draw or Draw(), watching or Watching()
+
+    def by(chosen: Sequence[Source]) -> Iterator[MeasuredClip | FailedClip]:
+        return (attempt(each, partial(model.measure, each, draw)) for each in chosen)
+
+    return stats_collect.collect(sources, by=by, draw=draw, **options)
+
+
+def attempt(source: Source, work: Callable[[], T]) -> T | FailedClip:
+    try:
+        return work()
+    except InputError as error:
+        return FailedClip(source.name, str(error).removeprefix(f"{source.path}: "))
 
 
 def source(path: Path, sampling: Sampling | None = None) -> Source:
@@ -153,7 +187,7 @@ def test_videos_and_latents_mix(tmp_path: Path, make_clip: MakeClip) -> None:
     path = tmp_path / "z.safetensors"
     meta = describe(channels=3)
     write(path, latents(3, 0, meta), meta)
-    done = collect([source(path), source(make_clip(frames=4))], Watching().encoder)
+    done = collect([source(path), source(make_clip(frames=4))], Watching())
     assert done.report.stats.clips == 2
     assert done.report.model == MODEL
     assert done.report.summary.count == 3 * 3 * 4 + 4 * 64 * 48
@@ -165,19 +199,19 @@ def test_a_clip_that_breaks_off_counts_for_nothing(tmp_path: Path, make_clip: Ma
     first, second = make_clip("a.ts", 10), make_clip("b.ts", 5, width=32, height=32)
     broken = tmp_path / "broken.ts"
     broken.write_bytes(first.read_bytes() + second.read_bytes())
-    done = collect([source(broken), good], Watching().encoder).report
+    done = collect([source(broken), good], Watching()).report
     assert [failed.name for failed in done.stats.failed] == ["broken.ts"]
     assert not done.stats.failed[0].reason.startswith(str(tmp_path))
-    assert done.summary == collect([good], Watching().encoder).report.summary
+    assert done.summary == collect([good], Watching()).report.summary
 
 
 def test_a_window_is_random_whole_and_independent_of_the_order(make_clip: MakeClip) -> None:
     sources = [source(make_clip(f"{index}.mp4", 40)) for index in range(4)]
     draw = Draw(sample_frames=5)
     watching, backwards, reseeded = Watching(), Watching(), Watching()
-    collect(sources, watching.encoder, draw=draw)
-    collect(sources[::-1], backwards.encoder, draw=draw)
-    collect(sources, reseeded.encoder, draw=replace(draw, seed=1))
+    collect(sources, watching, draw=draw)
+    collect(sources[::-1], backwards, draw=draw)
+    collect(sources, reseeded, draw=replace(draw, seed=1))
     starts = [frames[0] for frames in watching.frames.values()]
     for name, frames in watching.frames.items():
         assert frames == list(range(frames[0], frames[0] + 5)), name
@@ -191,7 +225,7 @@ def test_a_window_lies_within_what_the_sampling_takes(make_clip: MakeClip) -> No
     for seed in range(6):
         watching = Watching()
         sampling = Sampling(start=0.4, duration=0.8)  # frames 10 to 29 at 25 frames/s
-        collect([source(path, sampling)], watching.encoder, draw=Draw(sample_frames=8, seed=seed))
+        collect([source(path, sampling)], watching, draw=Draw(sample_frames=8, seed=seed))
         frames = watching.frames["clip.mp4"]
         assert frames == list(range(frames[0], frames[0] + 8))
         assert frames[0] >= 10
@@ -200,7 +234,7 @@ def test_a_window_lies_within_what_the_sampling_takes(make_clip: MakeClip) -> No
 
 def test_short_clips_and_images_are_taken_whole(tmp_path: Path, make_clip: MakeClip) -> None:
     watching = Watching()
-    collect([source(make_clip(frames=3))], watching.encoder, draw=Draw(sample_frames=9))
+    collect([source(make_clip(frames=3))], watching, draw=Draw(sample_frames=9))
     assert watching.frames["clip.mp4"] == [0, 1, 2]
 
 
@@ -255,7 +289,7 @@ def test_options_are_what_parts_must_agree_on(make_clip: MakeClip) -> None:
     sampling = Sampling(size=(32, 16), fit="pad")
     path = make_clip(frames=3)
     report = collect(
-        [source(path, sampling)], Watching().encoder, draw=Draw(sample_frames=2), run={"a": 1}
+        [source(path, sampling)], Watching(), draw=Draw(sample_frames=2), run={"a": 1}
     ).report
     assert report.options == {
         "posterior": "mean",
@@ -275,18 +309,25 @@ def test_subbands_of_videos(tmp_path: Path, make_clip: MakeClip) -> None:
     Image.new("RGB", (16, 16), (9, 9, 9)).save(picture)
     clip = source(make_clip(frames=9))
     seen: list[str | None] = []
+
+    def by(kind: Kind, levels: int) -> Analyse:
+        return lambda chosen: (
+            attempt(each, partial(analyse_clip, each, kind, levels)) for each in chosen
+        )
+
     stats = collect_subbands(
         [clip, source(picture), latent, source(tmp_path / "no.mp4")],
         "video",
         2,
+        by=by("video", 2),
         on_clip=lambda _, failed: seen.append(failed.name if failed else None),
     )
     assert stats.clips == 1
     assert seen == [None, "picture.png", "0.safetensors", "no.mp4"]
     assert "this is an image" in stats.failed[0].reason
-    alone = collect_subbands([clip], "video", 2)
+    alone = collect_subbands([clip], "video", 2, by=by("video", 2))
     assert stats.subbands() == alone.subbands()
-    images = collect_subbands([source(picture)], "image", 1)
+    images = collect_subbands([source(picture)], "image", 1, by=by("image", 1))
     # A flat picture has energy in its sum alone: (2 * (9 / 127.5 - 1))^2.
     assert images.subbands()[0].energy == pytest.approx((2 * (9 / 127.5 - 1)) ** 2)
     assert [row.energy for row in images.subbands()[1:]] == [0, 0, 0]

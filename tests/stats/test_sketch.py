@@ -5,6 +5,8 @@ import json
 import numpy as np
 import pytest
 from ddsketch import CubicallyInterpolatedMapping
+from ddsketch.ddsketch import BaseDDSketch
+from ddsketch.store import DenseStore
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -39,6 +41,17 @@ def test_quantiles_are_within_the_accuracy(parts: list[list[float]]) -> None:
     exact = np.quantile(x, RANKS, method="lower")
     found = np.array(merged.quantiles(0, RANKS))
     assert (np.abs(found - exact) <= ACCURACY * np.abs(exact) * (1 + 1e-9)).all()
+
+
+@settings(deadline=None, max_examples=60)
+@given(st.lists(st.floats(-1e4, 1e4) | st.sampled_from((0.0, 1.0, -1.0)), min_size=1))
+def test_quantiles_are_the_packages(values: list[float]) -> None:
+    theirs = BaseDDSketch(CubicallyInterpolatedMapping(ACCURACY), DenseStore(), DenseStore(), 0.0)
+    for value in values:
+        theirs.add(value)
+    ours = QuantileSketch.empty(1)
+    ours.update(np.array([values]))
+    assert ours.quantiles(0, RANKS) == tuple(map(theirs.get_quantile_value, RANKS))
 
 
 def test_order_and_grouping_give_the_same_bytes() -> None:

@@ -3,7 +3,6 @@ from __future__ import annotations
 import json
 import math
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 import pytest
@@ -13,10 +12,9 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from wfvae_cli.errors import InputError, UsageError
+from wfvae_cli.stats.subband_clip import BIN_WIDTH, NAMES, Kind, SubbandClip
 from wfvae_cli.stats.subband_view import plot_subbands, subband_table
-from wfvae_cli.stats.subbands import BIN_WIDTH, NAMES, SubbandStats
-
-Kind = Literal["video", "image"]
+from wfvae_cli.stats.subbands import SubbandStats
 
 
 def _clip(seed: int, frames: int = 9, size: int = 16) -> torch.Tensor:
@@ -30,10 +28,11 @@ def _stats(
 ) -> SubbandStats:
     stats = SubbandStats(kind, levels)
     for name, clip in clips.items():
-        stats.begin_clip(name)
+        one = SubbandClip(name, kind, levels)
         for start in range(0, clip.shape[1], chunk):
-            stats.update(clip[:, start : start + chunk])
-        assert stats.end_clip()
+            one.update(clip[:, start : start + chunk])
+        one.end()
+        stats.add(one)
     return stats
 
 
@@ -132,15 +131,12 @@ def test_what_cannot_be_done_is_said(tmp_path: Path) -> None:
         stats.merge(_stats("image", {"b": _clip(0)}))
     with pytest.raises(UsageError, match="1 to 6"):
         SubbandStats("video", 7)
-    stats.begin_clip("b.mp4")
-    stats.update(_clip(0))
+    clip = SubbandClip("b.mp4", "video")
+    clip.update(_clip(0))
     with pytest.raises(InputError, match=r"b\.mp4: .*one size"):
-        stats.update(_clip(0, size=8))
-    stats.abort_clip("its size changes")
-    stats.begin_clip("c.mp4")
-    assert not stats.end_clip()
-    assert stats.clips == 1
-    assert [failed.name for failed in stats.failed] == ["b.mp4", "c.mp4"]
+        clip.update(_clip(0, size=8))
+    with pytest.raises(InputError, match=r"c\.mp4: no frames"):
+        SubbandClip("c.mp4", "video").end()
     with pytest.raises(InputError, match="no clip to analyse"):
         SubbandStats("video").subbands()
     (tmp_path / "x.json").write_text('{"schema": "other"}')

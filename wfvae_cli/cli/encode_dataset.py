@@ -153,12 +153,10 @@ def encode_dataset(
 
 
 def _job(output: str, request: Request, flags: Flags) -> EncodeJob:
-    import os
-
     from wfvae_cli.dataset.place import Place
     from wfvae_cli.dataset.read_ahead import Limits
     from wfvae_cli.dataset.recipe import Recipe
-    from wfvae_cli.dataset.run import default_threads
+    from wfvae_cli.dataset.run import default_readers, default_threads
     from wfvae_cli.dataset.worker import EncodeJob
 
     return EncodeJob(
@@ -173,7 +171,7 @@ def _job(output: str, request: Request, flags: Flags) -> EncodeJob:
         device=request.device,
         dtype=request.dtype,
         threads=flags.threads or default_threads(),
-        readers=flags.readers or min(4, os.cpu_count() or 1),
+        readers=flags.readers or default_readers(),
         hwaccel=request.hwaccel,
         limits=Limits(time=flags.time_limit, stall=flags.stall_limit),
         profile=flags.profile,

@@ -135,7 +135,10 @@ def stats(
     device: o.Device = "auto",
     dtype: o.DType = "auto",
     chunk: o.Chunk = None,
+    readers: d.Readers = None,
     threads: d.Threads = None,
+    time_limit: d.TimeLimit = None,
+    stall_limit: d.StallLimit = 300.0,
     engine: d.EngineOption = "local",
     address: d.Address = None,
     workers: d.Workers = None,
@@ -168,6 +171,8 @@ def stats(
         "--until": until,
         "--shard": shard,
         "--model": model,
+        "--readers": readers,
+        "--time-limit": time_limit is not None,
         "--engine": engine != "local",
         "--write-config": subbands and write_config,
     }
@@ -181,12 +186,9 @@ def stats(
     from wfvae_cli.stats.draw import Draw
 
     draw = Draw(limit, sample_frames, seed, until)
-    listed = w.list_sources(sources, include or [], exclude or [], sampling, hwaccel)
+    listed = w.list_sources(sources, include or [], exclude or [], sampling)
     if shard is not None:
         listed = w.share_of(listed, shard, draw)
-    if subbands:
-        w.analyse_subbands(console, listed, draw, levels or 3, targets)
-        return
     run = {
         "wfvae": __version__,
         "sources": sources,
@@ -198,17 +200,28 @@ def stats(
         "shard": shard,
     }
 
-    from wfvae_cli.dataset.run import default_threads
+    from wfvae_cli.dataset.read_ahead import Limits
+    from wfvae_cli.dataset.run import default_readers, default_threads
     from wfvae_cli.dataset.statistics import StatsJob
     from wfvae_cli.models.load import DEFAULT_MODEL
 
-    if all(source.is_latents for source in draw.choose(listed)):
-        job = StatsJob(model, encodes=False, device="cpu", threads=1, draw=draw)
-    else:
-        cores = threads or default_threads()
-        job = StatsJob(
-            model or DEFAULT_MODEL, True, device, dtype, chunk, cores, sampling, draw, hwaccel
-        )
+    encodes = not (subbands or all(source.is_latents for source in draw.choose(listed)))
+    job = StatsJob(
+        model=model or (DEFAULT_MODEL if encodes else None),
+        encodes=encodes,
+        device=device if encodes else "cpu",
+        dtype=dtype,
+        chunk=chunk,
+        threads=(threads or default_threads()) if encodes else 1,
+        sampling=sampling,
+        draw=draw,
+        readers=readers or default_readers(),
+        hwaccel=hwaccel,
+        limits=Limits(time=time_limit, stall=stall_limit),
+    )
+    if subbands:
+        w.analyse_subbands(console, listed, levels or 3, job, targets)
+        return
     cluster = w.Cluster(address, workers) if engine == "ray" else None
     w.collect_latents(console, listed, job, cluster, run, targets)
 

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from wfvae_cli.stats.accumulate import FailedClip, LatentStats
     from wfvae_cli.stats.draw import Draw, Source
     from wfvae_cli.stats.report import StatsReport
+    from wfvae_cli.stats.subband_clip import Kind
     from wfvae_cli.stats.subbands import SubbandStats
 
 
@@ -51,11 +52,7 @@ class Targets:
 
 
 def list_sources(
-    sources: Sequence[str],
-    include: Sequence[str],
-    exclude: Sequence[str],
-    sampling: Sampling,
-    hwaccel: str,
+    sources: Sequence[str], include: Sequence[str], exclude: Sequence[str], sampling: Sampling
 ) -> list[Source]:
     """Every clip of the dataset, with its own part of the file where a manifest names one."""
     from wfvae_cli.dataset.inputs import find_inputs
@@ -66,7 +63,7 @@ def list_sources(
         sources, kinds=("video", "image", "latents"), include=include, exclude=exclude
     )
     sampling_of = Recipe(sampling=sampling).sampling_of
-    return [Source(item.path, item.relative, sampling_of(item), hwaccel) for item in items]
+    return [Source(item.path, item.relative, sampling_of(item)) for item in items]
 
 
 def share_of(sources: Sequence[Source], text: str, draw: Draw) -> list[Source]:
@@ -197,9 +194,7 @@ def _write(console: Console, report: StatsReport, targets: Targets) -> None:
         written.append(write_scaled_config(targets.config, report, overwrite=targets.overwrite))
     if not (console.json or console.quiet):
         _print(report)
-    _tell_written(console, written)
-    fields = json.loads(text)
-    console.result({k: v for k, v in fields.items() if k not in ("state", "histogram")})
+    _tell(console, written, text, ("state", "histogram"))
 
 
 def _print(report: StatsReport) -> None:
@@ -215,18 +210,26 @@ def _print(report: StatsReport) -> None:
 
 
 def analyse_subbands(
-    console: Console, sources: Sequence[Source], draw: Draw, levels: int, targets: Targets
+    console: Console, sources: Sequence[Source], levels: int, job: StatsJob, targets: Targets
 ) -> None:
     """Take the statistics of the frames' subbands, and write them.
+
+    Args:
+        console: where to say how it goes.
+        sources: videos, or images.
+        levels: how often the low band is transformed again.
+        job: how to read the clips; what it says of a model plays no part.
+        targets: what to write.
 
     Raises:
         UsageError: there are videos and images.
         PartialFailureError: some clips are in no figure; everything is written.
     """
     from wfvae_cli.dataset.inputs import SUFFIXES
-    from wfvae_cli.dataset.statistics import fetched
-    from wfvae_cli.stats.collect import collect_subbands
+    from wfvae_cli.dataset.subbands import SubbandAnalysis
+    from wfvae_cli.stats.collect_subbands import collect_subbands
 
+    draw = job.draw
     chosen = draw.choose(sources)
     images = sum(Path(source.path).suffix.lower() in SUFFIXES["image"] for source in chosen)
     if 0 < images < len(chosen):
@@ -234,6 +237,10 @@ def analyse_subbands(
             f"--subbands analyses videos in 3D and images in 2D, and here are {images} images "
             f"among {len(chosen)} files: choose one kind with --include or --exclude"
         )
+    kind: Kind = "image" if images else "video"
+    analysis = SubbandAnalysis(
+        kind, levels, draw, job.sampling, job.readers, job.hwaccel, job.limits
+    )
     with console.progress("subbands", len(chosen), "clips") as progress:
 
         def on_clip(stats: SubbandStats, failed: FailedClip | None) -> None:
@@ -242,10 +249,10 @@ def analyse_subbands(
 
         done = collect_subbands(
             sources,
-            "image" if images else "video",
+            kind,
             levels,
+            by=analysis.analyse,
             draw=draw,
-            fetch=fetched,
             on_clip=on_clip,
         )
     _write_subbands(console, done, targets)
@@ -267,8 +274,8 @@ def _write_subbands(console: Console, done: SubbandStats, targets: Targets) -> N
         what = "3D, videos" if done.kind == "video" else "2D, images"
         title = f"Haar subbands ({what}) of {done.clips} clips"
         print_table(*subband_table(done), words=("",), title=title)
-    _tell_written(console, [path for path in (targets.output, targets.plot) if path is not None])
-    console.result({k: v for k, v in json.loads(text).items() if k not in ("state", "clip_ids")})
+    written = [path for path in (targets.output, targets.plot) if path is not None]
+    _tell(console, written, text, ("state", "clip_ids"))
 
 
 def _tell_failure(console: Console, failed: FailedClip | None) -> None:
@@ -276,9 +283,13 @@ def _tell_failure(console: Console, failed: FailedClip | None) -> None:
         console.note(f"{failed.name}: left out: {failed.reason}")
 
 
-def _tell_written(console: Console, paths: Sequence[Path]) -> None:
-    if paths:
-        console.say("wrote " + ", ".join(map(str, paths)))
+def _tell(console: Console, written: Sequence[Path], report: str, internal: Sequence[str]) -> None:
+    """Say what was written, and put the report without its `internal` fields on stdout."""
+    if written:
+        console.say("wrote " + ", ".join(map(str, written)))
+    if console.json:
+        fields = json.loads(report)
+        console.result({name: value for name, value in fields.items() if name not in internal})
 
 
 def _fail_if_any(failed: int, total: int, report: Path | None) -> None:

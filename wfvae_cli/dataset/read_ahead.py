@@ -7,23 +7,16 @@ takes its place, and its file has failed.
 from __future__ import annotations
 
 import contextlib
-import os
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass
 
-from wfvae_cli.codec.batch import check_memory, fixed_plan
-from wfvae_cli.codec.chunks import FrameChunk, read_chunks
+from wfvae_cli.codec.chunks import FrameChunk
 from wfvae_cli.dataset.channel import Channel, ClosedError
 from wfvae_cli.dataset.inputs import Item
-from wfvae_cli.dataset.outcome import ChangedError, TimeLimitError
-from wfvae_cli.dataset.recipe import Recipe
-from wfvae_cli.dataset.source import Source, opened, stamp
-from wfvae_cli.errors import WfvaeError
-from wfvae_cli.media.clip import ClipInfo, Frame
-from wfvae_cli.media.reader import ClipReader, open_clip
-from wfvae_cli.models.base import LoadedModel
+from wfvae_cli.dataset.outcome import Outcome, TimeLimitError, failure
+from wfvae_cli.media.clip import ClipInfo
 
 _POLL = 0.1
 """Seconds between looks at whether a reader hangs."""
@@ -41,7 +34,7 @@ class Limits:
 
 @dataclass(frozen=True)
 class Task:
-    """An item that is to be encoded."""
+    """An item that is to be worked on."""
 
     item: Item
     made_of: str | None = None
@@ -49,15 +42,23 @@ class Task:
     still has it, there is nothing to do."""
 
 
+@dataclass(frozen=True)
+class Facts:
+    """What is known of a source once its first frame is decoded."""
+
+    info: ClipInfo
+    stamp: str
+    """Size and time of change of the file: see `source.stamp`."""
+    identity: str
+    """What tells its content from that of other clips."""
+
+
 class Clip:
     """A source that has been opened, and its first chunk decoded."""
 
-    def __init__(
-        self, task: Task, info: ClipInfo, source: Source, first: FrameChunk, reading: _Reading
-    ) -> None:
+    def __init__(self, task: Task, facts: Facts, first: FrameChunk, reading: Reading) -> None:
         self.task = task
-        self.info = info
-        self.source = source
+        self.facts = facts
         self.first = first
         self._reading = reading
 
@@ -69,7 +70,7 @@ class Clip:
     @property
     def seconds(self) -> float:
         """Since it was begun."""
-        return time.monotonic() - self._reading.begun
+        return self._reading.seconds
 
     def chunks(self) -> Iterator[FrameChunk]:
         """Every chunk, as it is decoded; once.
@@ -89,27 +90,7 @@ class Clip:
         self._reading.more.close()
 
 
-@dataclass(frozen=True)
-class Unread:
-    """A source of which no chunk could be had."""
-
-    task: Task
-    error: Exception
-    seconds: float
-
-
-@dataclass(frozen=True)
-class Unchanged:
-    """A source whose output is up to date."""
-
-    task: Task
-    stamp: str
-
-
-Ready = Clip | Unread | Unchanged
-
-
-class _Reading:
+class Reading:
     """One source on its way, watched from another thread."""
 
     def __init__(self, task: Task, limits: Limits) -> None:
@@ -121,8 +102,19 @@ class _Reading:
         self.error: Exception | None = None
         self.is_abandoned = False
 
+    @property
+    def seconds(self) -> float:
+        """Since it was begun."""
+        return time.monotonic() - self.begun
+
     def touch(self) -> None:
-        """Give a sign of life."""
+        """Give a sign of life.
+
+        Raises:
+            ClosedError: it was given up, and nobody waits for it.
+        """
+        if self.is_abandoned:
+            raise ClosedError
         self._alive = time.monotonic()
 
     @contextlib.contextmanager
@@ -133,17 +125,9 @@ class _Reading:
         try:
             yield
         finally:
-            self._waited += time.monotonic() - begin
-            self.touch()
+            self._alive = time.monotonic()
+            self._waited += self._alive - begin
             self._waiting = False
-
-    def watched(self, reader: ClipReader) -> Iterator[Frame]:
-        """Frames as they come, each a sign of life."""
-        for frame in reader:
-            if self.is_abandoned:
-                raise ClosedError
-            self.touch()
-            yield frame
 
     def overdue(self) -> TimeLimitError | None:
         """Why this source should be given up, if it should."""
@@ -171,55 +155,45 @@ class _Reading:
                 raise self.error from None
 
 
+Pieces = Generator[tuple[Facts, FrameChunk] | Outcome, None, None]
+Read = Callable[[Task, Reading], Pieces]
+"""Reads a source in a reader's thread, with a `touch` for every sign of life: gives the chunks of
+its frames up to the last one, or else the outcome of a source that the model need not see."""
+
+
 class ReadAhead:
     """The clips of a dataset in the order in which they get ready, a few at a time.
 
     Args:
-        model: what they are for.
-        recipe: which frames, and how they are cut.
+        read: what reads a source.
         tasks: what to read; may block until there is more.
         readers: sources that are read at once.
         limits: how long one may take.
-        hwaccel: what decodes videos, as `open_clip` takes it.
     """
 
-    def __init__(
-        self,
-        model: LoadedModel,
-        recipe: Recipe,
-        tasks: Iterator[Task],
-        readers: int,
-        limits: Limits,
-        *,
-        hwaccel: str = "none",
-    ) -> None:
-        self._model, self._recipe, self._limits = model, recipe, limits
-        self._hwaccel = hwaccel
-        self._tasks = tasks
-        self._decoder_threads = max(1, (os.cpu_count() or 1) // readers)
+    def __init__(self, read: Read, tasks: Iterator[Task], readers: int, limits: Limits) -> None:
+        self._read_source, self._tasks, self._limits = read, tasks, limits
         self._taking = threading.Lock()
         self._lock = threading.Lock()
-        self._ready: Channel[Ready] = Channel(readers)
-        self._active: set[_Reading] = set()
+        self._ready: Channel[Clip | Outcome] = Channel(readers)
+        self._active: set[Reading] = set()
         self._live = 0
         self._stopped = False
         for _ in range(readers):
             self._start_reader()
 
-    def take(self) -> Ready | None:
-        """What is ready next, waiting for it; None at the end.
+    def take(self) -> Clip | Outcome | None:
+        """What is ready next; None where nothing has been for a moment.
 
-        Every source is given out once, as one of the three; a `Clip` may fail later.
+        Every source is given out once, as one of the two; a `Clip` may fail later.
+
+        Raises:
+            ClosedError: there is no more.
         """
-        while True:
-            try:
-                return self._ready.get(_POLL)
-            except TimeoutError:
-                late = self._give_up_one()
-                if late is not None:
-                    return late
-            except ClosedError:
-                return None
+        try:
+            return self._ready.get(_POLL)
+        except TimeoutError:
+            return self._give_up_one()
 
     def abandon(self, clip: Clip) -> None:
         """Leave the reader of a clip behind, which hangs."""
@@ -238,16 +212,16 @@ class ReadAhead:
                 reading.is_abandoned = True
                 reading.more.close()
 
-    def _give_up_one(self) -> Unread | None:
+    def _give_up_one(self) -> Outcome | None:
         with self._lock:
             readings = list(self._active)
         for reading in readings:
             error = reading.overdue()
             if error is not None and self._replace(reading):
-                return Unread(reading.task, error, time.monotonic() - reading.begun)
+                return failure(reading.task.item, error, reading.seconds)
         return None
 
-    def _replace(self, reading: _Reading) -> bool:
+    def _replace(self, reading: Reading) -> bool:
         """Put another reader in the place of one that hangs; False if it has ended meanwhile."""
         with self._lock:
             if reading not in self._active:
@@ -266,7 +240,7 @@ class ReadAhead:
 
     def _work(self) -> None:
         while (task := self._next_task()) is not None:
-            reading = _Reading(task, self._limits)
+            reading = Reading(task, self._limits)
             with self._lock:
                 self._active.add(reading)
             with contextlib.suppress(ClosedError):
@@ -285,57 +259,49 @@ class ReadAhead:
         with self._taking:
             return None if self._stopped else next(self._tasks, None)
 
-    def _read(self, reading: _Reading) -> None:
-        task, delivered, path = reading.task, False, reading.task.item.path
+    def _read(self, reading: Reading) -> None:
+        delivered = False
         try:
-            with opened(task.item, reading.touch) as source:
-                path = source.path
-                if source.sha256 == task.made_of:
-                    self._deliver(reading, Unchanged(task, source.stamp))
-                    return
-                for info, chunk in self._decode(reading, source):
-                    if not delivered:
-                        delivered = True
-                        self._deliver(reading, Clip(task, info, source, chunk, reading))
-                    else:
+            with contextlib.closing(self._read_source(reading.task, reading)) as pieces:
+                for piece in pieces:
+                    if delivered:
+                        assert isinstance(piece, tuple), "an outcome comes alone"
                         with reading.waiting():
-                            reading.more.put(chunk)
+                            reading.more.put(piece[1])
+                        continue
+                    delivered = True
+                    if isinstance(piece, tuple):
+                        self._deliver(reading, Clip(reading.task, *piece, reading))
+                    else:
+                        self._deliver(reading, piece)
         except ClosedError:
             raise
         except Exception as error:  # any failure is this file's own, and told as such
-            reading.error = error = _renamed(error, path, task.item.path)
+            reading.error = error
             if not delivered:
-                seconds = time.monotonic() - reading.begun
-                self._deliver(reading, Unread(task, error, seconds))
+                self._deliver(reading, failure(reading.task.item, error, reading.seconds))
         finally:
             reading.more.close()
 
-    def _decode(self, reading: _Reading, source: Source) -> Iterator[tuple[ClipInfo, FrameChunk]]:
-        item, recipe = reading.task.item, self._recipe
-        sampling = recipe.sampling_of(item)
-        with open_clip(
-            source.path, sampling, threads=self._decoder_threads, hwaccel=self._hwaccel
-        ) as reader:
-            reading.touch()
-            info = reader.info
-            plan = fixed_plan(self._model, recipe.options.chunk, info.width, info.height)
-            strides = self._model.vae.strides
-            for number, chunk in enumerate(read_chunks(reading.watched(reader), strides, plan)):
-                if number == 0:
-                    check_memory(self._model, len(chunk.pixels), info.width, info.height)
-                if chunk.last and not item.is_url and stamp(item.path) != source.stamp:
-                    raise ChangedError(f"{item.path}: changed while it was read")
-                yield info, chunk
-
-    def _deliver(self, reading: _Reading, ready: Ready) -> None:
+    def _deliver(self, reading: Reading, ready: Clip | Outcome) -> None:
         if reading.is_abandoned:
             raise ClosedError
         with reading.waiting():
             self._ready.put(ready)
 
 
-def _renamed(error: Exception, copy: str, path: str) -> Exception:
-    """An error that names the source, and not its temporary copy."""
-    if copy == path or not isinstance(error, WfvaeError):
-        return error
-    return type(error)(str(error).replace(copy, path))
+def settled(
+    read: Read, tasks: Iterator[Task], readers: int, limits: Limits
+) -> Generator[Outcome, None, None]:
+    """The outcomes of sources that no model need see, as they get ready: see `ReadAhead`."""
+    ahead = ReadAhead(read, tasks, readers, limits)
+    try:
+        while True:
+            ready = ahead.take()
+            assert not isinstance(ready, Clip), "there is nobody to take frames"
+            if ready is not None:
+                yield ready
+    except ClosedError:
+        return
+    finally:
+        ahead.close()

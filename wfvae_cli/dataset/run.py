@@ -14,13 +14,14 @@ from typing import Protocol
 from wfvae_cli.dataset.inputs import Item
 from wfvae_cli.dataset.ledger import Ledger, MirroredLedger, last_outcomes
 from wfvae_cli.dataset.outcome import Outcome
+from wfvae_cli.dataset.pipeline import Profile, Unwatched, Watcher
 from wfvae_cli.dataset.place import Place, create_root
 from wfvae_cli.dataset.plan import Conflict, Plan, plan_run
 from wfvae_cli.dataset.read_ahead import Task
 from wfvae_cli.dataset.recipe import Identity
 from wfvae_cli.dataset.shard import Shard
 from wfvae_cli.dataset.tar_shards import TarFormat, TarShards, remove_empty
-from wfvae_cli.dataset.worker import ClipWorker, EncodeJob, Profile, Unwatched, Watcher, make_layout
+from wfvae_cli.dataset.worker import ClipWorker, EncodeJob, make_layout
 from wfvae_cli.errors import UsageError
 
 MANIFEST = "manifest"
@@ -285,6 +286,11 @@ def default_threads() -> int:
     """
     said = os.environ.get("OMP_NUM_THREADS", "")
     return int(said) if said.isdecimal() and int(said) > 0 else _DEFAULT_THREADS
+
+
+def default_readers() -> int:
+    """Files that are opened and decoded at once, ahead of the model."""
+    return min(4, os.cpu_count() or 1)
 
 
 def manifests(root: Path) -> list[Path]:

@@ -12,7 +12,8 @@ from pathlib import Path
 
 from wfvae_cli.dataset import remote
 from wfvae_cli.dataset.inputs import Item
-from wfvae_cli.errors import VideoError
+from wfvae_cli.dataset.outcome import ChangedError
+from wfvae_cli.errors import VideoError, WfvaeError
 from wfvae_cli.media.images import PATTERN, sequence
 
 _PIECE = 1 << 20
@@ -50,8 +51,38 @@ def stamp(path: str) -> str:
 
 
 @contextlib.contextmanager
+def at_hand(item: Item, alive: Callable[[], None]) -> Iterator[tuple[str, str]]:
+    """Have an item's file on this machine: itself, or a temporary copy of a remote one.
+
+    Args:
+        item: which one.
+        alive: called for every piece that came.
+
+    Yields:
+        What to open, and the item's `stamp`. Errors that name the copy name the item instead.
+
+    Raises:
+        InputError: it cannot be had.
+    """
+    marked = stamp(item.path)
+    if not item.is_url:
+        yield item.path, marked
+        return
+    suffix = Path(item.path).suffix[:16]
+    with tempfile.TemporaryDirectory(prefix="wfvae-") as folder:
+        copy = str(Path(folder) / f"source{suffix}")
+        try:
+            remote.download(item.path, copy, alive)
+            yield copy, marked
+        except WfvaeError as error:
+            if copy not in str(error):
+                raise
+            raise type(error)(str(error).replace(copy, item.path)) from error
+
+
+@contextlib.contextmanager
 def opened(item: Item, alive: Callable[[], None]) -> Iterator[Source]:
-    """Have an item's file at hand: itself, or a temporary copy of a remote one.
+    """Have an item's file at hand, and the hash of its content.
 
     Args:
         item: which one.
@@ -60,15 +91,22 @@ def opened(item: Item, alive: Callable[[], None]) -> Iterator[Source]:
     Raises:
         InputError: it cannot be read.
     """
-    marked = stamp(item.path)
-    if not item.is_url:
-        yield Source(item.path, marked, content_sha256(item.path, marked, alive))
-        return
-    suffix = Path(item.path).suffix[:16]
-    with tempfile.TemporaryDirectory(prefix="wfvae-") as folder:
-        copy = str(Path(folder) / f"source{suffix}")
-        remote.download(item.path, copy, alive)
-        yield Source(copy, marked, content_sha256(copy, marked, alive))
+    with at_hand(item, alive) as (path, marked):
+        yield Source(path, marked, content_sha256(path, marked, alive))
+
+
+def check_unchanged(item: Item, marked: str) -> None:
+    """Refuse what was read of a file that somebody wrote to meanwhile.
+
+    Args:
+        item: which one; a remote file was read as the copy that it was.
+        marked: its `stamp` before.
+
+    Raises:
+        ChangedError: it has another one now.
+    """
+    if not item.is_url and stamp(item.path) != marked:
+        raise ChangedError(f"{item.path}: changed while it was read")
 
 
 def content_sha256(path: str, marked: str, alive: Callable[[], None] = lambda: None) -> str:

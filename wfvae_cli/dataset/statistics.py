@@ -7,30 +7,30 @@ gives the same bytes whatever the engine, the number of workers, or their deaths
 
 from __future__ import annotations
 
+import itertools
 import pickle
 import threading
 import zlib
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Generator, Iterator, Sequence
+from dataclasses import dataclass, field
 from types import TracebackType
 
 import torch
 
-from wfvae_cli.codec.statistics import stats_encoder
-from wfvae_cli.dataset import remote
-from wfvae_cli.dataset.inputs import Item
+from wfvae_cli.dataset.in_order import failed_clip, in_order, ordered, task_of
 from wfvae_cli.dataset.outcome import Outcome
+from wfvae_cli.dataset.pipeline import Pipeline, Profile, Unwatched
 from wfvae_cli.dataset.ray_engine import RayEngine
-from wfvae_cli.dataset.read_ahead import Task
+from wfvae_cli.dataset.read_ahead import Clip, Facts, Limits, Pieces, Reading, Task, settled
 from wfvae_cli.dataset.recipe import Identity, Recipe
-from wfvae_cli.dataset.source import opened
-from wfvae_cli.dataset.worker import Profile, Unwatched
+from wfvae_cli.dataset.source import at_hand, check_unchanged
+from wfvae_cli.dataset.write_behind import Encoded
 from wfvae_cli.media.clip import Sampling
+from wfvae_cli.models.base import LoadedModel
 from wfvae_cli.models.load import DType, describe_checkpoint, load_model
-from wfvae_cli.stats.accumulate import FailedClip
-from wfvae_cli.stats.draw import Draw, Source
-from wfvae_cli.stats.measure import Encoder, MeasuredClip, attempt, measure
+from wfvae_cli.stats.accumulate import ClipStats, FailedClip
+from wfvae_cli.stats.draw import Draw, Source, open_window
+from wfvae_cli.stats.measure import MeasuredClip, measure_latents
 from wfvae_cli.stats.report import ModelIdentity
 
 _MOST_WAITING = 1024
@@ -53,15 +53,15 @@ class StatsJob:
     sampling: Sampling = field(default_factory=Sampling)
     """Of all videos and images; manifests name parts of their own."""
     draw: Draw = field(default_factory=Draw)
+    readers: int = 2
+    """Sources that are opened and decoded at once."""
     hwaccel: str = "none"
     """What decodes videos on the workers, as `open_clip` takes it."""
+    limits: Limits = field(default_factory=Limits)
 
 
 class StatsWorker:
     """Measures whatever clips it is given, in this process."""
-
-    capacity = 2
-    """One clip that it measures, and the next one."""
 
     def __init__(self, job: StatsJob) -> None:
         """Load the model, where one is needed.
@@ -71,48 +71,89 @@ class StatsWorker:
             UsageError: the model cannot be run as the job says.
         """
         self.job = job
-        self.profile = Profile()
         self.identity = Identity("", "", None)
-        self._encoder: Encoder | None = None
+        self._recipe = Recipe(sampling=job.sampling)
+        self._stopped = threading.Event()
+        self._pipeline: Pipeline | None = None
         if job.encodes:
             assert job.model is not None, "videos and images need a model"
             model = load_model(job.model, device=job.device, dtype=job.dtype, task="encode")
             if model.device.type == "cpu":
                 torch.set_num_threads(job.threads)
-            self._encoder = stats_encoder(model, job.chunk)
             self.identity = Identity.of(model, job.threads)
-        self._stopped = threading.Event()
+            self._pipeline = Pipeline(
+                model,
+                self._read,
+                self._measure,
+                readers=job.readers,
+                limits=job.limits,
+                chunk=job.chunk,
+            )
+
+    @property
+    def capacity(self) -> int:
+        """Clips that it may keep before the first result."""
+        return 2 * self.job.readers if self._pipeline is None else self._pipeline.capacity
+
+    @property
+    def profile(self) -> Profile:
+        """Where the time of the model went."""
+        return Profile() if self._pipeline is None else self._pipeline.profile
 
     @property
     def model(self) -> ModelIdentity | None:
         """Whose latents are expected."""
-        return _identify(self.job) if self._encoder is None else self._encoder.identity
+        return _identify(self.job) if self._pipeline is None else _identity_of(self._pipeline.model)
 
     def measure(self, sources: Sequence[Source]) -> Iterator[MeasuredClip | FailedClip]:
-        """Measure clips, in their order."""
-        for source in sources:
-            yield self._measure(source)
+        """Measure clips, which have different names, and give the results in their order."""
+        return map(_measured, in_order(sources, self._outcomes))
 
     def work(self, tasks: Iterator[Task]) -> Iterator[Outcome]:
         """Measure clips for an engine: see `ray_engine.Worker`."""
-        sampling_of = Recipe(sampling=self.job.sampling).sampling_of
-        for task in tasks:
-            if self._stopped.is_set():
-                return
-            item = task.item
-            source = Source(item.path, item.relative, sampling_of(item), self.job.hwaccel)
-            result = self._measure(source)
-            if isinstance(result, FailedClip):
-                yield Outcome(item.relative, item.path, "failed", error=result.reason)
-            else:
-                yield _Measured.of(item, result)
+        return map(_packed, self._outcomes(tasks))
 
     def stop(self) -> None:
         """Begin no further clip. From any thread."""
         self._stopped.set()
+        if self._pipeline is not None:
+            self._pipeline.stop()
 
-    def _measure(self, source: Source) -> MeasuredClip | FailedClip:
-        return attempt(source, fetched, lambda f: measure(f, self._encoder, self.job.draw))
+    def _outcomes(self, tasks: Iterator[Task]) -> Generator[Outcome, None, None]:
+        """What becomes of clips, in the order in which they get ready."""
+        if self._pipeline is not None:
+            return self._pipeline.work(tasks)
+        begun = itertools.takewhile(lambda task: not self._stopped.is_set(), tasks)
+        return settled(self._read, begun, self.job.readers, self.job.limits)
+
+    def _read(self, task: Task, reading: Reading) -> Pieces:
+        """Open a video or image for the model, or take the statistics of a latent file."""
+        item, draw = task.item, self.job.draw
+        with at_hand(item, reading.touch) as (path, marked):
+            sampling = self._recipe.sampling_of(item)
+            source = Source(path, item.relative, sampling, self.job.hwaccel)
+            if source.is_latents:
+                measured = measure_latents(source, draw, reading.touch)
+                check_unchanged(item, marked)
+                yield _Measured(item.relative, item.path, "done", clip=measured)
+                return
+            assert self._pipeline is not None, "videos and images need a model"
+            threads = self._pipeline.decoder_threads
+            reader, identity = open_window(source, draw, threads=threads)
+            with reader:
+                facts = Facts(reader.info, marked, identity)
+                for chunk in self._pipeline.chunks(reader, item, marked, reading):
+                    yield facts, chunk
+
+    def _measure(self, clip: Clip, encoded: Iterator[Encoded]) -> Outcome:
+        """Take the statistics of one clip, in a thread of its own."""
+        assert self._pipeline is not None
+        item, model = clip.task.item, self._pipeline.model
+        stats = ClipStats(item.relative, clip.facts.identity)
+        for each in encoded:
+            stats.update(each.posterior.mean[0], each.posterior.logvar[0])
+        measured = MeasuredClip(stats, _identity_of(model), "mean", model.compute_dtype)
+        return _Measured(item.relative, item.path, "done", clip=measured)
 
 
 class StatsOnRay:
@@ -165,38 +206,44 @@ class StatsOnRay:
 
     def measure(self, sources: Sequence[Source]) -> Iterator[MeasuredClip | FailedClip]:
         """Measure clips, which have different names, and give the results in their order; once."""
-        tasks = [
-            Task(Item(each.path, each.name, each.sampling.start, each.sampling.duration))
-            for each in sources
-        ]
-        due = iter(sources)
-        source = next(due, None)
-        for outcome in self._engine.work(tasks):
-            self._waiting[outcome.item] = outcome
-            while source is not None and source.name in self._waiting:
-                yield _result(self._waiting.pop(source.name))
-                source = next(due, None)
+        outcomes = self._engine.work([task_of(source) for source in sources])
+        return map(_measured, ordered(sources, outcomes, self._waiting))
 
 
 @dataclass(frozen=True)
 class _Measured(Outcome):
+    """A clip that is measured."""
+
+    clip: MeasuredClip = field(kw_only=True)
+
+
+@dataclass(frozen=True)
+class _Packed(Outcome):
     """A clip's statistics on their way from a worker."""
 
-    packed: bytes = b""
+    data: bytes = field(kw_only=True)
     """A `MeasuredClip`, most of which are counts of zero."""
 
-    @classmethod
-    def of(cls, item: Item, measured: MeasuredClip) -> _Measured:
-        packed = zlib.compress(pickle.dumps(measured), level=1)
-        return cls(item.relative, item.path, "done", packed=packed)
 
-
-def _result(outcome: Outcome) -> MeasuredClip | FailedClip:
+def _packed(outcome: Outcome) -> Outcome:
     if isinstance(outcome, _Measured):
+        data = zlib.compress(pickle.dumps(outcome.clip), level=1)
+        return _Packed(outcome.item, outcome.input, "done", data=data)
+    return outcome
+
+
+def _measured(outcome: Outcome) -> MeasuredClip | FailedClip:
+    if isinstance(outcome, _Measured):
+        return outcome.clip
+    if isinstance(outcome, _Packed):
         # Ray carries Python objects between its processes as pickles, too: this one is our own.
-        measured: MeasuredClip = pickle.loads(zlib.decompress(outcome.packed))
+        measured: MeasuredClip = pickle.loads(zlib.decompress(outcome.data))
         return measured
-    return FailedClip(outcome.item, (outcome.error or "").removeprefix(f"{outcome.input}: "))
+    return failed_clip(outcome)
+
+
+def _identity_of(model: LoadedModel) -> ModelIdentity:
+    return ModelIdentity(model.name, model.sha256, model.vae.family)
 
 
 def _identify(job: StatsJob) -> ModelIdentity | None:
@@ -204,17 +251,3 @@ def _identify(job: StatsJob) -> ModelIdentity | None:
         return None
     facts = describe_checkpoint(job.model)
     return ModelIdentity(job.model, facts["sha256"], facts["family"])
-
-
-@contextmanager
-def fetched(source: Source) -> Iterator[Source]:
-    """A temporary copy of a remote file; a local one as it is.
-
-    Raises:
-        InputError: it cannot be had.
-    """
-    if not remote.is_url(source.path):
-        yield source
-        return
-    with opened(Item(source.path, source.name), lambda: None) as file:
-        yield replace(source, path=file.path)

@@ -155,7 +155,6 @@ class LatentStats:
         self._spread: ClipSpread | None = None
         self._histogram: Histogram | None = None
         self._sketch: QuantileSketch | None = None
-        self._open: ClipStats | None = None
 
     @property
     def clips(self) -> int:
@@ -179,28 +178,6 @@ class LatentStats:
         """The quantile sketch of all latents; there must be a clip."""
         assert self._sketch is not None
         return self._sketch
-
-    def begin_clip(self, name: str, identity: str | None = None) -> None:
-        """Start a clip, as `ClipStats` does; `update` and `end_clip` follow."""
-        assert self._open is None, "the clip before was neither ended nor aborted"
-        self._open = ClipStats(name, identity)
-
-    def update(self, mean: Latents, logvar: Latents | None = None) -> None:
-        """Add the open clip's next chunk: see `ClipStats.update`."""
-        assert self._open is not None, "begin_clip comes first"
-        self._open.update(mean, logvar)
-
-    def end_clip(self) -> bool:
-        """Take the open clip in, or name it as failed; says which: see `add`."""
-        clip, self._open = self._open, None
-        assert clip is not None, "begin_clip comes first"
-        return self.add(clip)
-
-    def abort_clip(self, reason: str) -> None:
-        """Drop the open clip and name it as failed."""
-        clip, self._open = self._open, None
-        assert clip is not None, "begin_clip comes first"
-        self.fail(clip.name, reason)
 
     def add_clip(
         self,

@@ -1,35 +1,25 @@
 """From the clips of a dataset to their statistics, one clip and one chunk in memory.
 
-Encoding is the caller's: this floor knows neither models nor devices, only what they give. Who
-measures the clips may be the caller's, too: they are merged here in the order of the dataset, so
-that the report does not depend on it.
+Who measures the clips is the caller's: this floor knows neither models nor devices, only what they
+give. They are merged here in the order of the dataset, so that the report does not depend on it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import nullcontext
-from dataclasses import dataclass, field, fields
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
 
-from wfvae_cli.errors import InputError, LatentError, UsageError
+from wfvae_cli.errors import LatentError, UsageError
 from wfvae_cli.media.clip import Sampling
-from wfvae_cli.media.reader import ClipReader
 from wfvae_cli.stats.accumulate import FailedClip, LatentStats
-from wfvae_cli.stats.draw import Draw, Source, open_window
-from wfvae_cli.stats.measure import Encoder, Fetch, MeasuredClip, attempt, measure
+from wfvae_cli.stats.draw import Draw, Source, dataset_options
+from wfvae_cli.stats.measure import MeasuredClip
 from wfvae_cli.stats.report import ModelIdentity, StatsReport
-from wfvae_cli.stats.subbands import Kind, SubbandStats
 
-if TYPE_CHECKING:
-    from torch import Tensor
-
-_BLOCK = 1 << 22
-"""Pixels that are read of a file at once."""
 _ALL = Draw()
 Measure = Callable[[Sequence[Source]], Iterable[MeasuredClip | FailedClip]]
 """Measures clips, here or elsewhere: one result for each, in their order."""
-_KINDS: dict[Kind, str] = {"video": "a video", "image": "an image"}
 
 
 @dataclass(frozen=True)
@@ -43,12 +33,11 @@ class Collected:
 
 def collect(
     sources: Sequence[Source],
-    encoder: Encoder | None = None,
     *,
+    by: Measure,
     identity: ModelIdentity | None = None,
     draw: Draw = _ALL,
     run: dict[str, Any] | None = None,
-    by: Measure | None = None,
     on_clip: Callable[[LatentStats, FailedClip | None], None] = lambda stats, failed: None,
 ) -> Collected:
     """Take the statistics of the posterior's mean over a dataset.
@@ -59,12 +48,11 @@ def collect(
 
     Args:
         sources: the clips, each with its sampling.
-        encoder: what encodes videos and images; None where all are latent files.
-        identity: of the model that made the latent files; by default the encoder's, or else
-            that of the first one that can be read.
+        by: who measures the clips.
+        identity: of the model whose latents are expected; by default that of the first clip that
+            can be read.
         draw: which part of the dataset to look at.
         run: JSON values that tell how the report came about.
-        by: who measures the clips; by default this thread, with `encoder`.
         on_clip: called after every clip, with all statistics so far and why it failed, if so.
 
     Returns:
@@ -76,11 +64,9 @@ def collect(
     chosen = draw.choose(sources)
     _check_sampling(chosen)
     encodes = not all(source.is_latents for source in chosen)
-    collector = _Collector(
-        identity or (encoder.identity if encoder else None), "mean" if encodes else None
-    )
+    collector = _Collector(identity, "mean" if encodes else None)
     stats, converged = collector.stats, False
-    for result in by(chosen) if by else _measured(chosen, encoder, draw):
+    for result in by(chosen):
         failures = len(stats.failed)
         collector.take(result)
         on_clip(stats, stats.failed[-1] if len(stats.failed) > failures else None)
@@ -90,47 +76,7 @@ def collect(
     run = dict(run or {})
     if draw.until is not None:
         run["converged"] = converged
-    return Collected(collector.report(_options(chosen, draw), run), converged)
-
-
-def collect_subbands(
-    sources: Sequence[Source],
-    kind: Kind,
-    levels: int = 3,
-    *,
-    draw: Draw = _ALL,
-    fetch: Fetch = nullcontext,
-    on_clip: Callable[[SubbandStats, FailedClip | None], None] = lambda stats, failed: None,
-) -> SubbandStats:
-    """Analyse the Haar subbands of a dataset's frames; no model takes part.
-
-    Args:
-        sources: videos, or images.
-        kind: which of the two; a clip of the other kind fails.
-        levels: how often the low band is transformed again.
-        draw: which part of the dataset to look at; `until` plays no part.
-        fetch: brings remote files here, one at a time; all are here by default.
-        on_clip: as of `collect`.
-
-    Raises:
-        UsageError: `levels` is out of range.
-    """
-    chosen = draw.choose(sources)
-    stats = SubbandStats(kind, levels, _options(chosen, draw))
-    for source in chosen:
-        failures = len(stats.failed)
-        failed = attempt(source, fetch, lambda file: _add_frames(file, draw, stats))
-        if failed is not None:
-            stats.fail(failed.name, failed.reason)
-        on_clip(stats, stats.failed[-1] if len(stats.failed) > failures else None)
-    return stats
-
-
-def _measured(
-    sources: Sequence[Source], encoder: Encoder | None, draw: Draw
-) -> Iterator[MeasuredClip | FailedClip]:
-    for source in sources:
-        yield attempt(source, nullcontext, lambda file: measure(file, encoder, draw))
+    return Collected(collector.report(dataset_options(chosen, draw), run), converged)
 
 
 @dataclass
@@ -185,45 +131,6 @@ class _Collector:
             )
 
 
-def _add_frames(source: Source, draw: Draw, stats: SubbandStats) -> None:
-    """Take in the frames of one clip, or raise what is wrong with it."""
-    if source.is_latents:
-        raise InputError("latents; subbands are of the frames: give videos or images")
-    reader, identity = open_window(source, draw)
-    with reader:
-        found: Kind = "image" if reader.info.is_image else "video"
-        if found != stats.kind:
-            raise InputError(
-                f"this is {_KINDS[found]}, and {_KINDS[stats.kind]} is expected: videos are "
-                "analysed in 3D and images in 2D, one kind at a time"
-            )
-        stats.begin_clip(source.name, identity)
-        try:
-            for frames in _frames(reader):
-                stats.update(frames)
-        except InputError as error:
-            stats.abort_clip(str(error).removeprefix(f"{source.path}: "))
-        else:
-            stats.end_clip()
-
-
-def _frames(reader: ClipReader) -> Iterator[Tensor]:
-    """A clip's frames as [3, t, H, W] in [-1, 1], some at a time."""
-    import numpy as np
-    import torch
-
-    size = max(1, _BLOCK // (reader.info.width * reader.info.height))
-    half = (2**reader.info.bits - 1) / 2
-    group = []
-    for frame in reader:
-        group.append(frame.pixels)
-        if len(group) == size:
-            yield torch.from_numpy(np.stack(group)).permute(3, 0, 1, 2).float() / half - 1
-            group = []
-    if group:
-        yield torch.from_numpy(np.stack(group)).permute(3, 0, 1, 2).float() / half - 1
-
-
 def _check_sampling(sources: Sequence[Source]) -> None:
     for source in sources:
         if source.is_latents and source.sampling != Sampling():
@@ -231,25 +138,3 @@ def _check_sampling(sources: Sequence[Source]) -> None:
                 f"{source.name} holds latents, which cannot be cut or scaled: --start, "
                 "--duration, --frames, --fps, --size and --short-side are for videos and images"
             )
-
-
-def _options(sources: Sequence[Source], draw: Draw) -> dict[str, Any]:
-    """What reports must agree on to be merged: what was done to the frames of every clip."""
-    options: dict[str, Any] = {}
-    media = [source.sampling for source in sources if not source.is_latents]
-    for name, default in ((each.name, each.default) for each in fields(Sampling)):
-        found = {getattr(sampling, name) for sampling in media}
-        # Manifests give parts of clips of their own; those are in the clips' identities.
-        if len(found) == 1 and (value := found.pop()) != default:
-            options[name] = value if isinstance(value, int | float | str) else str(value)
-    if sizes := {sampling.size for sampling in media} - {None}:
-        options["size"] = ", ".join(
-            f"{size[0]}x{size[1]}" for size in sorted(sizes, key=str) if size
-        )
-    if options.get("size") is None:
-        options.pop("fit", None)
-    else:
-        options.setdefault("fit", Sampling().fit)
-    if draw.sample_frames is not None:
-        options["sample_frames"] = draw.sample_frames
-    return options

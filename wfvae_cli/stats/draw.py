@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
 from wfvae_cli.errors import InputError, UsageError, VideoError
 from wfvae_cli.media.clip import ClipInfo, Sampling
@@ -94,11 +95,16 @@ class Draw:
         return int.from_bytes(digest.digest(), "big")
 
 
-def open_window(source: Source, draw: Draw) -> tuple[ClipReader, str]:
+def open_window(source: Source, draw: Draw, *, threads: int = 0) -> tuple[ClipReader, str]:
     """Open a video or image at the window that is drawn of it.
 
     A window's place follows from the number of frames that the container promises. Where that
     is missing, or turns out too large, the window is the clip's beginning.
+
+    Args:
+        source: a file of this machine.
+        draw: what is drawn.
+        threads: of the decoder; 0 lets FFmpeg choose.
 
     Returns:
         The reader, and the clip's identity, window included.
@@ -113,12 +119,13 @@ def open_window(source: Source, draw: Draw) -> tuple[ClipReader, str]:
             window = _window(source, draw, reader.info)
         if window.start > sampling.start:
             try:
-                reader = open_clip(source.path, window, hwaccel=source.hwaccel)
-                return reader, source.identity(_part(window))
+                return open_clip(source.path, window, threads=threads), source.identity(
+                    _part(window)
+                )
             except VideoError:
                 window = replace(sampling, frames=window.frames)
         sampling = window
-    reader = open_clip(source.path, sampling, hwaccel=source.hwaccel)
+    reader = open_clip(source.path, sampling, threads=threads, hwaccel=source.hwaccel)
     try:
         return reader, source.identity(_part(sampling))
     except BaseException:
@@ -143,6 +150,37 @@ def latent_window(name: str, draw: Draw, total: int, stride: int) -> tuple[int, 
     length = min(total, latent_frames(draw.sample_frames, stride))
     begin = draw.window(name, total, length)
     return begin, begin + length
+
+
+def _open(source: Source, sampling: Sampling, threads: int) -> tuple[ClipReader, str]:
+    reader = open_clip(source.path, sampling, threads=threads, hwaccel=source.hwaccel)
+    try:
+        return reader, source.identity(_part(sampling))
+    except BaseException:
+        reader.close()
+        raise
+
+
+def dataset_options(sources: Sequence[Source], draw: Draw) -> dict[str, Any]:
+    """What reports must agree on to be merged: what was done to the frames of every clip."""
+    options: dict[str, Any] = {}
+    media = [source.sampling for source in sources if not source.is_latents]
+    for name, default in ((each.name, each.default) for each in fields(Sampling)):
+        found = {getattr(sampling, name) for sampling in media}
+        # Manifests give parts of clips of their own; those are in the clips' identities.
+        if len(found) == 1 and (value := found.pop()) != default:
+            options[name] = value if isinstance(value, int | float | str) else str(value)
+    if sizes := {sampling.size for sampling in media} - {None}:
+        options["size"] = ", ".join(
+            f"{size[0]}x{size[1]}" for size in sorted(sizes, key=str) if size
+        )
+    if options.get("size") is None:
+        options.pop("fit", None)
+    else:
+        options.setdefault("fit", Sampling().fit)
+    if draw.sample_frames is not None:
+        options["sample_frames"] = draw.sample_frames
+    return options
 
 
 def _window(source: Source, draw: Draw, info: ClipInfo) -> Sampling:

@@ -1,17 +1,14 @@
-"""One clip to its statistics: a video or image encoded, a latent file read as it is."""
+"""What a clip's statistics are once they are measured; and how, where it is a latent file."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING
 
-from wfvae_cli.errors import DeviceError, InputError, UsageError
 from wfvae_cli.latents.file import LatentFile
-from wfvae_cli.media.reader import ClipReader
-from wfvae_cli.stats.accumulate import ClipStats, FailedClip
-from wfvae_cli.stats.draw import Draw, Source, latent_window, open_window
+from wfvae_cli.stats.accumulate import ClipStats
+from wfvae_cli.stats.draw import Draw, Source, latent_window
 from wfvae_cli.stats.report import ModelIdentity
 
 if TYPE_CHECKING:
@@ -19,20 +16,6 @@ if TYPE_CHECKING:
 
 _BLOCK = 1 << 22
 """Latents that are read of a file at once."""
-Fetch = Callable[[Source], AbstractContextManager[Source]]
-"""Has a clip's file at hand on this machine while the block lasts."""
-T = TypeVar("T")
-
-
-@dataclass(frozen=True)
-class Encoder:
-    """A model that is ready to encode."""
-
-    identity: ModelIdentity
-    compute_dtype: str
-    """What it computes in, as latent files record it."""
-    feed: Callable[[ClipReader, ClipStats], None]
-    """Encodes an open clip chunk by chunk into its statistics: mean and log-variance."""
 
 
 @dataclass(frozen=True)
@@ -44,44 +27,22 @@ class MeasuredClip:
     posterior: str
     """`mean` or `sample`: what was measured."""
     compute_dtype: str
+    """What the model computed in, as latent files record it."""
 
 
-def attempt(source: Source, fetch: Fetch, work: Callable[[Source], T]) -> T | FailedClip:
-    """Work on a clip whose file is at hand; one that cannot be used is named with the reason."""
-    path = source.path
-    try:
-        with fetch(source) as file:
-            path = file.path
-            return work(file)
-    except (InputError, UsageError, DeviceError) as error:
-        # The file's name, which stands beside the reason, is not repeated.
-        return FailedClip(source.name, str(error).removeprefix(f"{path}: "))
-
-
-def measure(source: Source, encoder: Encoder | None, draw: Draw) -> MeasuredClip:
-    """Take the statistics of one clip, which depend on nothing but the arguments.
+def measure_latents(
+    source: Source, draw: Draw, alive: Callable[[], None] = lambda: None
+) -> MeasuredClip:
+    """Take the statistics of a latent file, a normalisation undone.
 
     Args:
         source: a file of this machine.
-        encoder: what encodes a video or image; latent files need none.
-        draw: which part of the clip to look at.
+        draw: which part of it to look at.
+        alive: called for every block that was read.
 
     Raises:
-        InputError: it cannot be read or encoded.
-        UsageError: the sampling asks for the impossible.
-        DeviceError: the device has no room for it.
+        InputError: it cannot be read.
     """
-    if source.is_latents:
-        return _measure_latents(source, draw)
-    assert encoder is not None, "videos and images need an encoder"
-    reader, identity = open_window(source, draw)
-    clip = ClipStats(source.name, identity)
-    with reader:
-        encoder.feed(reader, clip)
-    return MeasuredClip(clip, encoder.identity, "mean", encoder.compute_dtype)
-
-
-def _measure_latents(source: Source, draw: Draw) -> MeasuredClip:
     with LatentFile(source.path) as file:
         meta = file.metadata
         begin, end = latent_window(source.name, draw, file.latent_frames, meta.strides.time)
@@ -89,6 +50,7 @@ def _measure_latents(source: Source, draw: Draw) -> MeasuredClip:
         identity = source.identity("" if whole else f"latents {begin} to {end}")
         clip = ClipStats(source.name, identity)
         for mean, logvar in _latents(file, begin, end):
+            alive()
             clip.update(mean, logvar)
     model = ModelIdentity(meta.model, meta.model_sha256, meta.family)
     posterior = "sample" if meta.posterior == "sample" else "mean"

@@ -4,8 +4,8 @@ The sketch is DDSketch (Masson, Rim and Lee, "DDSketch: a fast and fully-mergeab
 sketch with relative-error guarantees", VLDB 2019) from the package `ddsketch`. Of the sketches
 that merge, it alone gives the same bytes for any grouping and order of the values: its state is
 a count per bucket, where KLL draws random numbers and a t-digest depends on the order. The
-package adds values one by one; here NumPy finds their buckets with the package's own mapping
-(the cubic one: only exact operations, no platform's logarithm), and the package answers.
+package adds values, and walks over buckets, one by one; here NumPy does, with the package's own
+mapping (the cubic one: only exact operations, no platform's logarithm) and its own ranks.
 """
 
 from __future__ import annotations
@@ -13,12 +13,11 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
 from ddsketch import CubicallyInterpolatedMapping
-from ddsketch.ddsketch import BaseDDSketch
-from ddsketch.store import DenseStore
 from numpy.typing import NDArray
 
 from wfvae_cli.stats.moments import Floats
@@ -53,8 +52,9 @@ class Histogram:
     def update(self, values: Floats) -> None:
         """Count `values`, [Z, n], all finite."""
         # Multiplying by a power of two before moving the origin keeps every edge exact.
-        bins = np.floor(values * _PER_UNIT) - LOW * _PER_UNIT
-        _count(self.counts, np.clip(bins, -1, BINS).astype(np.int64) + 1)
+        bins = np.floor(values * _PER_UNIT)
+        bins -= LOW * _PER_UNIT - 1
+        _count(self.counts, np.clip(bins, 0, BINS + 1, out=bins).astype(np.int64))
 
     def merge(self, other: Histogram) -> None:
         """Count what `other` counted too."""
@@ -108,13 +108,18 @@ class QuantileSketch:
     def update(self, values: Floats) -> None:
         """Count `values`, [Z, n], all finite."""
         size = np.abs(values)
-        indexable = size > _MAPPING.min_possible
-        self.zeros += np.count_nonzero(~indexable, axis=1)
-        keys = bucket_keys(np.where(indexable, size, 1.0))
+        kept = size > _MAPPING.min_possible
+        if kept.all():
+            keep = None
+        else:
+            keep = kept
+            self.zeros += np.count_nonzero(~kept, axis=1)
+            size[~kept] = 1
+        keys = bucket_keys(size)
         self._fit(int(keys.min()), int(keys.max()))
         channels, _, width = self.counts.shape
-        bins = keys - self.first + np.where(values > 0, width, 0)
-        _count(self.counts.reshape(channels, 2 * width), bins, indexable)
+        keys += (values > 0) * width - self.first
+        _count(self.counts.reshape(channels, 2 * width), keys, keep)
 
     def merge(self, other: QuantileSketch) -> None:
         """Count what `other` counted too."""
@@ -130,24 +135,17 @@ class QuantileSketch:
 
         The exact one is NumPy's `quantile(..., method="lower")`; there must be a value.
         """
-        negative, positive = DenseStore(), DenseStore()
-        for store, row in zip((negative, positive), self.counts[channel], strict=True):
-            for index in np.flatnonzero(row).tolist():
-                store.add(self.first + index, float(row[index]))
-        sketch = BaseDDSketch(_MAPPING, positive, negative, float(self.zeros[channel]))
-        found = [sketch.get_quantile_value(rank) for rank in ranks]
-        return tuple(float(value) for value in found if value is not None)
+        total = np.cumsum(self._ascending(channel))
+        places = np.searchsorted(total, np.array(ranks) * (total[-1] - 1), side="right")
+        return tuple(self._value(place) for place in places.tolist())
 
     def buckets(self, channel: int) -> tuple[Floats, Counts]:
         """One channel's buckets in ascending order: [m + 1] edges and [m] counts.
 
         The bucket around zero is between the smallest edges of either sign.
         """
-        keys = range(self.first - 1, self.first + self.counts.shape[2])
-        edges = np.array([_MAPPING.value(key) * _UPPER for key in keys])
-        negative, positive = self.counts[channel]
-        counts = np.concatenate((negative[::-1], self.zeros[channel : channel + 1], positive))
-        return np.concatenate((-edges[::-1], edges)), counts
+        edges = _upper_edges(self.first - 1, self.counts.shape[2] + 1)
+        return np.concatenate((-edges[::-1], edges)), self._ascending(channel)
 
     def below(self, channel: int, limits: Floats) -> tuple[Floats, Floats]:
         """How many of one channel's values lie below each of `limits`, and the error at most.
@@ -195,6 +193,16 @@ class QuantileSketch:
                     sketch.counts[channel, sign, start : start + len(counts)] += counts
         return sketch
 
+    def _ascending(self, channel: int) -> Counts:
+        """[2W + 1]: one channel's counts, of negative values, of zeros and of positive ones."""
+        negative, positive = self.counts[channel]
+        return np.concatenate((negative[::-1], self.zeros[channel : channel + 1], positive))
+
+    def _value(self, place: int) -> float:
+        """What stands for the bucket at a place of `_ascending`."""
+        steps = place - self.counts.shape[2]  # from the bucket of zeros
+        return math.copysign(_MAPPING.value(self.first + abs(steps) - 1), steps) if steps else 0.0
+
     def _fit(self, low: int, high: int) -> None:
         """Widen the window to hold the keys from `low` to `high`."""
         width = self.counts.shape[2]
@@ -210,12 +218,25 @@ class QuantileSketch:
         self.first, self.counts = first, wider
 
 
+@lru_cache(maxsize=4)
+def _upper_edges(first: int, count: int) -> Floats:
+    """[count]: where the buckets of the keys from `first` end; every channel asks for the same."""
+    edges = np.array([_MAPPING.value(key) * _UPPER for key in range(first, first + count)])
+    edges.flags.writeable = False
+    return edges
+
+
 def bucket_keys(size: Floats) -> Counts:
     """The package's `CubicallyInterpolatedMapping.key` for an array of positive values."""
     mantissa, exponent = np.frexp(size)
     s = 2 * mantissa - 1
-    log2 = ((_MAPPING.A * s + _MAPPING.B) * s + _MAPPING.C) * s + (exponent - 1)
-    keys: Counts = np.ceil(log2 * _MULTIPLIER).astype(np.int64)
+    log2 = _MAPPING.A * s
+    for coefficient in (_MAPPING.B, _MAPPING.C):
+        log2 += coefficient
+        log2 *= s
+    log2 += exponent - 1
+    log2 *= _MULTIPLIER
+    keys: Counts = np.ceil(log2, out=log2).astype(np.int64)
     return keys
 
 
@@ -227,7 +248,7 @@ def _count(counts: Counts, bins: Counts, keep: NDArray[np.bool_] | None = None) 
     """Add one to `counts` [Z, W], C-contiguous, at each of `bins` [Z, n] where `keep` is true."""
     channels, width = counts.shape
     bins += (np.arange(channels) * width)[:, None]
-    flat = bins.ravel() if keep is None or keep.all() else bins[keep]
+    flat = bins.ravel() if keep is None else bins[keep]
     if flat.size * 4 < counts.size:
         np.add.at(counts.reshape(-1), flat, 1)
     else:

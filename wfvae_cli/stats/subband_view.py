@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 
 from wfvae_cli.stats.figure import BLUE, INK, ORANGE, new_page, plain, save, title
-from wfvae_cli.stats.subbands import NAMES, Subband, SubbandStats
+from wfvae_cli.stats.subband_clip import NAMES
+from wfvae_cli.stats.subbands import Subband, SubbandStats
 from wfvae_cli.stats.table import Table, bar
 
 _SHADES = (BLUE, ORANGE, "#5a9e6f", "#8a6bb1", "#b5534f", "#6d7780")
