@@ -20,14 +20,18 @@ from wfvae_cli.errors import WfvaeError
 
 P = ParamSpec("P")
 
-_INTERRUPTED = 130
-_TERMINATED = 143
 _M_TRIM_THRESHOLD = -1  # glibc's malloc.h
 _M_MMAP_THRESHOLD = -3
 
 
 class _Terminated(BaseException):
     """SIGTERM came: what a batch system sends before it kills."""
+
+
+_ENDS: dict[type[BaseException], tuple[str, int]] = {
+    KeyboardInterrupt: ("interrupted", 130),
+    _Terminated: ("terminated", 143),
+}
 
 
 def reported(command: Callable[P, None]) -> Callable[P, None]:
@@ -53,14 +57,27 @@ def reported(command: Callable[P, None]) -> Callable[P, None]:
         except BrokenPipeError:
             # Whoever reads our output has seen enough: no fault of ours or theirs.
             _let_go_of_stdout()
-        except KeyboardInterrupt:
-            console.error("interrupted; unfinished output was removed")
-            raise typer.Exit(_INTERRUPTED) from None
-        except _Terminated:
-            console.error("terminated; unfinished output was removed")
-            raise typer.Exit(_TERMINATED) from None
+        except (KeyboardInterrupt, _Terminated, RuntimeError) as error:
+            stop = _signal_behind(error)
+            if stop is None:
+                raise
+            word, code = _ENDS[type(stop)]
+            console.error(f"{word}; unfinished output was removed")
+            raise typer.Exit(code) from None
 
     return run
+
+
+def _signal_behind(error: BaseException) -> BaseException | None:
+    """The signal that an error stands for, if it does.
+
+    Up to Python 3.11, what is raised while a class is made comes wrapped in a RuntimeError: so
+    does a signal that arrives in the middle of an import.
+    """
+    for each in (error, error.__cause__):
+        if type(each) in _ENDS:
+            return each
+    return None
 
 
 def _keep_freed_memory() -> None:
