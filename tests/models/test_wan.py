@@ -11,6 +11,7 @@ from tests.models.laws import (
     check_causality,
     check_every_chunking,
     check_interleaving,
+    check_strips,
     decode_parts,
     encode_parts,
     random_clip,
@@ -54,6 +55,10 @@ def small(**changes: Any) -> WanVAE:
 
 def test_it_agrees_with_the_publishers() -> None:
     check_parity(cached(MINI), MINI)
+
+
+def test_in_strips_is_whole() -> None:
+    check_strips(small())
 
 
 @pytest.mark.slow

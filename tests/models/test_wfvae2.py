@@ -10,6 +10,7 @@ from tests.models.laws import (
     check_causality,
     check_every_chunking,
     check_interleaving,
+    check_strips,
     random_clip,
     randomise,
 )
@@ -52,6 +53,11 @@ def small(config: dict[str, Any]) -> WFVAE2:
 @pytest.mark.parametrize("case", [VIDEO, IMAGE])
 def test_it_agrees_with_the_publishers(case: str) -> None:
     check_parity(cached(case), case)
+
+
+@pytest.mark.parametrize("config", [SMALL, DEEP, ALL_TIME, case_config(IMAGE)])
+def test_in_strips_is_whole(config: dict[str, Any]) -> None:
+    check_strips(small(config))
 
 
 @pytest.mark.parametrize("case", [VIDEO, IMAGE])
