@@ -312,11 +312,12 @@ class ReadAhead:
         with open_clip(source.path, sampling, threads=self._decoder_threads) as reader:
             reading.touch()
             info = reader.info
-            plan = fixed_plan(self._model, recipe.options.chunk, info.width, info.height)
+            options, size = recipe.options, (info.width, info.height)
+            plan = fixed_plan(self._model, options.chunk, *size, options.tile)
             strides = self._model.vae.strides
             for number, chunk in enumerate(read_chunks(reading.watched(reader), strides, plan)):
                 if number == 0:
-                    check_memory(self._model, len(chunk.pixels), info.width, info.height)
+                    check_memory(self._model, len(chunk.pixels), *size, plan.tile)
                 if chunk.last and not item.is_url and stamp(item.path) != source.stamp:
                     raise ChangedError(f"{item.path}: changed while it was read")
                 yield info, chunk

@@ -13,6 +13,7 @@ import torch
 
 from wfvae_cli.codec.batch import batch_size, encode_batch, fixed_plan
 from wfvae_cli.codec.encode import describe, encode_pixels, is_constant_rate, stored_values
+from wfvae_cli.codec.plan import ChunkPlan
 from wfvae_cli.dataset.channel import ClosedError
 from wfvae_cli.dataset.inputs import Item
 from wfvae_cli.dataset.layouts import LatentFiles, Layout
@@ -24,7 +25,6 @@ from wfvae_cli.dataset.recipe import Identity, Recipe
 from wfvae_cli.dataset.write_behind import Encoded, WriteBehind, Writing
 from wfvae_cli.errors import DeviceError, WfvaeError
 from wfvae_cli.models.load import DType, load_model
-from wfvae_cli.nn.stream import Stream
 
 _WRITERS = 3
 _MOST_HELD_BYTES = 1 << 30
@@ -103,7 +103,8 @@ class ClipWorker:
         self._model = load_model(job.model, device=job.device, dtype=job.dtype, task="encode")
         if self._model.device.type == "cpu":
             torch.set_num_threads(job.threads)
-        fixed_plan(self._model, job.recipe.options.chunk, 64, 64)  # refuses before any file is read
+        # Refuses before any file is read.
+        fixed_plan(self._model, job.recipe.options.chunk, 64, 64, job.recipe.options.tile)
         self.identity = Identity.of(self._model, job.threads)
         self._layout = make_layout(job.place, job.recipe)
         self._ahead: ReadAhead | None = None
@@ -204,7 +205,8 @@ class ClipWorker:
         self._watcher.started(clip.task.item)
         with self.profile.timing("waited_for_output"):
             writing = behind.begin(clip)
-        stream = Stream()
+        plan = self._plan(clip)
+        stream = plan.stream()
         try:
             chunks = clip.chunks()
             while not stream.last:
@@ -212,7 +214,7 @@ class ClipWorker:
                     chunk = next(chunks)
                 stream.last = chunk.last
                 with self.profile.timing("in_model"):
-                    posterior = encode_pixels(self._model, chunk, stream)
+                    posterior = encode_pixels(self._model, chunk, stream, plan.tile)
                     self._synchronise()
                 with self.profile.timing("waited_for_output"):
                     writing.give(Encoded(posterior, chunk.pts, chunk.last))
@@ -225,6 +227,10 @@ class ClipWorker:
         except Exception as error:
             clip.drop()
             self._failed([writing], error)
+
+    def _plan(self, clip: Clip) -> ChunkPlan:
+        options, info = self.job.recipe.options, clip.info
+        return fixed_plan(self._model, options.chunk, info.width, info.height, options.tile)
 
     def _together(self, clips: list[Clip], size: int, behind: WriteBehind) -> None:
         """Send whole clips of one shape through the model at once."""
@@ -263,7 +269,8 @@ class ClipWorker:
         """Write one clip, in a thread of its own."""
         item, recipe = clip.task.item, self.job.recipe
         options = recipe.options_of(item, self.identity, clip.source.sha256)
-        metadata = describe(clip.info, self._model, options, item.path)
+        tile = self._plan(clip).tile
+        metadata = describe(clip.info, self._model, options, item.path, tile=tile)
         output = self._layout.open(item, metadata, options)
         pts: list[int] = []
         try:
