@@ -257,15 +257,15 @@ def halved_if_too_large(
     Raises:
         DeviceError: a half does not fit either, or the chunk cannot be halved.
     """
-    before = stream.fork()
     middle = 0
     if stride is not None:
         middle = stream.first + stride * ((x.size(2) - stream.first) // stride // 2)
+    if middle in (0, x.size(2)):
+        return run(x, stream)  # a fork would only keep state alive that is being replaced
+    before = stream.fork()
     try:
         return run(x, stream)
     except DeviceError as error:
-        if middle in (0, x.size(2)):
-            raise
         what, _, _ = str(error).partition(":")
     # Outside of the handler, whose traceback would keep the failed chunk's tensors alive.
     log.info("%s: retrying in two halves", what)
