@@ -186,3 +186,14 @@ def test_halves_that_do_not_fit_either_are_an_error() -> None:
         halved_if_too_large(run, torch.zeros(1, 3, 9, 8, 8), Stream(), 4)
     with pytest.raises(DeviceError, match="chunk of 9 frames"):
         halved_if_too_large(run, torch.zeros(1, 3, 9, 8, 8), Stream(), None)
+
+
+def test_a_chunk_that_cannot_be_halved_keeps_no_second_copy_of_its_state(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def forbidden(stream: Stream) -> Stream:
+        raise AssertionError("the state was forked")
+
+    monkeypatch.setattr(Stream, "fork", forbidden)
+    one = torch.zeros(1, 4, 1, 2, 2)
+    assert halved_if_too_large(lambda x, stream: x, one, Stream(first=False), 1) is one

@@ -118,6 +118,24 @@ def check_strips(vae: VideoVAE, latents: int = 3) -> None:
             assert difference <= TOLERANCE[x.dtype], f"decoding {chunks}: {difference}"
 
 
+def check_footprint(vae: VideoVAE) -> None:
+    """The state that plans count on is what a clip leaves behind, and not much more."""
+    assert vae.footprint is not None
+    s = vae.strides
+    with torch.inference_mode():
+        x = torch.zeros(1, 3, 1 + s.time, 64, 64, dtype=next(vae.parameters()).dtype)
+        encoder, decoder = Stream(), Stream()
+        for begin, end in ((0, 1), (1, 1 + s.time)):
+            vae.decode(vae.encode(x[:, :, begin:end], encoder).mean, decoder)
+    for kept, promised in (
+        (encoder.nbytes, vae.footprint.encoder_state),
+        (decoder.nbytes, vae.footprint.decoder_state),
+    ):
+        values = kept / x.element_size() / 64**2
+        assert values <= promised
+        assert promised == 0 or values > promised / 2
+
+
 def check_interleaving(vae: VideoVAE) -> None:
     """Two clips that take turns on one model do not hear of each other."""
     chunks = (2, 1, 2)

@@ -5,6 +5,7 @@ from tests.models.build import build, cached, check_parity
 from tests.models.laws import (
     check_causality,
     check_every_chunking,
+    check_footprint,
     check_interleaving,
     check_strips,
     random_clip,
@@ -45,6 +46,11 @@ def test_groupnorm_cannot_be_run_in_strips() -> None:
     assert vae.footprint is None
     with pytest.raises(UsageError, match="cannot be run in strips"):
         vae.encode(random_clip(vae, 1), Stream(last=True, strips=2))
+
+
+@pytest.mark.parametrize("case", MINIS)
+def test_a_plan_knows_how_much_state_there_is(case: str) -> None:
+    check_footprint(cached(case))
 
 
 @pytest.mark.parametrize("case", MINIS)

@@ -55,7 +55,7 @@ def fixed_plan(
         stride = model.vae.strides.time
         chunk = 1 + stride * max(1, min(_MOST_LATENTS, int((frames - 1) // stride)))
     tile = "off" if tile == "auto" else tile
-    return ChunkPlan.of(model, chunk, width, height, tile=tile, memory=memory)
+    return ChunkPlan.of(model, chunk, width, height, tile=tile, task="encode", memory=memory)
 
 
 def check_memory(

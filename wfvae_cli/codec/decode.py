@@ -95,7 +95,8 @@ def decode_clip(
     begin, clock = time.perf_counter(), Clock()
     metadata = source.metadata
     check_made_by(source, model, force=force)
-    plan = ChunkPlan.of(model, chunk, metadata.width, metadata.height, tile=tile)
+    size = metadata.width, metadata.height
+    plan = ChunkPlan.of(model, chunk, *size, tile=tile, task="decode")
     announce(plan)
     info = clip_info(metadata, variable=source.pts is not None)
     pts = range(metadata.frames) if source.pts is None else source.pts.tolist()

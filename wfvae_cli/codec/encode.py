@@ -169,7 +169,8 @@ def encode_clip(
     options = options or EncodeOptions()
     begin, clock = time.perf_counter(), Clock()
     info = source.info
-    plan = ChunkPlan.of(model, options.chunk, info.width, info.height, tile=options.tile)
+    size = info.width, info.height
+    plan = ChunkPlan.of(model, options.chunk, *size, tile=options.tile, task="encode")
     announce(plan)
     metadata = describe(info, model, options, source.name, tile=plan.tile)
     pts: list[int] = []

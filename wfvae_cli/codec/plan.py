@@ -7,6 +7,7 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from typing import Literal
 
 import psutil
 import torch
@@ -29,6 +30,10 @@ _TILES = (1024, 768, 512, 384, 256)
 """Sides that `--tile auto` tries. Smaller ones lose more, and repeat more."""
 _BLENDED = 12.0
 """Numbers that each pixel of a frame takes while tiles are put together, in float32."""
+
+
+Task = Literal["encode", "decode", "both"]
+"""Which half of a model a clip goes through."""
 
 
 @dataclass(frozen=True)
@@ -78,6 +83,7 @@ class ChunkPlan:
         height: int,
         *,
         tile: Tile = "off",
+        task: Task = "both",
         memory: Memory | None = None,
     ) -> ChunkPlan:
         """The plan for `--chunk` frames, or for as many as suit resolution and memory.
@@ -92,6 +98,7 @@ class ChunkPlan:
             width: pixels of a frame.
             height: pixels of a frame.
             tile: pixels of a tile's side, or whether there may be tiles.
+            task: which halves of the model keep state of a clip.
             memory: what there is; None asks the device.
 
         Raises:
@@ -99,7 +106,7 @@ class ChunkPlan:
         """
         check_tile(tile, model.vae.strides)
         memory = memory or Memory.now(model.device)
-        picture = Picture(model, width, height)
+        picture = Picture(model, width, height, task)
         if isinstance(tile, int) and picture.grid(tile).tiles > 1:
             plan = cls._in_time(model, chunk, min(tile, width) * min(tile, height), memory)
             plan = replace(plan, tile=tile)
@@ -148,6 +155,7 @@ class Picture:
     model: LoadedModel
     width: int
     height: int
+    task: Task = "both"
 
     def grid(self, tile: int) -> Grid:
         """Tiles of the padded picture."""
@@ -183,8 +191,9 @@ class Picture:
         frames = vae.strides.time * (plan.first - 1) + 1
         working, state, outside = vae.peak_values_per_pixel * frames, 0.0, 0.0
         if vae.footprint is not None:
-            working, state = vae.footprint.working * frames, vae.footprint.state
-            outside = vae.footprint.outside * frames
+            working, outside = vae.footprint.working * frames, vae.footprint.outside * frames
+            state += vae.footprint.encoder_state if self.task != "decode" else 0.0
+            state += vae.footprint.decoder_state if self.task != "encode" else 0.0
         share = kept = 1.0
         if plan.tile is not None:
             grid = self.grid(plan.tile)
@@ -286,7 +295,7 @@ def explained_memory(frames: int, width: int, height: int) -> Iterator[None]:
             raise
         raise DeviceError(
             f"out of memory in a chunk of {frames} frames of {width}x{height}: use a smaller "
-            "--chunk, a smaller --size, or --dtype bfloat16"
+            "--chunk, a smaller --size, --dtype bfloat16, or --tile where the command has it"
         ) from error
 
 

@@ -27,7 +27,7 @@ def stats_encoder(model: LoadedModel, chunk: int | None = None) -> Encoder:
     ChunkPlan.of(model, chunk, model.vae.strides.width, model.vae.strides.height)
 
     def feed(reader: ClipReader, clip: ClipStats) -> None:
-        plan = ChunkPlan.of(model, chunk, reader.info.width, reader.info.height)
+        plan = ChunkPlan.of(model, chunk, reader.info.width, reader.info.height, task="encode")
 
         def take(posterior: Posterior) -> None:
             clip.update(posterior.mean[0], posterior.logvar[0])

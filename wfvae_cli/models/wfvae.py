@@ -235,7 +235,7 @@ class WFVAE(VideoVAE):
         self.decoder = Decoder(config)
         if config.norm == "layernorm":
             c, halo = config.base_channels, max(self.encoder.halo, 8 * self.decoder.halo)
-            self.footprint = Footprint(1.6 * c, 12.0 * c, 8 + 0.2 * c, halo)
+            self.footprint = Footprint(1.6 * c, 2.0 * c, 10.0 * c, 8 + 0.2 * c, halo)
         name_layers(self)
 
     @classmethod

@@ -291,8 +291,10 @@ class WFVAE2(VideoVAE):
         self.decoder = Decoder(config)
         if config.norm == "layernorm":
             halo = max(self.encoder.halo, self.strides.height * self.decoder.halo)
-            state = 2.5 * widest if config.input_dims == 3 else 0.0
-            self.footprint = Footprint(1.4 * widest, state, 8 + 0.2 * widest, halo)
+            state = widest if config.input_dims == 3 else 0.0
+            self.footprint = Footprint(
+                1.4 * widest, 1.0 * state, 1.5 * state, 8 + 0.2 * widest, halo
+            )
         name_layers(self)
 
     @classmethod

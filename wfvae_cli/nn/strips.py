@@ -8,7 +8,7 @@ its own state from chunk to chunk. (Strips, because bands are what wavelets make
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 
 import torch
@@ -23,8 +23,10 @@ class Footprint:
 
     working: float
     """While a chunk goes through, for each of its frames; encoding or decoding, the larger."""
-    state: float
-    """From chunk to chunk, encoding and decoding together."""
+    encoder_state: float
+    """From chunk to chunk, encoding."""
+    decoder_state: float
+    """From chunk to chunk, decoding."""
     outside: float
     """Of `working`, what strips do not divide."""
     halo: int
@@ -64,16 +66,12 @@ def in_strips(
         top, bottom = max(begin - halo, 0), min(end + halo, height)
         strip = x[:, :, :, top:bottom].contiguous(memory_format=torch.channels_last_3d)
         y = run_part(run, strip, stream, f"{key}/{number}")
-
-        def scaled(rows: int, y: Tensor = y, of: int = bottom - top) -> int:
-            return rows * y.size(3) // of
-
+        b, c, t, rows, w = y.shape
+        of = bottom - top  # so many rows of x became `rows` of y
         if result is None:
-            b, c, t, _, w = y.shape
-            result = y.new_empty(b, t, scaled(height), w, c).permute(0, 4, 1, 2, 3)
-        result[:, :, :, scaled(begin) : scaled(end)] = y[
-            :, :, :, scaled(begin - top) : scaled(end - top)
-        ]
+            result = y.new_empty(b, t, height * rows // of, w, c).permute(0, 4, 1, 2, 3)
+        own = y[:, :, :, (begin - top) * rows // of : (end - top) * rows // of]
+        result[:, :, :, begin * rows // of : end * rows // of] = own
     assert result is not None, "there are at least two strips"
     return result
 
@@ -98,7 +96,7 @@ def run_part(
         for layer in [*stream.past]
         if layer.startswith(prefix)
     }
-    part = Stream(past, stream.first, stream.last, stream.strips, stream.parked)
+    part = replace(stream, past=past)
     y = run(x, part)
     for layer, tail in part.past.items():
         stream.past[prefix + layer] = tail.cpu() if stream.parked else tail
