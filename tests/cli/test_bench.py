@@ -50,12 +50,20 @@ def test_the_file_side(clip: Path) -> None:
     assert "limits encoding" in result["verdict"]
 
 
+def test_precision_of_tiles() -> None:
+    few = ("--size", "64x64", "--frames", "1", "--device", "cpu")
+    rows = json.loads(wfvae("bench", *few, "--precision", "--json").stdout)["rows"]
+    assert [row["tile"] for row in rows] == [None, None, 32]
+    assert 10 < rows[-1]["roundtrip"] < 80, "tiles are near, and not exact"
+
+
 @pytest.mark.parametrize(
     ("options", "word"),
     [
         (("--sweep", "--precision"), "choose one"),
         (("--sweep", "--media"), "choose one"),
         (("--compare", "dtype=float8"), "dtype=bfloat16,chunk=9"),
+        (("--compare", "tile=large"), "tile="),
         (("--size", "large"), "WIDTHxHEIGHT"),
     ],
 )

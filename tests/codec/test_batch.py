@@ -50,6 +50,16 @@ def test_chunks_do_not_depend_on_free_memory(monkeypatch: pytest.MonkeyPatch) ->
     assert fixed_plan(model, 17, 640, 360) == ChunkPlan(5, 4)
 
 
+def test_tiles_of_a_dataset_are_those_that_were_asked_for() -> None:
+    model = load_model(device="cpu")
+    assert fixed_plan(model, None, 8000, 8000, "auto") == fixed_plan(model, None, 8000, 8000)
+    assert fixed_plan(model, None, 8000, 8000).tile is None
+    tiled = fixed_plan(model, None, 8000, 8000, 256)
+    assert (tiled.tile, tiled.strips) == (256, 1)
+    assert tiled.later > fixed_plan(model, None, 8000, 8000).later, "a tile is a smaller picture"
+    check_memory(model, 1, 100_000, 100_000, tile=256)
+
+
 def test_what_does_not_fit_is_refused_before_it_is_tried() -> None:
     model = load_model(device="cpu")
     check_memory(model, 5, 64, 64)

@@ -5,9 +5,16 @@ import psutil
 import pytest
 import torch
 
-from tests.models.build import cached
+from tests.models.build import build, cached
 from tests.models.laws import random_clip
-from wfvae_cli.codec.plan import ChunkPlan, explained_memory, halved_if_too_large
+from wfvae_cli.codec.plan import (
+    ChunkPlan,
+    Memory,
+    Picture,
+    announce,
+    explained_memory,
+    halved_if_too_large,
+)
 from wfvae_cli.errors import DeviceError, UsageError
 from wfvae_cli.models.base import LoadedModel
 from wfvae_cli.nn.stream import Stream
@@ -33,6 +40,78 @@ def test_the_default_shrinks_with_the_free_memory(monkeypatch: pytest.MonkeyPatc
     memory = psutil.virtual_memory()._replace(available=2**28)
     monkeypatch.setattr(psutil, "virtual_memory", lambda: memory)
     assert ChunkPlan.of(model(), None, 512, 512).later < usual.later
+
+
+def plan_4k(gib: float, *, host: int | None = 512, chunk: int | None = None) -> ChunkPlan:
+    memory = Memory(int(gib * 2**30), None if host is None else host * 2**30)
+    return ChunkPlan.of(model(), chunk, 3840, 2160, tile="auto", memory=memory)
+
+
+def test_auto_takes_what_is_exact_before_tiles() -> None:
+    kinds: list[int | str] = []
+    for step in range(60):
+        memory = Memory(int(2**33 * 0.9**step), 2**40)
+        plan = ChunkPlan.of(model(), None, 640, 720, tile="auto", memory=memory)
+        kinds.append("tiles" if plan.tile else "strips" if plan.strips > 1 else plan.later)
+        if "tiles" not in kinds:
+            assert Picture(model(), 640, 720).fits(plan, memory)
+    order = [4, 3, 2, 1, "strips", "tiles"]
+    assert list(dict.fromkeys(kinds)) == order
+
+
+def test_less_memory_makes_more_strips_then_smaller_tiles() -> None:
+    plans = [plan_4k(gib / 10, chunk=5) for gib in range(100, 1, -1)]
+    strips = [plan.strips for plan in plans if plan.tile is None]
+    assert strips == sorted(strips)
+    assert len(set(strips)) > 2
+    tiles = [plan.tile for plan in plans if plan.tile is not None]
+    assert tiles == sorted(tiles, reverse=True)
+    assert len(set(tiles)) > 2
+
+
+def test_state_is_parked_only_where_the_device_has_no_room_and_the_host_has() -> None:
+    assert not plan_4k(64).parked
+    parked = [gib for gib in range(1, 12) if plan_4k(gib).parked]
+    assert parked
+    assert not any(plan_4k(gib, host=0).parked for gib in parked)
+
+
+def test_off_and_models_of_whole_clips_never_make_tiles() -> None:
+    little = Memory(2**20, 2**40)
+    for case, tile in (("mini-wfvae-trilinear", "off"), ("mini-wfvae-groupnorm", "auto")):
+        assert tile in ("off", "auto")
+        plan = ChunkPlan.of(
+            model(case), None, 3840, 2160, tile="off" if tile == "off" else "auto", memory=little
+        )
+        assert plan.tile is None
+
+
+def test_a_model_without_strips_goes_from_chunks_to_tiles() -> None:
+    blind = model()
+    blind = dataclasses.replace(blind, vae=build("mini-wfvae-trilinear"))
+    blind.vae.footprint = None
+    plans = [
+        ChunkPlan.of(blind, None, 1920, 1080, tile="auto", memory=Memory(gib * 2**28))
+        for gib in range(64, 0, -1)
+    ]
+    assert {plan.strips for plan in plans} == {1}
+    assert plans[0].tile is None
+    assert plans[-1].tile is not None
+
+
+def test_tiles_that_are_asked_for_are_taken(caplog: pytest.LogCaptureFixture) -> None:
+    memory = Memory(2**40)
+    plan = ChunkPlan.of(model(), 9, 200, 100, tile=64, memory=memory)
+    assert plan == ChunkPlan(3, 2, tile=64)
+    whole = ChunkPlan.of(model(), 9, 200, 100, tile=208, memory=memory)
+    assert whole == ChunkPlan(3, 2), "a tile as large as the picture is no tile"
+    with caplog.at_level("INFO", logger="wfvae"):
+        announce(whole)
+        assert caplog.text == ""
+        announce(plan)
+    assert "tiles of 64 pixels: not exact" in caplog.text
+    with pytest.raises(UsageError, match="a multiple of 8 pixels"):
+        ChunkPlan.of(model(), 9, 200, 100, tile=60, memory=memory)
 
 
 def test_a_whole_clip_model_takes_whole_clips() -> None:
@@ -107,3 +186,14 @@ def test_halves_that_do_not_fit_either_are_an_error() -> None:
         halved_if_too_large(run, torch.zeros(1, 3, 9, 8, 8), Stream(), 4)
     with pytest.raises(DeviceError, match="chunk of 9 frames"):
         halved_if_too_large(run, torch.zeros(1, 3, 9, 8, 8), Stream(), None)
+
+
+def test_a_chunk_that_cannot_be_halved_keeps_no_second_copy_of_its_state(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def forbidden(stream: Stream) -> Stream:
+        raise AssertionError("the state was forked")
+
+    monkeypatch.setattr(Stream, "fork", forbidden)
+    one = torch.zeros(1, 4, 1, 2, 2)
+    assert halved_if_too_large(lambda x, stream: x, one, Stream(first=False), 1) is one

@@ -96,6 +96,46 @@ def check_every_chunking(vae: VideoVAE, longest: int = 6) -> None:
                 assert difference <= TOLERANCE[x.dtype], f"decoding {chunks}: {difference}"
 
 
+def check_strips(vae: VideoVAE, latents: int = 3) -> None:
+    """In strips is whole, for every chunking; the picture is higher than a strip and its halo."""
+    s = vae.strides
+    with torch.inference_mode():
+        shape = (1, 3, 1 + s.time * (latents - 1), 24 * s.height, s.width)
+        x = torch.rand(shape, generator=torch.Generator().manual_seed(0)) * 2 - 1
+        x = x.to(next(vae.parameters()).dtype)
+        moments = torch.cat(vae.encode(x, Stream.whole()), dim=1)
+        mean = moments.chunk(2, dim=1)[0]
+        frames = vae.decode(mean, Stream.whole())
+        for chunks in compositions(latents):
+            stream = Stream(strips=2 + len(chunks), parked=len(chunks) % 2 == 0)
+            parts = list(encode_parts(vae, x, chunks, stream))
+            difference = (torch.cat(parts, dim=2) - moments).abs().max().item()
+            assert difference <= TOLERANCE[x.dtype], f"encoding {chunks}: {difference}"
+            stream = Stream(strips=2 + len(chunks))
+            decoded = torch.cat(list(decode_parts(vae, mean, chunks, stream)), dim=2)
+            assert decoded.shape == frames.shape
+            difference = (decoded - frames).abs().max().item()
+            assert difference <= TOLERANCE[x.dtype], f"decoding {chunks}: {difference}"
+
+
+def check_footprint(vae: VideoVAE) -> None:
+    """The state that plans count on is what a clip leaves behind, and not much more."""
+    assert vae.footprint is not None
+    s = vae.strides
+    with torch.inference_mode():
+        x = torch.zeros(1, 3, 1 + s.time, 64, 64, dtype=next(vae.parameters()).dtype)
+        encoder, decoder = Stream(), Stream()
+        for begin, end in ((0, 1), (1, 1 + s.time)):
+            vae.decode(vae.encode(x[:, :, begin:end], encoder).mean, decoder)
+    for kept, promised in (
+        (encoder.nbytes, vae.footprint.encoder_state),
+        (decoder.nbytes, vae.footprint.decoder_state),
+    ):
+        values = kept / x.element_size() / 64**2
+        assert values <= promised
+        assert promised == 0 or values > promised / 2
+
+
 def check_interleaving(vae: VideoVAE) -> None:
     """Two clips that take turns on one model do not hear of each other."""
     chunks = (2, 1, 2)

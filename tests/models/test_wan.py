@@ -10,7 +10,9 @@ from tests.models.build import build, cached, check_parity
 from tests.models.laws import (
     check_causality,
     check_every_chunking,
+    check_footprint,
     check_interleaving,
+    check_strips,
     decode_parts,
     encode_parts,
     random_clip,
@@ -54,6 +56,14 @@ def small(**changes: Any) -> WanVAE:
 
 def test_it_agrees_with_the_publishers() -> None:
     check_parity(cached(MINI), MINI)
+
+
+def test_in_strips_is_whole() -> None:
+    check_strips(small())
+
+
+def test_a_plan_knows_how_much_state_there_is() -> None:
+    check_footprint(cached(MINI))
 
 
 @pytest.mark.slow

@@ -2,7 +2,14 @@ import pytest
 import torch
 
 from tests.models.build import build, cached, check_parity
-from tests.models.laws import check_causality, check_every_chunking, check_interleaving, random_clip
+from tests.models.laws import (
+    check_causality,
+    check_every_chunking,
+    check_footprint,
+    check_interleaving,
+    check_strips,
+    random_clip,
+)
 from tests.parity.cases import case_config
 from wfvae_cli.errors import UsageError, WeightsError
 from wfvae_cli.models.wfvae import WFVAE
@@ -27,6 +34,23 @@ def test_full_size_agrees_with_its_publishers(case: str) -> None:
 @pytest.mark.parametrize("case", MINIS)
 def test_chunked_is_whole(case: str) -> None:
     check_every_chunking(cached(case))
+
+
+@pytest.mark.parametrize("case", MINIS)
+def test_in_strips_is_whole(case: str) -> None:
+    check_strips(build(case).double())
+
+
+def test_groupnorm_cannot_be_run_in_strips() -> None:
+    vae = cached("mini-wfvae-groupnorm")
+    assert vae.footprint is None
+    with pytest.raises(UsageError, match="cannot be run in strips"):
+        vae.encode(random_clip(vae, 1), Stream(last=True, strips=2))
+
+
+@pytest.mark.parametrize("case", MINIS)
+def test_a_plan_knows_how_much_state_there_is(case: str) -> None:
+    check_footprint(cached(case))
 
 
 @pytest.mark.parametrize("case", MINIS)

@@ -9,7 +9,9 @@ from tests.models.build import build, cached, check_parity
 from tests.models.laws import (
     check_causality,
     check_every_chunking,
+    check_footprint,
     check_interleaving,
+    check_strips,
     random_clip,
     randomise,
 )
@@ -52,6 +54,16 @@ def small(config: dict[str, Any]) -> WFVAE2:
 @pytest.mark.parametrize("case", [VIDEO, IMAGE])
 def test_it_agrees_with_the_publishers(case: str) -> None:
     check_parity(cached(case), case)
+
+
+@pytest.mark.parametrize("config", [SMALL, DEEP, ALL_TIME, case_config(IMAGE)])
+def test_in_strips_is_whole(config: dict[str, Any]) -> None:
+    check_strips(small(config))
+
+
+@pytest.mark.parametrize("case", [VIDEO, IMAGE])
+def test_a_plan_knows_how_much_state_there_is(case: str) -> None:
+    check_footprint(cached(case))
 
 
 @pytest.mark.parametrize("case", [VIDEO, IMAGE])

@@ -1,4 +1,4 @@
-"""What a type rounds away: PSNR of latents and pixels against float32."""
+"""What a type rounds away, and tiles change: PSNR of latents and pixels against float32."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from wfvae_cli.bench.subject import Setting, Subject
+from wfvae_cli.codec.tiles import LEAST_POSITIONS
 from wfvae_cli.media.clip import Sampling
 from wfvae_cli.models.load import DType
 
@@ -19,6 +20,8 @@ class PrecisionRow:
     """One way to compute, against float32."""
 
     dtype: str
+    tile: int | None
+    """Pixels of the side of its tiles; None for whole pictures, as the reference is."""
     latents: float
     """PSNR in dB of the posterior's mean; the peak is float32's largest magnitude, twice."""
     pixels: float
@@ -28,18 +31,26 @@ class PrecisionRow:
 
 
 def precision(setting: Setting, clip: Path, sampling: Sampling, folder: Path) -> list[PrecisionRow]:
-    """Encode and decode in every type that this machine computes in, and compare with float32."""
-    exact = Subject(replace(setting, dtype="float32"), clip, sampling, folder)
+    """Encode and decode in every type that this machine computes in, and compare with float32.
+
+    The last row is float32 in tiles of half the picture, or of the setting's size, where they fit.
+    """
+    whole = replace(setting, dtype="float32", tile="off")
+    exact = Subject(whole, clip, sampling, folder)
     frames = _pixels(exact)
+    others = [replace(whole, dtype=dtype) for dtype in _types(exact.device)]
+    if (tile := _tile(setting, exact)) is not None:
+        others.append(replace(whole, tile=tile))
     rows = []
-    for dtype in _types(exact.device):
-        other = Subject(replace(setting, dtype=dtype), clip, sampling, folder)
+    for changed in others:
+        other = Subject(changed, clip, sampling, folder)
         own, other.latents = other.latents, exact.latents
         decoded = _pixels(other)
         other.latents = own
         rows.append(
             PrecisionRow(
                 dtype=other.encoder.compute_dtype,
+                tile=other.plan.tile,
                 latents=psnr(own, exact.latents, 2 * exact.latents.abs().max().item()),
                 pixels=psnr(decoded, frames, 2.0),
                 roundtrip=psnr(_pixels(other), frames, 2.0),
@@ -57,6 +68,16 @@ def psnr(values: Tensor, reference: Tensor, peak: float) -> float:
 def _types(device: torch.device) -> tuple[DType, ...]:
     """On CUDA `auto` encodes in TF32."""
     return ("auto", "bfloat16", "float16") if device.type == "cuda" else ("bfloat16", "float16")
+
+
+def _tile(setting: Setting, subject: Subject) -> int | None:
+    """The side of the tiles to compare with; None where the picture is too small for two."""
+    if isinstance(setting.tile, int):
+        return setting.tile
+    strides = subject.encoder.vae.strides
+    unit = max(strides.height, strides.width)
+    half = min(subject.width, subject.height) // 2 // unit
+    return half * unit if half >= LEAST_POSITIONS else None
 
 
 def _pixels(subject: Subject) -> Tensor:

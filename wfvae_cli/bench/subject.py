@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal, get_args
@@ -12,15 +12,15 @@ import torch
 from torch import Tensor
 
 from wfvae_cli.codec.chunks import read_chunks, to_tensor
-from wfvae_cli.codec.decode import decode_clip
-from wfvae_cli.codec.encode import EncodeOptions, encode_clip
-from wfvae_cli.codec.plan import ChunkPlan, explained_memory
+from wfvae_cli.codec.decode import decode_clip, decode_latents
+from wfvae_cli.codec.encode import EncodeOptions, encode_clip, encode_frames
+from wfvae_cli.codec.plan import ChunkPlan
+from wfvae_cli.codec.tiles import Tile
 from wfvae_cli.errors import UsageError
 from wfvae_cli.media.clip import Sampling
 from wfvae_cli.media.reader import open_clip
 from wfvae_cli.models.base import LoadedModel
 from wfvae_cli.models.load import DType, load_model, resolve_device, resolve_dtype
-from wfvae_cli.nn.stream import Stream
 
 Stage = Literal["encode", "decode", "encode from file", "decode to file"]
 """The bare model on a clip in memory, or all that the command of that name does."""
@@ -38,6 +38,8 @@ class Setting:
     """Frames of the first chunk; None suits the resolution."""
     threads: int | None = None
     """Threads of PyTorch's operations; None leaves its own choice."""
+    tile: Tile = "auto"
+    """Pixels of a tile's side, where the picture goes through in tiles."""
 
     def changed(self, text: str) -> Setting:
         """This setting with what `text` says, such as `dtype=bfloat16,chunk=9`.
@@ -48,16 +50,18 @@ class Setting:
         changes: dict[str, str | int] = {}
         for part in text.split(","):
             name, _, value = (piece.strip() for piece in part.partition("="))
-            if name in ("chunk", "threads") and value.isdigit() and int(value):
+            if name in ("chunk", "threads", "tile") and value.isdigit() and int(value):
                 changes[name] = int(value)
-            elif (name in ("model", "device") and value) or (
-                name == "dtype" and value in get_args(DType)
+            elif (
+                (name in ("model", "device") and value)
+                or (name == "dtype" and value in get_args(DType))
+                or (name == "tile" and value in ("auto", "off"))
             ):
                 changes[name] = value
             else:
                 raise UsageError(
-                    "--compare: expected model=, device=, dtype=, chunk= or threads= and a value, "
-                    f"joined by commas, such as dtype=bfloat16,chunk=9; got {part!r}"
+                    "--compare: expected model=, device=, dtype=, chunk=, threads= or tile= and a "
+                    f"value, joined by commas, such as dtype=bfloat16,chunk=9; got {part!r}"
                 )
         return replace(self, **changes)  # type: ignore[arg-type]  # checked above
 
@@ -102,7 +106,7 @@ class Subject:
                 for _ in self.decoded():
                     pass
             elif stage == "encode from file":
-                options = EncodeOptions(chunk=self.setting.chunk)
+                options = EncodeOptions(chunk=self.setting.chunk, tile=self.setting.tile)
                 with open_clip(self._clip, self._sampling) as reader:
                     encode_clip(
                         reader, self._latent_file, self.encoder, options=options, overwrite=True
@@ -113,6 +117,7 @@ class Subject:
                     self._folder / "decoded.mp4",
                     self.decoder,
                     chunk=self.setting.chunk,
+                    tile=self.setting.tile,
                     force=True,
                     overwrite=True,
                 )
@@ -123,29 +128,25 @@ class Subject:
 
     def decoded(self) -> Iterator[Tensor]:
         """Decode chunk by chunk; BCTHW."""
-        stream, total, strides = Stream(), self.latents.size(2), self.decoder.vae.strides
-        for begin, end in self._plan(self.decoder).cuts(total):
+        plan, total = self._plan(self.decoder), self.latents.size(2)
+        stream = plan.stream()
+        for begin, end in plan.cuts(total):
             stream.last = end == total
             part = self.latents[:, :, begin:end].to(self.device, self.decoder.dtype)
-            with torch.inference_mode(), self._explained(part.size(2) * strides.time):
-                frames = self.decoder.vae.decode(part, stream)
-            yield frames
+            yield decode_latents(self.decoder, part, stream, plan.tile)
 
     def encoded(self) -> Iterator[Tensor]:
         """Encode chunk by chunk; the posterior's mean, BCTHW."""
-        stream = Stream()
+        stream = self.plan.stream()
         for chunk in self._chunks:
             stream.last = chunk.last
-            with torch.inference_mode(), self._explained(len(chunk.pixels)):
+            with torch.inference_mode():
                 frames = to_tensor(chunk.pixels, self.device, self.encoder.dtype)
-                mean = self.encoder.vae.encode(frames, stream).mean
-            yield mean
+            yield encode_frames(self.encoder, frames, stream, self.plan.tile).mean
 
     def _plan(self, model: LoadedModel) -> ChunkPlan:
-        return ChunkPlan.of(model, self.setting.chunk, self.width, self.height)
-
-    def _explained(self, frames: int) -> AbstractContextManager[None]:
-        return explained_memory(frames, self.width, self.height)
+        setting = self.setting
+        return ChunkPlan.of(model, setting.chunk, self.width, self.height, tile=setting.tile)
 
     @contextmanager
     def _threads(self) -> Iterator[None]:

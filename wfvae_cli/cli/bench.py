@@ -72,7 +72,7 @@ def bench(
         typer.Option(
             metavar="SETTING",
             help="Run another setting in turn and print the ratio: model=, device=, dtype=, "
-            "chunk= or threads=, joined by commas.",
+            "chunk=, threads= or tile=, joined by commas.",
             rich_help_panel=_WHAT,
         ),
     ] = None,
@@ -80,7 +80,7 @@ def bench(
         bool,
         typer.Option(
             "--precision",
-            help="PSNR of other types against float32, in latents and pixels.",
+            help="PSNR of other types, and of tiles, against float32, in latents and pixels.",
             rich_help_panel=_WHAT,
         ),
     ] = False,
@@ -207,7 +207,13 @@ def _precision(rows: Sequence[PrecisionRow]) -> None:
     print_table(
         ("type", "latents dB", "decoded pixels dB", "roundtrip pixels dB", ""),
         [
-            (row.dtype, f"{row.latents:.1f}", f"{row.pixels:.1f}", f"{row.roundtrip:.1f}", "")
+            (
+                row.dtype if row.tile is None else f"{row.dtype}, tiles of {row.tile}",
+                f"{row.latents:.1f}",
+                f"{row.pixels:.1f}",
+                f"{row.roundtrip:.1f}",
+                "",
+            )
             for row in rows
         ],
         title="PSNR against float32",

@@ -52,6 +52,7 @@ def decode(
     device: o.Device = "auto",
     dtype: o.DType = "auto",
     chunk: o.Chunk = None,
+    tile: o.TileOption = "auto",
     force: Annotated[
         bool,
         typer.Option(
@@ -84,7 +85,7 @@ def decode(
     from wfvae_cli.atomic import check_output
     from wfvae_cli.latents.file import LatentFile
 
-    video = o.make_video_options(codec, crf, pix_fmt, container)
+    video, tiles = o.make_video_options(codec, crf, pix_fmt, container), o.parse_tile(tile)
     check_output(output, overwrite=overwrite)
     with LatentFile(sys.stdin.buffer if source == "-" else source) as file:
         from wfvae_cli.codec.decode import decode_clip
@@ -99,6 +100,7 @@ def decode(
                 video=video,
                 audio_from=audio_from,
                 chunk=chunk,
+                tile=tiles,
                 force=force,
                 overwrite=overwrite,
                 progress=progress,
@@ -115,6 +117,7 @@ def decode(
             "frames": done.frames,
             "width": done.width,
             "height": done.height,
+            "tile": done.tile,
             "seconds": round(done.seconds, 3),
         }
     )

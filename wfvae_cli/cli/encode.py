@@ -52,6 +52,7 @@ def encode(
     device: o.Device = "auto",
     dtype: o.DType = "auto",
     chunk: o.Chunk = None,
+    tile: o.TileOption = "auto",
     posterior: Annotated[
         Literal["mean", "sample", "moments"],
         typer.Option(
@@ -137,7 +138,13 @@ def encode(
         model=model,
         device=device,
         dtype=dtype,
-        options=EncodeOptions(posterior=posterior, seed=seed, save_dtype=save_dtype, chunk=chunk),
+        options=EncodeOptions(
+            posterior=posterior,
+            seed=seed,
+            save_dtype=save_dtype,
+            chunk=chunk,
+            tile=o.parse_tile(tile),
+        ),
         sampling=sampling,
         normalize=normalize,
         stats=stats,
@@ -207,6 +214,7 @@ def _encode_one(source: str, output: str, request: Request, console: Console) ->
             "width": done.width,
             "height": done.height,
             "shape": list(done.latent_shape),
+            "tile": done.tile,
             "seconds": round(done.seconds, 3),
         }
     )

@@ -131,6 +131,8 @@ def encode_dataset(
     from wfvae_cli.dataset.inputs import find_inputs
     from wfvae_cli.dataset.shard import Shard
 
+    if isinstance(request.options.tile, int):
+        console.note(f"in overlapping tiles of {request.options.tile} pixels: not exact")
     shard = None if flags.shard is None else Shard.parse(flags.shard)
     items = find_inputs(sources, include=flags.include, exclude=flags.exclude, limit=flags.limit)
     job = _job(output, request, flags)

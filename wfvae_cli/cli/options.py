@@ -11,6 +11,7 @@ import typer
 from wfvae_cli.errors import UsageError
 
 if TYPE_CHECKING:
+    from wfvae_cli.codec.tiles import Tile
     from wfvae_cli.media.clip import Sampling
     from wfvae_cli.media.writer import VideoOptions
 
@@ -60,6 +61,16 @@ Chunk = Annotated[
         metavar="FRAMES",
         help="Frames that go through the model together, 1 + 4k (1 + 8k for 8x8x8 models). The "
         "result is the same for every size; memory is not. Default: suits the resolution.",
+        rich_help_panel=_MODEL,
+    ),
+]
+TileOption = Annotated[
+    str,
+    typer.Option(
+        "--tile",
+        metavar="auto|off|PIXELS",
+        help="Run the picture in overlapping tiles of so many pixels a side, blended: less memory, "
+        "but not exact. auto: only where nothing exact fits into memory, and for one clip only.",
         rich_help_panel=_MODEL,
     ),
 ]
@@ -169,6 +180,17 @@ def check_hwaccel(name: str) -> None:
     from wfvae_cli.media.hwaccel import check
 
     check(name)
+
+
+def parse_tile(text: str) -> Tile:
+    """What `--tile` says."""
+    if text == "auto":
+        return "auto"
+    if text == "off":
+        return "off"
+    if not text.isdecimal():
+        raise UsageError(f"--tile: expected auto, off or a number of pixels, got {text!r}")
+    return int(text)
 
 
 def _parse_size(text: str | None) -> tuple[int, int] | None:

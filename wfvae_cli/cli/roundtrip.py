@@ -51,6 +51,7 @@ def roundtrip(
     device: o.Device = "auto",
     dtype: o.DType = "auto",
     chunk: o.Chunk = None,
+    tile: o.TileOption = "auto",
     report: m.Report = None,
     plot: m.Plot = None,
     worst: m.Worst = None,
@@ -111,7 +112,7 @@ def roundtrip(
     from wfvae_cli.media.reader import open_clip
     from wfvae_cli.models.load import load_model
 
-    video = o.make_video_options(codec, crf, pix_fmt, container)
+    video, tiles = o.make_video_options(codec, crf, pix_fmt, container), o.parse_tile(tile)
     if output is not None:
         check_output(output, overwrite=overwrite)
     targets.check()
@@ -132,6 +133,7 @@ def roundtrip(
                 compare=compare,
                 metrics=m.clip_metrics(measures, stills),
                 chunk=chunk,
+                tile=tiles,
                 overwrite=overwrite,
                 progress=progress,
             )
@@ -139,6 +141,7 @@ def roundtrip(
         "input": source,
         "output": output,
         "model": loaded.name,
+        "tile": done.tile,
         **m.distances(measures),
     }
     targets.write(

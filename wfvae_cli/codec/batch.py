@@ -6,6 +6,7 @@ several clips are open at once, and short ones of one shape share a call of the 
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from typing import Literal
 
@@ -13,7 +14,8 @@ import psutil
 import torch
 
 from wfvae_cli.codec.chunks import FrameChunk, to_tensor
-from wfvae_cli.codec.plan import ChunkPlan, explained_memory
+from wfvae_cli.codec.plan import ChunkPlan, Memory, explained_memory
+from wfvae_cli.codec.tiles import Tile
 from wfvae_cli.errors import DeviceError
 from wfvae_cli.models.base import LoadedModel, Posterior
 from wfvae_cli.nn.stream import Stream
@@ -26,30 +28,39 @@ _MOST_LATENTS = 8
 _LARGEST_BATCH = 64
 
 
-def fixed_plan(model: LoadedModel, chunk: int | None, width: int, height: int) -> ChunkPlan:
+def fixed_plan(
+    model: LoadedModel, chunk: int | None, width: int, height: int, tile: Tile = "off"
+) -> ChunkPlan:
     """The chunks of a clip, from its resolution alone.
 
     `ChunkPlan.of` makes smaller ones where memory is short. Here every worker of a dataset must
-    cut a clip alike, however much of its memory others use, because sizes change the rounding.
+    cut a clip alike, however much of its memory others use, because sizes change the rounding;
+    so there are tiles only where they were asked for.
 
     Args:
         model: what the chunks will go through.
         chunk: frames of the first chunk, `1 + k*stride`; None suits the resolution.
         width: pixels of a frame.
         height: pixels of a frame.
+        tile: pixels of a tile's side; `auto` is `off`.
 
     Raises:
-        UsageError: the model cannot be run in such chunks.
-        DeviceError: this machine has not the memory for the smallest chunk.
+        UsageError: the model cannot be run in such chunks or tiles.
     """
+    pixels, memory = width * height, Memory(sys.maxsize)
+    if isinstance(tile, int):
+        pixels, memory = min(tile, width) * min(tile, height), Memory.now(model.device)
     if chunk is None and model.vae.whole_clip_only is None:
-        frames = _budget(model) / _frame_bytes(model, width * height)
+        frames = _budget(model) / _frame_bytes(model, pixels)
         stride = model.vae.strides.time
         chunk = 1 + stride * max(1, min(_MOST_LATENTS, int((frames - 1) // stride)))
-    return ChunkPlan.of(model, chunk, width, height)
+    tile = "off" if tile == "auto" else tile
+    return ChunkPlan.of(model, chunk, width, height, tile=tile, task="encode", memory=memory)
 
 
-def check_memory(model: LoadedModel, frames: int, width: int, height: int) -> None:
+def check_memory(
+    model: LoadedModel, frames: int, width: int, height: int, tile: int | None = None
+) -> None:
     """Refuse a chunk that would take all of this machine's memory, and the process with it.
 
     On a CUDA device running out is an error like any other; the system's memory has no such
@@ -60,12 +71,13 @@ def check_memory(model: LoadedModel, frames: int, width: int, height: int) -> No
     """
     if model.device.type != "cpu":
         return
-    needed = _frame_bytes(model, width * height) * frames
+    side = tile or sys.maxsize
+    needed = _frame_bytes(model, min(side, width) * min(side, height)) * frames
     available = psutil.virtual_memory().available
     if needed > available:
         raise DeviceError(
             f"{frames} frames of {width}x{height} need about {needed / _GIB:.1f} GiB, and "
-            f"{available / _GIB:.1f} GiB are free: use a smaller --size or --chunk"
+            f"{available / _GIB:.1f} GiB are free: use a smaller --size, --chunk or --tile"
         )
 
 

@@ -15,8 +15,9 @@ from torch import Tensor
 
 from wfvae_cli.codec.chunks import to_pixels
 from wfvae_cli.codec.encode import Progress
-from wfvae_cli.codec.plan import ChunkPlan, explained_memory, halved_if_too_large
+from wfvae_cli.codec.plan import ChunkPlan, announce, explained_memory, halved_if_too_large
 from wfvae_cli.codec.threads import Clock, consumed, produced
+from wfvae_cli.codec.tiles import Grid, Tile, in_tiles
 from wfvae_cli.errors import DeviceError, LatentError
 from wfvae_cli.latents.file import LatentFile
 from wfvae_cli.latents.metadata import AppliedNormalization, LatentMetadata
@@ -38,6 +39,8 @@ class DecodedClip:
     frames: int
     width: int
     height: int
+    tile: int | None
+    """Pixels of the side of the tiles that were decoded; None where the picture was whole."""
     seconds: float
     waited_for_output: float
     """Seconds of these that the model waited for the file's encoder."""
@@ -51,6 +54,7 @@ def decode_clip(
     video: VideoOptions | None = None,
     audio_from: str | Path | None = None,
     chunk: int | None = None,
+    tile: Tile = "auto",
     force: bool = False,
     overwrite: bool = False,
     progress: Progress | None = None,
@@ -64,6 +68,7 @@ def decode_clip(
         video: codec and container.
         audio_from: a file whose sound track is copied in.
         chunk: frames of the first chunk, `1 + k*stride`; None suits the resolution.
+        tile: pixels of a tile's side, where the picture goes through in tiles: see `codec.tiles`.
         force: decode latents of other weights all the same.
         overwrite: whether `target` may exist.
         progress: called after every chunk.
@@ -82,6 +87,7 @@ def decode_clip(
                 video=video,
                 audio_from=audio_from,
                 chunk=chunk,
+                tile=tile,
                 force=force,
                 overwrite=overwrite,
                 progress=progress,
@@ -89,7 +95,9 @@ def decode_clip(
     begin, clock = time.perf_counter(), Clock()
     metadata = source.metadata
     check_made_by(source, model, force=force)
-    plan = ChunkPlan.of(model, chunk, metadata.width, metadata.height)
+    size = metadata.width, metadata.height
+    plan = ChunkPlan.of(model, chunk, *size, tile=tile, task="decode")
+    announce(plan)
     info = clip_info(metadata, variable=source.pts is not None)
     pts = range(metadata.frames) if source.pts is None else source.pts.tolist()
     done = 0
@@ -113,6 +121,7 @@ def decode_clip(
         frames=done,
         width=metadata.width,
         height=metadata.height,
+        tile=plan.tile,
         seconds=time.perf_counter() - begin,
         waited_for_output=clock.waited,
     )
@@ -124,26 +133,37 @@ def decode_chunks(file: LatentFile, model: LoadedModel, plan: ChunkPlan) -> Iter
     Yields:
         1CTHW in about [-1, 1], still padded; together as many frames as the latents cover.
     """
-    stream = Stream()
+    stream = plan.stream()
     total = file.latent_frames
     chunks = ((file.read(begin, end), end == total) for begin, end in plan.cuts(total))
     with produced(chunks) as source:
         for latents, stream.last in source:
             raw = denormalize(latents.to(model.device, torch.float32), file.metadata.normalization)
-            yield decode_latents(model, raw[None], stream)
+            yield decode_latents(model, raw[None], stream, plan.tile)
 
 
-def decode_latents(model: LoadedModel, latents: Tensor, stream: Stream) -> Tensor:
-    """Send raw latents, 1CTHW, through the decoder."""
+def decode_latents(
+    model: LoadedModel, latents: Tensor, stream: Stream, tile: int | None = None
+) -> Tensor:
+    """Send raw latents, 1CTHW, through the decoder, in tiles of `tile` pixels if given."""
     s = model.vae.strides
+    stride = None if model.vae.whole_clip_only else 1
 
-    def run(latents: Tensor, stream: Stream) -> Tensor:
+    def decode(latents: Tensor, stream: Stream) -> Tensor:
         _, _, t, h, w = latents.shape
         with torch.inference_mode(), explained_memory(t * s.time, w * s.width, h * s.height):
             return model.vae.decode(latents.to(model.dtype), stream)
 
-    stride = None if model.vae.whole_clip_only else 1
-    frames = halved_if_too_large(run, latents, stream, stride)
+    def run(latents: Tensor, stream: Stream) -> Tensor:
+        return halved_if_too_large(decode, latents, stream, stride)
+
+    if tile is None:
+        frames = run(latents, stream)
+    else:
+        height, width = latents.size(3) * s.height, latents.size(4) * s.width
+        grid = Grid.of(height, width, tile, s)
+        with torch.inference_mode():
+            frames = in_tiles(run, latents, stream, grid, after=(s.height, s.width))
     if not frames.isfinite().all():
         raise DeviceError(
             f"the decoder's output is NaN or infinite in {model.compute_dtype}: use another "

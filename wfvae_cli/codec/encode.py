@@ -12,8 +12,9 @@ import torch
 from torch import Tensor
 
 from wfvae_cli.codec.chunks import FrameChunk, read_chunks, to_tensor
-from wfvae_cli.codec.plan import ChunkPlan, explained_memory, halved_if_too_large
+from wfvae_cli.codec.plan import ChunkPlan, announce, explained_memory, halved_if_too_large
 from wfvae_cli.codec.threads import Clock, produced
+from wfvae_cli.codec.tiles import Grid, Tile, in_tiles
 from wfvae_cli.errors import UsageError
 from wfvae_cli.latents.header import LatentDtype
 from wfvae_cli.latents.metadata import AppliedNormalization, LatentMetadata, PosteriorKind
@@ -42,6 +43,8 @@ class EncodeOptions:
     save_dtype: LatentDtype = "float32"
     chunk: int | None = None
     """Frames of a clip's first chunk, `1 + k*stride`; None suits the resolution."""
+    tile: Tile = "auto"
+    """Pixels of a tile's side, where the picture goes through in tiles, which is not exact."""
     extra: Mapping[str, str] = field(default_factory=dict)
     """Strings to keep in the file's header."""
 
@@ -66,6 +69,8 @@ class EncodedClip:
     height: int
     latent_shape: tuple[int, int, int, int]
     """`[Z, T', H', W']`."""
+    tile: int | None
+    """Pixels of the side of the tiles that were encoded; None where the picture was whole."""
     seconds: float
     waited_for_input: float
     """Seconds of these that the model had no frames to work on."""
@@ -89,25 +94,43 @@ def encode_chunks(
         VideoError: the clip is damaged, or changes its size midway.
         DeviceError: out of memory.
     """
-    stream = Stream()
+    stream = plan.stream()
     chunks = read_chunks(reader, model.vae.strides, plan)
     with produced(chunks, clock=clock) as source:
         for chunk in source:
             stream.last = chunk.last
-            yield EncodedChunk(chunk, encode_pixels(model, chunk, stream))
+            yield EncodedChunk(chunk, encode_pixels(model, chunk, stream, plan.tile))
 
 
-def encode_pixels(model: LoadedModel, chunk: FrameChunk, stream: Stream) -> Posterior:
-    """Send one chunk of a clip through the encoder."""
-    _, height, width, _ = chunk.pixels.shape
+def encode_pixels(
+    model: LoadedModel, chunk: FrameChunk, stream: Stream, tile: int | None = None
+) -> Posterior:
+    """Send one chunk of a clip through the encoder, in tiles of `tile` pixels if given."""
+    frames = to_tensor(chunk.pixels, model.device, model.dtype)
+    return encode_frames(model, frames, stream, tile)
 
-    def run(frames: Tensor, stream: Stream) -> Tensor:
-        with torch.inference_mode(), explained_memory(frames.size(2), width, height):
+
+def encode_frames(
+    model: LoadedModel, frames: Tensor, stream: Stream, tile: int | None = None
+) -> Posterior:
+    """Send frames, 1CTHW in [-1, 1], through the encoder, in tiles of `tile` pixels if given."""
+    s = model.vae.strides
+    stride = None if model.vae.whole_clip_only else s.time
+
+    def encode(frames: Tensor, stream: Stream) -> Tensor:
+        _, _, t, h, w = frames.shape
+        with torch.inference_mode(), explained_memory(t, w, h):
             return torch.cat(model.vae.encode(frames, stream), dim=1)
 
-    frames = to_tensor(chunk.pixels, model.device, model.dtype)
-    stride = None if model.vae.whole_clip_only else model.vae.strides.time
-    moments = halved_if_too_large(run, frames, stream, stride)
+    def run(frames: Tensor, stream: Stream) -> Tensor:
+        return halved_if_too_large(encode, frames, stream, stride)
+
+    if tile is None:
+        moments = run(frames, stream)
+    else:
+        grid = Grid.of(frames.size(3), frames.size(4), tile, s)
+        with torch.inference_mode():
+            moments = in_tiles(run, frames, stream, grid, before=(s.height, s.width))
     return Posterior(*moments.chunk(2, dim=1))
 
 
@@ -146,8 +169,10 @@ def encode_clip(
     options = options or EncodeOptions()
     begin, clock = time.perf_counter(), Clock()
     info = source.info
-    plan = ChunkPlan.of(model, options.chunk, info.width, info.height)
-    metadata = describe(info, model, options, source.name)
+    size = info.width, info.height
+    plan = ChunkPlan.of(model, options.chunk, *size, tile=options.tile, task="encode")
+    announce(plan)
+    metadata = describe(info, model, options, source.name, tile=plan.tile)
     pts: list[int] = []
     with LatentWriter(target, metadata, options.save_dtype, overwrite=overwrite) as writer:
         for encoded in encode_chunks(source, model, plan, clock):
@@ -166,13 +191,19 @@ def encode_clip(
         width=info.width,
         height=info.height,
         latent_shape=(channels, latent_frames, height, width),
+        tile=plan.tile,
         seconds=time.perf_counter() - begin,
         waited_for_input=clock.waited,
     )
 
 
 def describe(
-    info: ClipInfo, model: LoadedModel, options: EncodeOptions, source: str
+    info: ClipInfo,
+    model: LoadedModel,
+    options: EncodeOptions,
+    source: str,
+    *,
+    tile: int | None = None,
 ) -> LatentMetadata:
     """The header of the latent file that a clip is to become; its length is not known yet."""
     strides = model.vae.strides
@@ -190,6 +221,7 @@ def describe(
         seed=options.seed if options.posterior == "sample" else None,
         normalization=options.normalization,
         compute_dtype=model.compute_dtype,
+        tile=tile,
         frame_rate=info.frame_rate,
         time_base=info.time_base,
         start=info.start,

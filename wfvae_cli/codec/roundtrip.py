@@ -13,8 +13,9 @@ from typing import Literal
 from wfvae_cli.codec.chunks import FrameChunk, Pixels, to_pixels
 from wfvae_cli.codec.decode import decode_latents, tell
 from wfvae_cli.codec.encode import Progress, encode_chunks
-from wfvae_cli.codec.plan import ChunkPlan
+from wfvae_cli.codec.plan import ChunkPlan, announce
 from wfvae_cli.codec.threads import Clock, consumed
+from wfvae_cli.codec.tiles import Tile
 from wfvae_cli.errors import UsageError
 from wfvae_cli.media.clip import ClipInfo, Frame, Sampling
 from wfvae_cli.media.clip_writer import ClipWriter
@@ -24,7 +25,6 @@ from wfvae_cli.metrics.clip import ClipMetrics
 from wfvae_cli.metrics.result import ClipResult
 from wfvae_cli.metrics.views import difference, side_by_side
 from wfvae_cli.models.base import LoadedModel
-from wfvae_cli.nn.stream import Stream
 
 Compare = Literal["side-by-side", "diff"]
 
@@ -36,6 +36,8 @@ class RoundtripResult:
     source: str
     target: str | None
     metrics: ClipResult
+    tile: int | None
+    """Pixels of the side of the tiles that went through; None where the picture was whole."""
     seconds: float
     waited_for_input: float
     waited_for_output: float
@@ -61,6 +63,7 @@ def roundtrip_clip(
     compare: Compare | None = None,
     metrics: ClipMetrics | None = None,
     chunk: int | None = None,
+    tile: Tile = "auto",
     overwrite: bool = False,
     progress: Progress | None = None,
 ) -> RoundtripResult:
@@ -79,6 +82,7 @@ def roundtrip_clip(
             the reconstruction.
         metrics: what to measure; PSNR, SSIM and MS-SSIM by default.
         chunk: frames of the first chunk, `1 + k*stride`; None suits the resolution.
+        tile: pixels of a tile's side, where the picture goes through in tiles: see `codec.tiles`.
         overwrite: whether `target` may exist.
         progress: called after every chunk.
 
@@ -98,6 +102,7 @@ def roundtrip_clip(
                 compare=compare,
                 metrics=metrics,
                 chunk=chunk,
+                tile=tile,
                 overwrite=overwrite,
                 progress=progress,
             )
@@ -105,7 +110,8 @@ def roundtrip_clip(
         raise UsageError("--compare needs an output to write: add -o")
     begin, reading, writing = time.perf_counter(), Clock(), Clock()
     info, metrics = source.info, metrics or ClipMetrics()
-    plan = ChunkPlan.of(model, chunk, info.width, info.height)
+    plan = ChunkPlan.of(model, chunk, info.width, info.height, tile=tile)
+    announce(plan)
     with ExitStack() as stack:
         writer = None
         if target is not None:
@@ -130,6 +136,7 @@ def roundtrip_clip(
         source=source.name,
         target=None if target is None else str(target),
         metrics=metrics.result(),
+        tile=plan.tile,
         seconds=time.perf_counter() - begin,
         waited_for_input=reading.waited,
         waited_for_output=writing.waited,
@@ -143,12 +150,12 @@ def roundtrip_chunks(
 
     A decoder that looks ahead is a few frames late; the originals wait for it.
     """
-    stream, info = Stream(), reader.info
+    stream, info = plan.stream(), reader.info
     waiting: deque[tuple[Pixels, int]] = deque()
     for encoded in encode_chunks(reader, model, plan, clock):
         waiting.extend(_originals(encoded.chunk, info))
         stream.last = encoded.chunk.last
-        frames = decode_latents(model, encoded.posterior.mean, stream)
+        frames = decode_latents(model, encoded.posterior.mean, stream, plan.tile)
         reconstructed = to_pixels(frames, info.height, info.width, info.bits)
         pairs = []
         for pixels in reconstructed[: len(waiting)]:

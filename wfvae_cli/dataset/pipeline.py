@@ -15,6 +15,8 @@ import torch
 from wfvae_cli.codec.batch import Batch, batch_size, check_memory, encode_batch, fixed_plan
 from wfvae_cli.codec.chunks import FrameChunk, read_chunks
 from wfvae_cli.codec.encode import encode_pixels
+from wfvae_cli.codec.plan import ChunkPlan
+from wfvae_cli.codec.tiles import Tile
 from wfvae_cli.dataset.channel import ClosedError
 from wfvae_cli.dataset.inputs import Item
 from wfvae_cli.dataset.outcome import Outcome, TimeLimitError
@@ -22,10 +24,9 @@ from wfvae_cli.dataset.read_ahead import Clip, Limits, Read, ReadAhead, Reading,
 from wfvae_cli.dataset.source import check_unchanged
 from wfvae_cli.dataset.write_behind import Encoded, Write, WriteBehind, Writing
 from wfvae_cli.errors import DeviceError, WfvaeError
-from wfvae_cli.media.clip import Frame
+from wfvae_cli.media.clip import ClipInfo, Frame
 from wfvae_cli.media.reader import ClipReader
 from wfvae_cli.models.base import LoadedModel
-from wfvae_cli.nn.stream import Stream
 
 _WRITERS = 3
 _MOST_HELD_BYTES = 1 << 30
@@ -80,6 +81,7 @@ class Pipeline:
         readers: sources that are opened and decoded at once.
         limits: how long one may take.
         chunk: frames of a clip's first chunk, `1 + k*stride`; None suits the resolution.
+        tile: see `fixed_plan`.
         batch: short clips of one shape that go through the model together.
         watcher: told what the model does.
         is_timed: whether to wait for the device after every chunk, so that its time is known.
@@ -97,17 +99,18 @@ class Pipeline:
         readers: int,
         limits: Limits,
         chunk: int | None = None,
+        tile: Tile = "auto",
         batch: Batch = 1,
         watcher: Watcher | None = None,
         is_timed: bool = False,
     ) -> None:
-        fixed_plan(model, chunk, 64, 64)  # refuses before any file is read
+        fixed_plan(model, chunk, 64, 64, tile)  # refuses before any file is read
         self.profile = Profile()
         self.decoder_threads = max(1, (os.cpu_count() or 1) // readers)
         """Of each reader."""
         self.model, self._read, self._write = model, read, write
         self._readers, self._limits = readers, limits
-        self._chunk, self._batch = chunk, batch
+        self._chunk, self._tile, self._batch = chunk, tile, batch
         self._watcher = watcher or Unwatched()
         self._is_timed = is_timed
         self._ahead: ReadAhead | None = None
@@ -121,6 +124,10 @@ class Pipeline:
     @property
     def _most_held(self) -> int:
         return 256 if self._batch == "auto" else 4 * self._batch if self._batch > 1 else 0
+
+    def plan(self, info: ClipInfo) -> ChunkPlan:
+        """How a clip goes through the model."""
+        return fixed_plan(self.model, self._chunk, info.width, info.height, self._tile)
 
     def chunks(
         self, reader: ClipReader, item: Item, marked: str, reading: Reading
@@ -137,12 +144,12 @@ class Pipeline:
             VideoError: the clip is damaged, or somebody wrote to it meanwhile.
             DeviceError: this machine has not the memory for a chunk.
         """
-        width, height = reader.info.width, reader.info.height
-        plan = fixed_plan(self.model, self._chunk, width, height)
+        plan = self.plan(reader.info)
         frames = _watched(reader, reading)
         for number, chunk in enumerate(read_chunks(frames, self.model.vae.strides, plan)):
             if number == 0:
-                check_memory(self.model, len(chunk.pixels), width, height)
+                info = reader.info
+                check_memory(self.model, len(chunk.pixels), info.width, info.height, plan.tile)
             if chunk.last:
                 check_unchanged(item, marked)
             yield chunk
@@ -214,7 +221,8 @@ class Pipeline:
         self._watcher.started(clip.task.item)
         with self.profile.timing("waited_for_output"):
             writing = behind.begin(clip)
-        stream = Stream()
+        plan = self.plan(clip.facts.info)
+        stream = plan.stream()
         try:
             chunks = clip.chunks()
             while not stream.last:
@@ -222,7 +230,7 @@ class Pipeline:
                     chunk = next(chunks)
                 stream.last = chunk.last
                 with self.profile.timing("in_model"):
-                    posterior = encode_pixels(self.model, chunk, stream)
+                    posterior = encode_pixels(self.model, chunk, stream, plan.tile)
                     self._synchronise()
                 with self.profile.timing("waited_for_output"):
                     writing.give(Encoded(posterior, chunk.pts, chunk.last))

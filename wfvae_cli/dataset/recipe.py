@@ -51,6 +51,8 @@ class Recipe:
         """Refuse what contradicts itself."""
         if self.batch != "auto" and not 1 <= self.batch <= 4096:
             raise UsageError(f"expected a batch of 1 to 4096 or auto, got {self.batch}")
+        if self.batch != 1 and isinstance(self.options.tile, int):
+            raise UsageError("--tile takes clips one by one: leave --batch out")
         if self.layout == "musubi":
             self._check_musubi()
 
@@ -95,6 +97,7 @@ class Recipe:
             "save_dtype": self.options.save_dtype,
             "chunk": self.options.chunk or "auto",
             "batch": self.batch,
+            "tile": self.options.tile if isinstance(self.options.tile, int) else None,
             "layout": self.layout,
             "compute_dtype": identity.compute_dtype,
         }

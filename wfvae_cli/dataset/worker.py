@@ -65,6 +65,7 @@ class ClipWorker:
             readers=job.readers,
             limits=job.limits,
             chunk=job.recipe.options.chunk,
+            tile=job.recipe.options.tile,
             batch=job.recipe.batch,
             watcher=watcher,
             is_timed=job.profile,
@@ -122,7 +123,9 @@ class ClipWorker:
         """Write one clip, in a thread of its own."""
         item, recipe = clip.task.item, self.job.recipe
         options = recipe.options_of(item, self.identity, clip.facts.identity)
-        metadata = describe(clip.facts.info, self._model, options, item.path)
+        info = clip.facts.info
+        tile = self._pipeline.plan(info).tile
+        metadata = describe(info, self._model, options, item.path, tile=tile)
         output = self._layout.open(item, metadata, options)
         pts: list[int] = []
         try:

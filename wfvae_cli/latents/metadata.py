@@ -83,6 +83,8 @@ class LatentMetadata:
     """What was done to the latents; None where they are the model's own, as moments always are."""
     compute_dtype: str = "float32"
     """What the model computed in, such as `float32`, `tf32` or `bfloat16`."""
+    tile: int | None = None
+    """Pixels of the side of the overlapping tiles that were encoded; None for whole pictures."""
     frame_rate: Fraction | None = None
     """Nominal frames per second; None for images and streams without one."""
     time_base: Fraction = Fraction(1)
@@ -115,6 +117,7 @@ class LatentMetadata:
             require(1 <= stride <= _LARGEST_STRIDE, name, f"1 to {_LARGEST_STRIDE}", stride)
         for name in ("channels", "width", "height"):
             require(getattr(self, name) >= 1, name, "at least 1", getattr(self, name))
+        require(self.tile is None or self.tile >= 1, "tile", "at least 1", self.tile)
         for name in ("frames", "pad_right", "pad_bottom", "pad_frames"):
             require(getattr(self, name) >= 0, name, "at least 0", getattr(self, name))
         for name in ("model", "family", "compute_dtype"):
@@ -259,6 +262,7 @@ class LatentMetadata:
             seed=parse.integer("seed") if "seed" in strings else None,
             normalization=_parse_normalization(parse),
             compute_dtype=parse.text("compute_dtype"),
+            tile=parse.integer("tile", least=1) if "tile" in strings else None,
             frame_rate=parse.fraction("frame_rate") if "frame_rate" in strings else None,
             time_base=parse.fraction("time_base"),
             start=parse.fraction("start"),

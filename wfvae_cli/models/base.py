@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from wfvae_cli.errors import UsageError
 from wfvae_cli.nn.stream import Stream
+from wfvae_cli.nn.strips import Footprint
 from wfvae_cli.timing import Strides
 
 
@@ -54,6 +55,8 @@ class VideoVAE(nn.Module, ABC):
     peak_values_per_pixel: float
     """Numbers that a pixel of a chunk needs at the peak of decoding, as measured: a chunk takes
     about this times its pixels and the bytes of a number."""
+    footprint: Footprint | None = None
+    """What running it in strips saves; None where a layer outside of the attention sees too far."""
     normalization: Normalization | None = None
     """What the checkpoint's config says; None where it says nothing usable."""
     whole_clip_only: str | None = None
@@ -136,6 +139,8 @@ class VideoVAE(nn.Module, ABC):
     def _enter(self, stream: Stream) -> None:
         if self.whole_clip_only and not (stream.first and stream.last):
             raise UsageError(f"this model takes whole clips only: {self.whole_clip_only}")
+        if stream.strips > 1 and self.footprint is None:
+            raise UsageError("this model cannot be run in strips: a layer sees too far")
 
     @abstractmethod
     def _encode(self, frames: Tensor, stream: Stream) -> Posterior:

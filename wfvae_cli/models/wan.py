@@ -20,6 +20,7 @@ from wfvae_cli.nn.blocks import ResidualBlock
 from wfvae_cli.nn.conv import CausalConv3d, Chain
 from wfvae_cli.nn.norm import make_norm, silu
 from wfvae_cli.nn.stream import Stream, name_layers
+from wfvae_cli.nn.strips import Footprint, in_strips
 from wfvae_cli.nn.wan import ConvDownsample, ConvUpsample, JointAttention
 from wfvae_cli.timing import Strides
 
@@ -82,6 +83,7 @@ class Encoder(nn.Module):
         widths = [config.base_channels * m for m in config.multipliers]
         layers: list[nn.Module] = []
         channels = config.base_channels
+        self.blocks, self.halvings = config.blocks, len(config.halves_time)
         self.conv_in = _causal(3, channels)
         for level, width in enumerate(widths):
             for _ in range(config.blocks):
@@ -96,9 +98,23 @@ class Encoder(nn.Module):
 
     def forward(self, frames: Tensor, stream: Stream) -> Tensor:
         """B3THW to B 2Z T'H'W'."""
-        x = self.downsamples(self.conv_in(frames, stream), stream)
+        unit = 2**self.halvings
+        x = in_strips(self._halve, frames, stream, "encoder.strip", halo=self.halo, unit=unit)
         x = self.middle(x, stream)
         y: Tensor = self.conv_out(silu(self.norm_out(x)), stream)
+        return y
+
+    @property
+    def halo(self) -> int:
+        """Rows of frames beyond a latent row's own that `_halve` looks at."""
+        rows = 2 * self.blocks
+        for _ in range(self.halvings):
+            rows = 2 * rows + 1 + 2 * self.blocks
+        return rows + 1
+
+    def _halve(self, frames: Tensor, stream: Stream) -> Tensor:
+        """Frames to the backbone at the latents' size: all that comes before the attention."""
+        y: Tensor = self.downsamples(self.conv_in(frames, stream), stream)
         return y
 
 
@@ -111,6 +127,7 @@ class Decoder(nn.Module):
         doubles_time = config.halves_time[::-1]
         layers: list[nn.Module] = []
         channels = widths[0]
+        self.blocks, self.doublings = config.blocks + 1, len(doubles_time)
         self.conv_in = _causal(config.latent_dim, channels)
         self.middle = _middle(channels)
         for level, width in enumerate(widths):
@@ -127,7 +144,20 @@ class Decoder(nn.Module):
     def forward(self, latents: Tensor, stream: Stream) -> Tensor:
         """BZT'H'W' to B3THW."""
         x = self.middle(self.conv_in(latents, stream), stream)
-        x = self.upsamples(x, stream)
+        x = self.upsamples(x, stream, slice(self.blocks))
+        return in_strips(self._double, x, stream, "decoder.strip", halo=self.halo)
+
+    @property
+    def halo(self) -> int:
+        """Rows beyond a latent row's own that `_double` looks at."""
+        rows = 1
+        for _ in range(self.doublings):
+            rows = -(-(rows + 2 * self.blocks + 1) // 2)
+        return rows
+
+    def _double(self, x: Tensor, stream: Stream) -> Tensor:
+        """Backbone at the latents' size to frames: all that comes after its own blocks."""
+        x = self.upsamples(x, stream, slice(self.blocks, None))
         y: Tensor = self.conv_out(silu(self.norm_out(x)), stream)
         return y
 
@@ -146,6 +176,10 @@ class WanVAE(VideoVAE):
         self.peak_values_per_pixel = 10.0 * widest
         self.encoder = Encoder(config)
         self.decoder = Decoder(config)
+        halo = max(self.encoder.halo, space * self.decoder.halo)
+        self.footprint = Footprint(
+            8.5 * widest, 17.5 * widest, 24.5 * widest, 8 + 0.5 * widest, halo
+        )
         self.quant_conv = CausalConv3d(2 * config.latent_dim, 2 * config.latent_dim, 1)
         self.post_quant_conv = CausalConv3d(config.latent_dim, config.latent_dim, 1)
         name_layers(self)

@@ -30,6 +30,7 @@ from wfvae_cli.nn.resample import (
     TimeInterpolation,
 )
 from wfvae_cli.nn.stream import Stream, align, name_layers
+from wfvae_cli.nn.strips import Footprint, in_strips
 from wfvae_cli.timing import Strides
 
 _HALVES_TIME = {"Downsample": False, "Spatial2xTime2x3DDownsample": True}
@@ -131,16 +132,28 @@ class Encoder(nn.Module):
 
     def forward(self, frames: Tensor, stream: Stream) -> Tensor:
         """B3THW to B 2Z T'H'W', the log-variance not clamped."""
+        x = in_strips(self._halve, frames, stream, "encoder.strip", halo=self.halo, unit=8)
+        x = self.mid(x, stream)
+        y: Tensor = self.conv_out(silu(self.norm_out(x)), stream)
+        return y
+
+    @property
+    def halo(self) -> int:
+        """Rows of frames beyond a latent row's own that `_halve` looks at."""
+        convs = 1 + 2 * self.config.encoder_blocks  # of a level, before the one that halves it
+        quarter = convs + 1
+        half = 2 * quarter + convs + 1
+        return 2 * half
+
+    def _halve(self, frames: Tensor, stream: Stream) -> Tensor:
+        """Frames to the backbone at the latents' size: all that comes before the attention."""
         level0 = causal_haar_3d(frames, stream)
         level1 = _analyse(level0[:, :3], self.config.level1_time, stream)
         level2 = _analyse(level1[:, :3], self.config.level2_time, stream)
         x = self.down1(level0, stream)
         x = torch.cat((x, self.connect_l1(level1)), dim=1)
         x = self.down2(x, stream)
-        x = torch.cat((x, self.connect_l2(level2)), dim=1)
-        x = self.mid(x, stream)
-        y: Tensor = self.conv_out(silu(self.norm_out(x)), stream)
-        return y
+        return torch.cat((x, self.connect_l2(level2)), dim=1)
 
 
 class Decoder(nn.Module):
@@ -174,9 +187,26 @@ class Decoder(nn.Module):
         e = self.config.decoder_energy_flow
         x = self.mid(self.conv_in(latents, stream), stream)
         bands2 = self.connect_l2(x[:, -e:], stream)
-        low1 = _synthesise(bands2, self.config.level2_time, stream)
+        x = self.up2(x[:, :-e], stream, slice(self.config.decoder_blocks))
+        x = torch.cat((x, bands2), dim=1)
+        return in_strips(self._double, x, stream, "decoder.strip", halo=self.halo)
 
-        x = self.up2(x[:, :-e], stream)
+    @property
+    def halo(self) -> int:
+        """Rows beyond a latent row's own that `_double` looks at."""
+        config = self.config
+        half = 8  # three blocks, the conv before them and the one after
+        # Where a level doubles time it blends neighbouring rows, too.
+        quarter = -(-(half + config.level1_time) // 2) + 2 * config.decoder_blocks
+        quarter = max(quarter, 1 + 2 * config.connect_blocks) + 3  # before the paths part
+        return -(-(quarter + config.level2_time) // 2)
+
+    def _double(self, x: Tensor, stream: Stream) -> Tensor:
+        """Backbone and wavelet bands at the latents' size to frames: all after the attention."""
+        e, bands = self.config.decoder_energy_flow, 24 if self.config.level2_time else 12
+        low1 = _synthesise(x[:, -bands:], self.config.level2_time, stream)
+
+        x = self.up2(x[:, :-bands], stream, slice(self.config.decoder_blocks, None))
         bands1 = self.connect_l1(x[:, -e:], stream)
         # The backbone may look ahead where the wavelet path does not: they wait for each other.
         bands1[:, :3] += align(low1, bands1.size(2), "decoder.low1", stream)
@@ -203,6 +233,9 @@ class WFVAE(VideoVAE):
             self.whole_clip_only = "its GroupNorm takes statistics over all frames at once"
         self.encoder = Encoder(config)
         self.decoder = Decoder(config)
+        if config.norm == "layernorm":
+            c, halo = config.base_channels, max(self.encoder.halo, 8 * self.decoder.halo)
+            self.footprint = Footprint(1.6 * c, 2.0 * c, 10.0 * c, 8 + 0.2 * c, halo)
         name_layers(self)
 
     @classmethod

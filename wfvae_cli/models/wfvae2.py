@@ -35,6 +35,7 @@ from wfvae_cli.nn.resample import (
     TimeInterpolation,
 )
 from wfvae_cli.nn.stream import Stream, align, name_layers
+from wfvae_cli.nn.strips import Footprint, in_strips
 from wfvae_cli.timing import Strides
 
 Dims = Literal[2, 3]
@@ -194,6 +195,7 @@ class Encoder(nn.Module):
     def __init__(self, config: WFVAE2Config) -> None:
         super().__init__()
         self.input_dims = config.input_dims
+        self.blocks = config.encoder_blocks
         first, last = config.encoder_channels[0], config.encoder_channels[-1]
         self.conv_in = FrameConv2d(_bands(config.input_dims), first, 3, padding=1)
         self.down_blocks = nn.ModuleList(
@@ -205,13 +207,28 @@ class Encoder(nn.Module):
 
     def forward(self, frames: Tensor, stream: Stream) -> Tensor:
         """B3THW to B 2Z T'H'W', the log-variance not clamped."""
+        unit = 2 ** (1 + len(self.down_blocks))
+        x = in_strips(self._halve, frames, stream, "encoder.strip", halo=self.halo, unit=unit)
+        x = self.mid(x, stream)
+        y: Tensor = self.conv_out(silu(self.norm_out(x)), stream)
+        return y
+
+    @property
+    def halo(self) -> int:
+        """Rows of frames beyond a latent row's own that `_halve` looks at."""
+        rows = 0
+        for _ in self.down_blocks:
+            rows += 2  # the block after the paths meet
+            rows = max(2 * rows + 1 + 2 * (self.blocks - 1), 2 * (rows + 1))
+        return 2 * (rows + 1)
+
+    def _halve(self, frames: Tensor, stream: Stream) -> Tensor:
+        """Frames to the backbone at the latents' size: all that comes before the attention."""
         bands = _analyse(frames, self.input_dims, stream)
         x: Tensor = self.conv_in(bands)
         for block in self.down_blocks:
             x, bands = block(x, bands, stream)
-        x = self.mid(x, stream)
-        y: Tensor = self.conv_out(silu(self.norm_out(x)), stream)
-        return y
+        return x
 
 
 class Decoder(nn.Module):
@@ -220,6 +237,7 @@ class Decoder(nn.Module):
     def __init__(self, config: WFVAE2Config) -> None:
         super().__init__()
         self.input_dims = config.input_dims
+        self.blocks, self.level_dims = config.decoder_blocks, config.level_dims
         first, last = config.decoder_channels[0], config.decoder_channels[-1]
         self.conv_in = make_conv(config.input_dims, config.latent_dim, last, 3)
         self.mid = _middle(config, last)
@@ -232,6 +250,20 @@ class Decoder(nn.Module):
     def forward(self, latents: Tensor, stream: Stream) -> Tensor:
         """BZT'H'W' to B3THW."""
         x = self.mid(self.conv_in(latents, stream), stream)
+        return in_strips(self._double, x, stream, "decoder.strip", halo=self.halo)
+
+    @property
+    def halo(self) -> int:
+        """Rows beyond a latent row's own that `_double` looks at."""
+        rows = 1
+        for dims in self.level_dims:
+            # Where a level doubles time it blends neighbouring rows, too.
+            rows = -(-(rows + 3 + (dims == 3)) // 2)
+            rows = max(rows + 2 * (self.blocks - 2), 3) + 2
+        return rows
+
+    def _double(self, x: Tensor, stream: Stream) -> Tensor:
+        """Backbone at the latents' size to frames: all that comes after the attention."""
         low: Tensor | None = None
         for block in self.up_blocks:
             x, low = block(x, low, stream)
@@ -257,6 +289,12 @@ class WFVAE2(VideoVAE):
             self.whole_clip_only = "its GroupNorm takes statistics over all frames at once"
         self.encoder = Encoder(config)
         self.decoder = Decoder(config)
+        if config.norm == "layernorm":
+            halo = max(self.encoder.halo, self.strides.height * self.decoder.halo)
+            state = widest if config.input_dims == 3 else 0.0
+            self.footprint = Footprint(
+                1.4 * widest, 1.0 * state, 1.5 * state, 8 + 0.2 * widest, halo
+            )
         name_layers(self)
 
     @classmethod

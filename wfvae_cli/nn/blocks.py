@@ -65,6 +65,9 @@ class FrameAttention(nn.Module):
 def attend_in_frames(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
     """Single-head attention of BCTHW tensors over the pixels of each frame, scaled by C^-0.5."""
     b, _, t, h, _ = query.shape
-    q, k, v = (rearrange(x, "b c t h w -> (b t) 1 (h w) c") for x in (query, key, value))
+    # Only with adjacent channels is there a kernel that never holds a number per pair of pixels.
+    q, k, v = (
+        rearrange(x, "b c t h w -> (b t) 1 (h w) c").contiguous() for x in (query, key, value)
+    )
     y = F.scaled_dot_product_attention(q, k, v)
     return rearrange(y, "(b t) 1 (h w) c -> b c t h w", b=b, t=t, h=h)

@@ -154,8 +154,8 @@ class Chain(nn.ModuleList):
     def __init__(self, *layers: nn.Module) -> None:
         super().__init__(layers)
 
-    def forward(self, x: Tensor, stream: Stream) -> Tensor:
-        """Send the next chunk, BCTHW, through all layers."""
-        for layer in self:
+    def forward(self, x: Tensor, stream: Stream, part: slice = slice(None)) -> Tensor:
+        """Send the next chunk, BCTHW, through all layers, or the `part` of them."""
+        for layer in list(self)[part]:
             x = layer(x, stream)
         return x

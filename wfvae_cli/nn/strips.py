@@ -1,0 +1,103 @@
+"""A part of a network in horizontal strips, one after another, so that the whole is never held.
+
+Convs and norms over channels see no further than their receptive field, so a strip of rows, run
+with that many rows more on either side, gives what the whole picture gives. Every strip carries
+its own state from chunk to chunk. (Strips, because bands are what wavelets make.)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from itertools import pairwise
+
+import torch
+from torch import Tensor
+
+from wfvae_cli.nn.stream import Stream
+
+
+@dataclass(frozen=True)
+class Footprint:
+    """Numbers that a model needs, on the device, for every pixel of the picture; as measured."""
+
+    working: float
+    """While a chunk goes through, for each of its frames; encoding or decoding, the larger."""
+    encoder_state: float
+    """From chunk to chunk, encoding."""
+    decoder_state: float
+    """From chunk to chunk, decoding."""
+    outside: float
+    """Of `working`, what strips do not divide."""
+    halo: int
+    """Rows of pixels that a strip needs beyond its own, on either side."""
+
+
+def in_strips(
+    run: Callable[[Tensor, Stream], Tensor],
+    x: Tensor,
+    stream: Stream,
+    key: str,
+    *,
+    halo: int,
+    unit: int = 1,
+) -> Tensor:
+    """Send the next chunk through `run` in as many horizontal strips as the stream says.
+
+    Args:
+        run: layers whose result at a row depends on rows nearby alone; they may scale the height.
+        x: BCTHW.
+        stream: what the clip's earlier chunks left behind; changed in place.
+        key: of these layers in the stream.
+        halo: rows of `x` that a strip's result depends on beyond the strip's own, on either side.
+        unit: rows of `x` that make a whole number of rows of the result; divides its height.
+
+    Returns:
+        What `run(x, stream)` returns, within rounding.
+    """
+    height, strips = x.size(3), min(stream.strips, x.size(3) // unit)
+    if strips <= 1:
+        return run(x, stream)
+    halo = unit * -(-halo // unit)
+    result: Tensor | None = None
+    cuts = (unit * (i * (height // unit) // strips) for i in range(strips + 1))
+    for number, (begin, end) in enumerate(pairwise(cuts)):
+        # At the picture's own edge there is nothing to add: layers pad there as ever.
+        top, bottom = max(begin - halo, 0), min(end + halo, height)
+        strip = x[:, :, :, top:bottom].contiguous(memory_format=torch.channels_last_3d)
+        y = run_part(run, strip, stream, f"{key}/{number}")
+        b, c, t, rows, w = y.shape
+        of = bottom - top  # so many rows of x became `rows` of y
+        if result is None:
+            result = y.new_empty(b, t, height * rows // of, w, c).permute(0, 4, 1, 2, 3)
+        own = y[:, :, :, (begin - top) * rows // of : (end - top) * rows // of]
+        result[:, :, :, begin * rows // of : end * rows // of] = own
+    assert result is not None, "there are at least two strips"
+    return result
+
+
+def run_part(
+    run: Callable[[Tensor, Stream], Tensor], x: Tensor, stream: Stream, name: str
+) -> Tensor:
+    """Run one part of a picture, whose state lies in `stream` under `name` until its next chunk.
+
+    A parked stream keeps it in the host's memory meanwhile, so that a device holds the state of
+    one part at a time.
+
+    Args:
+        run: takes the part's chunk and its own stream.
+        x: BCTHW.
+        stream: of the whole picture; changed in place.
+        name: tells this part from the others.
+    """
+    prefix = f"{name}/"
+    past = {
+        layer.removeprefix(prefix): stream.past.pop(layer).to(x.device)
+        for layer in [*stream.past]
+        if layer.startswith(prefix)
+    }
+    part = replace(stream, past=past)
+    y = run(x, part)
+    for layer, tail in part.past.items():
+        stream.past[prefix + layer] = tail.cpu() if stream.parked else tail
+    return y
