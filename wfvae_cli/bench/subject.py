@@ -18,8 +18,8 @@ from wfvae_cli.codec.plan import ChunkPlan, explained_memory
 from wfvae_cli.errors import UsageError
 from wfvae_cli.media.clip import Sampling
 from wfvae_cli.media.reader import open_clip
-from wfvae_cli.models.base import LoadedModel
-from wfvae_cli.models.load import DType, load_model, resolve_device, resolve_dtype
+from wfvae_cli.models.base import LoadedModel, Task
+from wfvae_cli.models.load import DType, allow_tf32, load_model, resolve_device
 from wfvae_cli.nn.stream import Stream
 
 Stage = Literal["encode", "decode", "encode from file", "decode to file"]
@@ -73,17 +73,7 @@ class Subject:
     def __init__(self, setting: Setting, clip: Path, sampling: Sampling, folder: Path) -> None:
         self.setting, self._clip, self._sampling, self._folder = setting, clip, sampling, folder
         self.device = resolve_device(setting.device)
-        self.encoder = load_model(
-            setting.model, device=setting.device, dtype=setting.dtype, task="encode"
-        )
-        same = resolve_dtype(setting.dtype, self.device, "decode") == self.encoder.dtype
-        self.decoder = (
-            self.encoder
-            if same
-            else load_model(
-                setting.model, device=setting.device, dtype=setting.dtype, task="decode"
-            )
-        )
+        self.encoder, self.decoder = self._load("encode"), self._load("decode")
         with open_clip(clip, sampling) as reader:
             self.width, self.height = reader.info.width, reader.info.height
             self.plan = self._plan(self.encoder)
@@ -94,6 +84,8 @@ class Subject:
 
     def run(self, stage: Stage) -> None:
         """Do what `stage` says, once."""
+        if self.device.type == "cuda":
+            allow_tf32(self.setting.dtype == "auto")  # process-wide: another setting changed it
         with self._threads():
             if stage == "encode":
                 for _ in self.encoded():
@@ -140,6 +132,10 @@ class Subject:
                 frames = to_tensor(chunk.pixels, self.device, self.encoder.dtype)
                 mean = self.encoder.vae.encode(frames, stream).mean
             yield mean
+
+    def _load(self, task: Task) -> LoadedModel:
+        setting = self.setting
+        return load_model(setting.model, device=setting.device, dtype=setting.dtype, task=task)
 
     def _plan(self, model: LoadedModel) -> ChunkPlan:
         return ChunkPlan.of(model, self.setting.chunk, self.width, self.height)

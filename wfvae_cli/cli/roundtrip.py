@@ -118,7 +118,7 @@ def roundtrip(
         console.note("a pipe can be read only once: its sound, if it has any, is not copied")
     with open_clip(source, sampling) as reader:
         measures = learned.measures(device, ms_ssim=ms_ssim)
-        loaded = load_model(model, device=device, dtype=dtype, task="encode")
+        loaded = load_model(model, device=device, dtype=dtype)
         stills = targets.stills(m.title_of(source))
         with console.progress("roundtrip", reader.info.frames) as progress:
             done = roundtrip_clip(
