@@ -52,6 +52,7 @@ def encode(
     device: o.Device = "auto",
     dtype: o.DType = "auto",
     chunk: o.Chunk = None,
+    compile: o.Compile = False,
     posterior: Annotated[
         Literal["mean", "sample", "moments"],
         typer.Option(
@@ -135,6 +136,7 @@ def encode(
         model=model,
         device=device,
         dtype=dtype,
+        compile=compile,
         options=EncodeOptions(posterior=posterior, seed=seed, save_dtype=save_dtype, chunk=chunk),
         sampling=sampling,
         normalize=normalize,
@@ -177,7 +179,11 @@ def _encode_one(source: str, output: str, request: Request, console: Console) ->
     check_output(output, overwrite=request.overwrite)
     with open_clip(source, request.sampling) as reader:
         loaded = load_model(
-            request.model, device=request.device, dtype=request.dtype, task="encode"
+            request.model,
+            device=request.device,
+            dtype=request.dtype,
+            task="encode",
+            compile=request.compile,
         )
         options = request.normalized(loaded.sha256, loaded.vae.normalization)
         with console.progress("encoding", reader.info.frames) as progress:

@@ -63,6 +63,15 @@ Chunk = Annotated[
         rich_help_panel=_MODEL,
     ),
 ]
+Compile = Annotated[
+    bool,
+    typer.Option(
+        "--compile",
+        help="Compile the model for each kind of chunk when it first comes, in minutes: pays on "
+        "CUDA, for many clips of one size (CUDA graphs).",
+        rich_help_panel=_MODEL,
+    ),
+]
 Start = Annotated[
     float, typer.Option(metavar="SECONDS", help="Skip the beginning.", rich_help_panel=_FRAMES)
 ]

@@ -51,6 +51,7 @@ def roundtrip(
     device: o.Device = "auto",
     dtype: o.DType = "auto",
     chunk: o.Chunk = None,
+    compile: o.Compile = False,
     report: m.Report = None,
     plot: m.Plot = None,
     worst: m.Worst = None,
@@ -118,7 +119,7 @@ def roundtrip(
         console.note("a pipe can be read only once: its sound, if it has any, is not copied")
     with open_clip(source, sampling) as reader:
         measures = learned.measures(device, ms_ssim=ms_ssim)
-        loaded = load_model(model, device=device, dtype=dtype)
+        loaded = load_model(model, device=device, dtype=dtype, compile=compile)
         stills = targets.stills(m.title_of(source))
         with console.progress("roundtrip", reader.info.frames) as progress:
             done = roundtrip_clip(

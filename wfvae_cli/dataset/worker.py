@@ -39,6 +39,8 @@ class EncodeJob:
     model: str = "wfvae-tiny"
     device: str = "auto"
     dtype: DType = "auto"
+    compile: bool = False
+    """Whether the model is compiled, which changes the rounding."""
     threads: int = 4
     """Cores that a model on the CPU computes with; rounding depends on it."""
     readers: int = 2
@@ -100,7 +102,9 @@ class ClipWorker:
         self.job = job
         self.profile = Profile()
         self._watcher = watcher or Unwatched()
-        self._model = load_model(job.model, device=job.device, dtype=job.dtype, task="encode")
+        self._model = load_model(
+            job.model, device=job.device, dtype=job.dtype, task="encode", compile=job.compile
+        )
         if self._model.device.type == "cpu":
             torch.set_num_threads(job.threads)
         fixed_plan(self._model, job.recipe.options.chunk, 64, 64)  # refuses before any file is read

@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -13,6 +13,9 @@ from torch import Tensor, nn
 from wfvae_cli.errors import UsageError
 from wfvae_cli.nn.stream import Stream
 from wfvae_cli.timing import Strides
+
+if TYPE_CHECKING:
+    from wfvae_cli.models.compiled import CompiledHalves
 
 Task = Literal["encode", "decode", "both"]
 """What a model is for: its encoder's weights, its decoder's, or all of them."""
@@ -67,6 +70,8 @@ class VideoVAE(nn.Module, ABC):
     """Why this configuration cannot be run in chunks; None where it can."""
     loaded_for: Task = "both"
     """Whose weights are there; the others are on the meta device."""
+    compiled: CompiledHalves | None = None
+    """What runs the chunks instead, where `compile_halves` was asked for it."""
 
     @classmethod
     @abstractmethod
@@ -120,7 +125,8 @@ class VideoVAE(nn.Module, ABC):
             form = f"1 + {s.time}k frames first" if stream.first else f"{s.time}k frames next"
             raise UsageError(f"expected {form} in this stream, got {t}")
         self._enter(stream, "encode")
-        posterior = self._encode(to_channels_last(frames), stream)
+        run = self._encode if self.compiled is None else self.compiled.encode
+        posterior = run(to_channels_last(frames), stream)
         stream.first = False
         return posterior
 
@@ -146,7 +152,8 @@ class VideoVAE(nn.Module, ABC):
                 f"got {latents.shape = }"
             )
         self._enter(stream, "decode")
-        frames = self._decode(to_channels_last(latents), stream)
+        run = self._decode if self.compiled is None else self.compiled.decode
+        frames = run(to_channels_last(latents), stream)
         stream.first = False
         return frames
 

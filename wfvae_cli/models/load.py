@@ -21,6 +21,7 @@ from wfvae_cli.models.checkpoint import (
     read_json,
     weights_sha256,
 )
+from wfvae_cli.models.compiled import compile_halves
 from wfvae_cli.models.hub import fetch
 from wfvae_cli.models.names import find_source
 from wfvae_cli.models.registry import find_family, settle_config
@@ -44,6 +45,7 @@ def load_model(
     device: str = "auto",
     dtype: DType = "auto",
     task: Task = "both",
+    compile: bool = False,
 ) -> LoadedModel:
     """Load a video VAE, ready to run: in evaluation mode, without gradients.
 
@@ -57,6 +59,8 @@ def load_model(
             lets float32 be multiplied as TF32, which an explicit `float32` does not.
         task: what the model is for; to `encode` or `decode` alone, the other half's weights stay
             in their file.
+        compile: whether each kind of chunk is compiled when it first comes, as `compile_halves`
+            says.
 
     Returns:
         The model, its config, and the SHA-256 of its weights.
@@ -64,7 +68,7 @@ def load_model(
     Raises:
         WeightsError: there is no such model, or its files are incomplete, damaged or
             contradictory.
-        DeviceError: the device is absent or too small.
+        DeviceError: the device is absent or too small, or has no compiler for `compile`.
     """
     placed = resolve_device(device)
     resolved = resolve_dtype(dtype, placed, task)
@@ -82,6 +86,8 @@ def load_model(
     if placed.type == "cuda":
         allow_tf32(dtype == "auto")
     vae.eval().requires_grad_(False)
+    if compile:
+        compile_halves(vae, placed)
     return LoadedModel(vae, name, sha256, found.config)
 
 
