@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -13,11 +13,12 @@ from typing import BinaryIO
 import torch
 from torch import Tensor
 
-from wfvae_cli.codec.chunks import to_pixels
+from wfvae_cli.codec.chunks import PendingPixels
 from wfvae_cli.codec.encode import Progress
 from wfvae_cli.codec.plan import ChunkPlan, explained_memory, halved_if_too_large
+from wfvae_cli.codec.staging import upload
 from wfvae_cli.codec.threads import Clock, consumed, produced
-from wfvae_cli.errors import DeviceError, LatentError
+from wfvae_cli.errors import LatentError
 from wfvae_cli.latents.file import LatentFile
 from wfvae_cli.latents.metadata import AppliedNormalization, LatentMetadata
 from wfvae_cli.media.clip import ClipInfo, Colour, Frame
@@ -101,12 +102,12 @@ def decode_clip(
     ):
         tell(writer)
         for frames in decode_chunks(source, model, plan):
-            pixels = to_pixels(frames, metadata.height, metadata.width, metadata.bits)
-            pixels = pixels[: metadata.frames - done]
-            give([Frame(p, t) for p, t in zip(pixels, pts[done : done + len(pixels)], strict=True)])
-            done += len(pixels)
+            pixels = PendingPixels(frames, metadata.height, metadata.width, metadata.bits)
+            count = min(len(pixels), metadata.frames - done)
+            give((pixels, pts[done : done + count]))
+            done += count
             if progress is not None:
-                progress(len(pixels))
+                progress(count)
     return DecodedClip(
         source=source.name,
         target=str(target),
@@ -126,11 +127,14 @@ def decode_chunks(file: LatentFile, model: LoadedModel, plan: ChunkPlan) -> Iter
     """
     stream = Stream()
     total = file.latent_frames
-    chunks = ((file.read(begin, end), end == total) for begin, end in plan.cuts(total))
+    applied = file.metadata.normalization
+    chunks = (
+        (denormalize(file.read(begin, end).float(), applied), end == total)
+        for begin, end in plan.cuts(total)
+    )
     with produced(chunks) as source:
         for latents, stream.last in source:
-            raw = denormalize(latents.to(model.device, torch.float32), file.metadata.normalization)
-            yield decode_latents(model, raw[None], stream)
+            yield decode_latents(model, upload(latents[None], model.device), stream)
 
 
 def decode_latents(model: LoadedModel, latents: Tensor, stream: Stream) -> Tensor:
@@ -143,13 +147,7 @@ def decode_latents(model: LoadedModel, latents: Tensor, stream: Stream) -> Tenso
             return model.vae.decode(latents.to(model.dtype), stream)
 
     stride = None if model.vae.whole_clip_only else 1
-    frames = halved_if_too_large(run, latents, stream, stride)
-    if not frames.isfinite().all():
-        raise DeviceError(
-            f"the decoder's output is NaN or infinite in {model.compute_dtype}: use another "
-            "--dtype (bfloat16 has float32's range)"
-        )
-    return frames
+    return halved_if_too_large(run, latents, stream, stride)
 
 
 def denormalize(latents: Tensor, applied: AppliedNormalization | None) -> Tensor:
@@ -219,9 +217,10 @@ def tell(writer: ClipWriter) -> None:
         log.info(notice)
 
 
-def _writing(writer: ClipWriter) -> Callable[[list[Frame]], None]:
-    def write(frames: list[Frame]) -> None:
-        for frame in frames:
-            writer.write(frame)
+def _writing(writer: ClipWriter) -> Callable[[tuple[PendingPixels, Sequence[int]]], None]:
+    def write(chunk: tuple[PendingPixels, Sequence[int]]) -> None:
+        pending, pts = chunk
+        for pixels, time_of_frame in zip(pending.wait(), pts, strict=False):  # padding has no pts
+            writer.write(Frame(pixels, time_of_frame))
 
     return write
