@@ -28,18 +28,22 @@ class PrecisionRow:
 
 
 def precision(setting: Setting, clip: Path, sampling: Sampling, folder: Path) -> list[PrecisionRow]:
-    """Encode and decode in every type that this machine computes in, and compare with float32."""
-    exact = Subject(replace(setting, dtype="float32"), clip, sampling, folder)
+    """Encode and decode in every type that this machine computes in, and compare with float32.
+
+    Where the setting is compiled, so are all but that float32, which then has a row of its own.
+    """
+    exact = Subject(replace(setting, dtype="float32", compile=False), clip, sampling, folder)
     frames = _pixels(exact)
     rows = []
-    for dtype in _types(exact.device):
+    types = _types(exact.device)
+    for dtype in ("float32", *types) if setting.compile else types:
         other = Subject(replace(setting, dtype=dtype), clip, sampling, folder)
         own, other.latents = other.latents, exact.latents
         decoded = _pixels(other)
         other.latents = own
         rows.append(
             PrecisionRow(
-                dtype=other.encoder.compute_dtype,
+                dtype=other.encoder.compute_dtype + (", compiled" if setting.compile else ""),
                 latents=psnr(own, exact.latents, 2 * exact.latents.abs().max().item()),
                 pixels=psnr(decoded, frames, 2.0),
                 roundtrip=psnr(_pixels(other), frames, 2.0),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, replace
@@ -11,6 +12,7 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor
 
+from wfvae_cli.bench.measure import wait_for
 from wfvae_cli.codec.chunks import read_chunks, to_tensor
 from wfvae_cli.codec.decode import decode_clip
 from wfvae_cli.codec.encode import EncodeOptions, encode_clip
@@ -25,6 +27,8 @@ from wfvae_cli.nn.stream import Stream
 Stage = Literal["encode", "decode", "encode from file", "decode to file"]
 """The bare model on a clip in memory, or all that the command of that name does."""
 STAGES: tuple[Stage, ...] = get_args(Stage)
+_UNTIL_REPLAYED = 3
+"""Calls until a CUDA graph is replayed: one compiles and warms up, one records."""
 
 
 @dataclass(frozen=True)
@@ -38,6 +42,7 @@ class Setting:
     """Frames of the first chunk; None suits the resolution."""
     threads: int | None = None
     """Threads of PyTorch's operations; None leaves its own choice."""
+    compile: bool = False
 
     def changed(self, text: str) -> Setting:
         """This setting with what `text` says, such as `dtype=bfloat16,chunk=9`.
@@ -45,26 +50,28 @@ class Setting:
         Raises:
             UsageError: a name or value is unknown.
         """
-        changes: dict[str, str | int] = {}
+        changes: dict[str, str | int | bool] = {}
         for part in text.split(","):
             name, _, value = (piece.strip() for piece in part.partition("="))
             if name in ("chunk", "threads") and value.isdigit() and int(value):
                 changes[name] = int(value)
+            elif name == "compile" and value in ("on", "off"):
+                changes[name] = value == "on"
             elif (name in ("model", "device") and value) or (
                 name == "dtype" and value in get_args(DType)
             ):
                 changes[name] = value
             else:
                 raise UsageError(
-                    "--compare: expected model=, device=, dtype=, chunk= or threads= and a value, "
-                    f"joined by commas, such as dtype=bfloat16,chunk=9; got {part!r}"
+                    "--compare: expected model=, device=, dtype=, chunk=, threads= or compile=on "
+                    f"and a value, joined by commas, such as dtype=bfloat16,chunk=9; got {part!r}"
                 )
         return replace(self, **changes)  # type: ignore[arg-type]  # checked above
 
     def describe(self) -> str:
         """The setting as users write it."""
-        parts = vars(self).items()
-        return " ".join(f"{name}={value}" for name, value in parts if value is not None)
+        parts = vars(self) | {"compile": "on" if self.compile else None}
+        return " ".join(f"{name}={value}" for name, value in parts.items() if value is not None)
 
 
 class Subject:
@@ -79,7 +86,10 @@ class Subject:
             self.plan = self._plan(self.encoder)
             self._chunks = list(read_chunks(reader, self.encoder.vae.strides, self.plan))
         self.frames = sum(len(chunk.pts) for chunk in self._chunks)
+        begin = time.perf_counter()
         self.latents = torch.cat(list(self.encoded()), dim=2)
+        self.compile_seconds = self._compile(begin) if setting.compile else None
+        """Until every kind of chunk had its graph; None where nothing is compiled."""
         self.run("encode from file")  # leaves the file that is decoded
 
     def run(self, stage: Stage) -> None:
@@ -109,6 +119,23 @@ class Subject:
                     overwrite=True,
                 )
 
+    def _compile(self, begin: float) -> float:
+        """Run what is left to compile; seconds since `begin`."""
+        for _ in range(_UNTIL_REPLAYED if self.device.type == "cuda" else 1):
+            self.run("encode")
+            self.run("decode")
+        wait_for(self.device)
+        return time.perf_counter() - begin
+
+    @contextmanager
+    def uncompiled(self) -> Iterator[None]:
+        """Run the models as they are for a while: operations in compiled code go uncounted."""
+        if not self.setting.compile:
+            yield
+            return
+        with torch.compiler.set_stance("force_eager"):
+            yield
+
     def model_of(self, stage: Stage) -> LoadedModel:
         """The model that runs a stage."""
         return self.encoder if stage.startswith("encode") else self.decoder
@@ -135,7 +162,13 @@ class Subject:
 
     def _load(self, task: Task) -> LoadedModel:
         setting = self.setting
-        return load_model(setting.model, device=setting.device, dtype=setting.dtype, task=task)
+        return load_model(
+            setting.model,
+            device=setting.device,
+            dtype=setting.dtype,
+            task=task,
+            compile=setting.compile,
+        )
 
     def _plan(self, model: LoadedModel) -> ChunkPlan:
         return ChunkPlan.of(model, self.setting.chunk, self.width, self.height)
