@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from wfvae_cli.codec.staging import Staging, download, upload
+from wfvae_cli.codec.staging import Download, Staging, download, upload
 
 
 class LateEvent:
@@ -95,12 +95,12 @@ def test_a_buffer_whose_copy_is_done_is_the_next_one() -> None:
 def test_a_buffer_is_not_written_again_before_its_download_was_taken() -> None:
     bus, sources = LateBus(), chunks(12)
     staging = Staging(bus)
-    under_way: deque[tuple[Tensor, object]] = deque()
+    under_way: deque[tuple[Tensor, Download]] = deque()
     for source in sources:
         under_way.append((source, staging.download(source)))
         if len(under_way) == 3:
             expected, pending = under_way.popleft()
-            got = pending.wait()  # type: ignore[attr-defined]
+            got = pending.wait()
             assert got.dtype == expected.dtype
             assert torch.equal(got, expected)
             assert all(got.data_ptr() != buffer.data_ptr() for buffer in bus.made)
@@ -124,8 +124,21 @@ def test_a_result_that_nobody_takes_holds_up_no_other() -> None:
     assert torch.equal(staging.download(torch.full((4,), 9)).wait(), torch.full((4,), 9))
 
 
+def test_buffers_serve_inside_and_outside_of_inference_mode() -> None:
+    bus = LateBus()
+    staging = Staging(bus)
+    values = torch.arange(6.0)
+    for inside in (True, False, True):
+        with torch.inference_mode(inside):
+            sent, pending = staging.upload(values), staging.download(values)
+            assert torch.equal(pending.wait(), values)
+            assert torch.equal(sent, values)
+    assert len(bus.made) == 2
+
+
 def test_results_are_waited_for_in_another_thread() -> None:
-    staging, got = Staging(LateBus()), []
+    staging = Staging(LateBus())
+    got: list[Tensor] = []
     pending = [staging.download(torch.full((3,), i)) for i in range(4)]
     thread = threading.Thread(target=lambda: got.extend(each.wait() for each in pending))
     thread.start()

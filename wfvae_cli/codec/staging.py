@@ -49,7 +49,8 @@ class CudaBus:
 
     def __init__(self, device: torch.device) -> None:
         self._device = device
-        self._up, self._down = torch.cuda.Stream(device), torch.cuda.Stream(device)
+        self._up = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
+        self._down = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
 
     def make_buffer(self, size: int) -> Tensor:
         """See `Bus`."""
@@ -60,8 +61,7 @@ class CudaBus:
         model = torch.cuda.current_stream(self._device)
         with torch.cuda.stream(self._up):
             values = host.to(self._device, non_blocking=True)
-            event = torch.cuda.Event(blocking=True)
-            event.record(self._up)
+            event = _recorded(self._up)
         model.wait_event(event)
         # The allocator knows the stream that the memory was taken on, not the one that reads it.
         values.record_stream(model)
@@ -72,10 +72,16 @@ class CudaBus:
         self._down.wait_stream(torch.cuda.current_stream(self._device))
         with torch.cuda.stream(self._down):
             host.copy_(values, non_blocking=True)
-            event = torch.cuda.Event(blocking=True)  # its waiter sleeps: cores are for decoding
-            event.record(self._down)
+            event = _recorded(self._down)
         values.record_stream(self._down)
         return event
+
+
+def _recorded(stream: torch.cuda.Stream) -> torch.cuda.Event:
+    """An event at the end of a stream; whoever waits for it sleeps, since cores decode files."""
+    event = torch.cuda.Event(blocking=True)  # type: ignore[no-untyped-call]
+    event.record(stream)
+    return event
 
 
 class BufferPool:
@@ -90,10 +96,14 @@ class BufferPool:
         """A buffer of at least `size` bytes that no copy reads or writes any more."""
         with self._lock:
             if not self._used or (len(self._used) < _BUFFERS and not self._used[0][1].query()):
-                return self._make(size)
+                return self._new(size)
             buffer, event = self._used.popleft()
         event.synchronize()
-        return buffer if buffer.numel() >= size else self._make(size)
+        return buffer if buffer.numel() >= size else self._new(size)
+
+    def _new(self, size: int) -> Tensor:
+        with torch.inference_mode(False):  # made inside, nobody outside of it could write to it
+            return self._make(size)
 
     def give_back(self, buffer: Tensor, event: Event) -> None:
         """Offer a buffer again, once `event` has happened."""

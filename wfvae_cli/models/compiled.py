@@ -40,7 +40,9 @@ class CompiledHalves:
 def compile_halves(vae: VideoVAE, device: torch.device) -> None:
     """Have a model's chunks compiled from now on, each kind when it first comes.
 
-    Results are those of the model as it is, within rounding (float32: 1e-5).
+    Results are those of the model as it is, within rounding (float32: 1e-5). On CUDA let the thread
+    that runs the first chunk run all: up to PyTorch 2.13 CUDA graphs belong to one (its issue
+    123177).
 
     Raises:
         DeviceError: this machine lacks the compiler that `torch.compile` needs.
@@ -65,7 +67,9 @@ class CompiledStep(Generic[Result]):
 
     def __init__(self, run: Callable[[Tensor, Stream], Result], *, graphs: bool) -> None:
         mode = "reduce-overhead" if graphs else None
-        self._run = torch.compile(run, fullgraph=True, dynamic=False, mode=mode)
+        self._run: Callable[[Tensor, Stream], Result] = torch.compile(
+            run, fullgraph=True, dynamic=False, mode=mode
+        )
         self._graphs = graphs
         self._kinds: set[tuple[object, ...]] = set()
 
@@ -85,7 +89,7 @@ class CompiledStep(Generic[Result]):
         if self._graphs:
             # The results of an earlier replay may be overwritten from here on: none is in use,
             # since all that leaves this method is a copy.
-            torch.compiler.cudagraph_mark_step_begin()
+            torch.compiler.cudagraph_mark_step_begin()  # type: ignore[no-untyped-call]
         try:
             result = self._run(x, stream)
         except torch._dynamo.exc.TorchDynamoException as error:
