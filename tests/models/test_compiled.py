@@ -26,7 +26,7 @@ def stream_through(
 ) -> tuple[list[Tensor], list[int]]:
     """Chunks through `run`, and how many graphs were traced for each."""
     stream, results, graphs = Stream(), [], []
-    for i, chunk in enumerate(x.split(sizes, dim=2)):
+    for i, chunk in enumerate(torch.split(x, sizes, dim=2)):
         stream.last = i == len(sizes) - 1
         before = counters["stats"]["unique_graphs"]
         chunk = chunk.contiguous(memory_format=torch.channels_last_3d)

@@ -117,7 +117,7 @@ def test_shards_of_the_missing_half_are_hashed_but_not_loaded(tmp_path: Path) ->
     folder = tmp_path / "halves"
     folder.mkdir()
     (folder / "config.json").write_text((tmp_path / "mixed/config.json").read_text())
-    weight_map = {}
+    weight_map: dict[str, str] = {}
     for number, half in enumerate(("decoder.", "encoder."), start=1):
         file = f"diffusion_pytorch_model-{number:05}-of-00002.safetensors"
         part = {name: value for name, value in state.items() if name.startswith(half)}
