@@ -43,6 +43,7 @@ class Setting:
     threads: int | None = None
     """Threads of PyTorch's operations; None leaves its own choice."""
     compile: bool = False
+    """Whether chunks go through `torch.compile`."""
 
     def changed(self, text: str) -> Setting:
         """This setting with what `text` says, such as `dtype=bfloat16,chunk=9`.
