@@ -67,8 +67,8 @@ Compile = Annotated[
     bool,
     typer.Option(
         "--compile",
-        help="Compile the model for each kind of chunk when it first comes, in minutes: pays on "
-        "CUDA, for many clips of one size (CUDA graphs).",
+        help="Compile the model for each kind of chunk when it first comes. Meant for CUDA (it "
+        "uses CUDA graphs) and many clips of one size; on a CPU it takes minutes and gains little.",
         rich_help_panel=_MODEL,
     ),
 ]
