@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from tests.models.tiny import tiny_state, write_checkpoint
+from wfvae_cli.bench import report
 from wfvae_cli.bench.measure import Spread
 from wfvae_cli.bench.picture import moving_picture, write_moving_picture
 from wfvae_cli.bench.precision import precision, psnr
@@ -101,3 +102,31 @@ def test_psnr() -> None:
     a = torch.zeros(10)
     assert psnr(a, a, 2.0) == float("inf")
     assert psnr(a + 0.2, a, 2.0) == pytest.approx(20)
+
+
+def test_what_is_compiled_is_counted_and_told(
+    setting: Setting, clip: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not by the real compiler, which takes minutes: operations do not depend on it."""
+    monkeypatch.setattr(torch, "compile", lambda run, **options: run)
+    monkeypatch.setattr(report, "product_rate", lambda device, dtype: 1e9)
+    monkeypatch.setattr(report, "start_up", lambda model, device: 0.0)
+    compiled = setting.changed("compile=on")
+    assert compiled.describe() == f"{setting.describe()} compile=on"
+    assert compiled.changed("compile=off") == setting
+    sampling = Sampling(frames=5)
+    fast, plain = (bench(each, clip, sampling, tmp_path, runs=1) for each in (compiled, setting))
+    assert fast.compile_seconds is not None
+    assert fast.compile_seconds > 0
+    assert plain.compile_seconds is None
+    assert [stage.gflop for stage in fast.stages] == [stage.gflop for stage in plain.stages]
+    rows = precision(compiled, clip, sampling, tmp_path)
+    assert [row.dtype for row in rows] == [
+        f"{dtype}, compiled" for dtype in ("float32", "bfloat16", "float16")
+    ]
+    assert rows[0].roundtrip == float("inf")
+
+
+def test_a_setting_takes_no_other_word_for_compile(setting: Setting) -> None:
+    with pytest.raises(UsageError, match="compile=on"):
+        setting.changed("compile=yes")

@@ -190,3 +190,9 @@ def test_ctrl_c_twice_stops_now(tmp_path: Path) -> None:
     write_clip(tmp_path / "in/1.mp4", 1200, 160, 160)
     interrupt(tmp_path / "in", tmp_path / "z", {"event": "started", "item": "1.mp4"}, 2)
     assert list(contents(tmp_path / "z")) == ["0.mp4.safetensors"]
+
+
+def test_a_compiled_dataset_needs_one_size(tmp_path: Path, videos: Path) -> None:
+    answer = wfvae("encode", videos, "-o", tmp_path / "z", "--compile")
+    assert_refused(answer, USAGE, "--compile suits clips of one size", "--size")
+    assert not (tmp_path / "z").exists()

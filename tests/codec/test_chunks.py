@@ -4,7 +4,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from wfvae_cli.codec.chunks import read_chunks, to_pixels, to_tensor
+from wfvae_cli.codec.chunks import PendingPixels, read_chunks, to_tensor
 from wfvae_cli.codec.plan import ChunkPlan
 from wfvae_cli.media.clip import Bits, Frame
 from wfvae_cli.timing import Strides, latent_frames
@@ -63,7 +63,7 @@ def test_every_code_value_survives(bits: Bits, top: int) -> None:
     x = to_tensor(pixels, CPU, torch.float32)
     assert x.shape == (1, 3, 1, 16, (top + 1) // 16)
     assert (x.min().item(), x.max().item()) == (-1.0, 1.0)
-    assert (to_pixels(x, 16, (top + 1) // 16, bits) == pixels).all()
+    assert (PendingPixels(x, 16, (top + 1) // 16, bits).wait() == pixels).all()
 
 
 def test_the_published_mapping_for_8_bits() -> None:
@@ -75,7 +75,7 @@ def test_the_published_mapping_for_8_bits() -> None:
 
 def test_values_beyond_the_range_are_clamped_and_others_rounded() -> None:
     y = torch.tensor([-1.7, 1.2, 0.0, 0.4 / 127.5 - 1, 1.6 / 127.5 - 1])
-    pixels = to_pixels(y.view(1, 1, 1, 1, 5).expand(1, 3, 1, 1, 5), 1, 5, 8)
+    pixels = PendingPixels(y.view(1, 1, 1, 1, 5).expand(1, 3, 1, 1, 5), 1, 5, 8).wait()
     assert pixels[0, 0, :, 0].tolist() == [0, 255, 128, 0, 2]
 
 

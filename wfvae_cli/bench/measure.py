@@ -59,10 +59,10 @@ def time_in_turn(actions: Sequence[Action], runs: int, device: torch.device) -> 
     for turn in range(runs):
         order = list(enumerate(actions))
         for index, action in order if turn % 2 == 0 else reversed(order):
-            _wait_for(device)
+            wait_for(device)
             begin = time.perf_counter()
             action()
-            _wait_for(device)
+            wait_for(device)
             seconds[index].append(time.perf_counter() - begin)
     return seconds
 
@@ -132,6 +132,7 @@ def start_up(model: str, device: str) -> float:
     return time.perf_counter() - begin
 
 
-def _wait_for(device: torch.device) -> None:
+def wait_for(device: torch.device) -> None:
+    """Wait until a device has done all that it was given."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)

@@ -33,12 +33,14 @@ class PrecisionRow:
 def precision(setting: Setting, clip: Path, sampling: Sampling, folder: Path) -> list[PrecisionRow]:
     """Encode and decode in every type that this machine computes in, and compare with float32.
 
+    Where the setting is compiled, so are all but that float32, which then has a row of its own.
     The last row is float32 in tiles of half the picture, or of the setting's size, where they fit.
     """
     whole = replace(setting, dtype="float32", tile="off")
-    exact = Subject(whole, clip, sampling, folder)
+    exact = Subject(replace(whole, compile=False), clip, sampling, folder)
     frames = _pixels(exact)
-    others = [replace(whole, dtype=dtype) for dtype in _types(exact.device)]
+    types: tuple[DType, ...] = ("float32",) if setting.compile else ()
+    others = [replace(whole, dtype=dtype) for dtype in types + _types(exact.device)]
     if (tile := _tile(setting, exact)) is not None:
         others.append(replace(whole, tile=tile))
     rows = []
@@ -49,7 +51,7 @@ def precision(setting: Setting, clip: Path, sampling: Sampling, folder: Path) ->
         other.latents = own
         rows.append(
             PrecisionRow(
-                dtype=other.encoder.compute_dtype,
+                dtype=other.encoder.compute_dtype + (", compiled" if changed.compile else ""),
                 tile=other.plan.tile,
                 latents=psnr(own, exact.latents, 2 * exact.latents.abs().max().item()),
                 pixels=psnr(decoded, frames, 2.0),

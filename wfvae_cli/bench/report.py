@@ -56,6 +56,8 @@ class BenchResult:
     height: int
     latents_per_chunk: int
     start_up_seconds: float
+    compile_seconds: float | None
+    """Before any measurement, and in none of them; None where nothing is compiled."""
     stages: tuple[StageResult, ...]
 
 
@@ -77,7 +79,8 @@ def bench(setting: Setting, clip: Path, sampling: Sampling, folder: Path, runs: 
     stages = []
     for stage in STAGES:
         action = partial(subject.run, stage)
-        operations = count_operations(action) / 1e9
+        with subject.uncompiled():
+            operations = count_operations(action) / 1e9
         with peak_memory(subject.device) as peak:
             [seconds] = time_in_turn([action], runs, subject.device)
         model, spread = subject.model_of(stage), Spread.of(seconds)
@@ -104,6 +107,7 @@ def bench(setting: Setting, clip: Path, sampling: Sampling, folder: Path, runs: 
         height=subject.height,
         latents_per_chunk=subject.plan.later,
         start_up_seconds=start_up(setting.model, setting.device),
+        compile_seconds=subject.compile_seconds,
         stages=tuple(stages),
     )
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -11,6 +12,7 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor
 
+from wfvae_cli.bench.measure import wait_for
 from wfvae_cli.codec.chunks import read_chunks, to_tensor
 from wfvae_cli.codec.decode import decode_clip, decode_latents
 from wfvae_cli.codec.encode import EncodeOptions, encode_clip, encode_frames
@@ -19,12 +21,14 @@ from wfvae_cli.codec.tiles import Tile
 from wfvae_cli.errors import UsageError
 from wfvae_cli.media.clip import Sampling
 from wfvae_cli.media.reader import open_clip
-from wfvae_cli.models.base import LoadedModel
-from wfvae_cli.models.load import DType, load_model, resolve_device, resolve_dtype
+from wfvae_cli.models.base import LoadedModel, Task
+from wfvae_cli.models.load import DType, allow_tf32, load_model, resolve_device
 
 Stage = Literal["encode", "decode", "encode from file", "decode to file"]
 """The bare model on a clip in memory, or all that the command of that name does."""
 STAGES: tuple[Stage, ...] = get_args(Stage)
+_UNTIL_REPLAYED = 3
+"""Calls until a CUDA graph is replayed: one compiles and warms up, one records."""
 
 
 @dataclass(frozen=True)
@@ -40,6 +44,8 @@ class Setting:
     """Threads of PyTorch's operations; None leaves its own choice."""
     tile: Tile = "auto"
     """Pixels of a tile's side, where the picture goes through in tiles."""
+    compile: bool = False
+    """Whether chunks go through `torch.compile`."""
 
     def changed(self, text: str) -> Setting:
         """This setting with what `text` says, such as `dtype=bfloat16,chunk=9`.
@@ -47,11 +53,13 @@ class Setting:
         Raises:
             UsageError: a name or value is unknown.
         """
-        changes: dict[str, str | int] = {}
+        changes: dict[str, str | int | bool] = {}
         for part in text.split(","):
             name, _, value = (piece.strip() for piece in part.partition("="))
             if name in ("chunk", "threads", "tile") and value.isdigit() and int(value):
                 changes[name] = int(value)
+            elif name == "compile" and value in ("on", "off"):
+                changes[name] = value == "on"
             elif (
                 (name in ("model", "device") and value)
                 or (name == "dtype" and value in get_args(DType))
@@ -60,15 +68,16 @@ class Setting:
                 changes[name] = value
             else:
                 raise UsageError(
-                    "--compare: expected model=, device=, dtype=, chunk=, threads= or tile= and a "
-                    f"value, joined by commas, such as dtype=bfloat16,chunk=9; got {part!r}"
+                    "--compare: expected model=, device=, dtype=, chunk=, threads=, tile= or "
+                    "compile=on and a value, joined by commas, such as dtype=bfloat16,chunk=9; "
+                    f"got {part!r}"
                 )
         return replace(self, **changes)  # type: ignore[arg-type]  # checked above
 
     def describe(self) -> str:
         """The setting as users write it."""
-        parts = vars(self).items()
-        return " ".join(f"{name}={value}" for name, value in parts if value is not None)
+        parts = vars(self) | {"compile": "on" if self.compile else None}
+        return " ".join(f"{name}={value}" for name, value in parts.items() if value is not None)
 
 
 class Subject:
@@ -77,27 +86,22 @@ class Subject:
     def __init__(self, setting: Setting, clip: Path, sampling: Sampling, folder: Path) -> None:
         self.setting, self._clip, self._sampling, self._folder = setting, clip, sampling, folder
         self.device = resolve_device(setting.device)
-        self.encoder = load_model(
-            setting.model, device=setting.device, dtype=setting.dtype, task="encode"
-        )
-        same = resolve_dtype(setting.dtype, self.device, "decode") == self.encoder.dtype
-        self.decoder = (
-            self.encoder
-            if same
-            else load_model(
-                setting.model, device=setting.device, dtype=setting.dtype, task="decode"
-            )
-        )
+        self.encoder, self.decoder = self._load("encode"), self._load("decode")
         with open_clip(clip, sampling) as reader:
             self.width, self.height = reader.info.width, reader.info.height
             self.plan = self._plan(self.encoder)
             self._chunks = list(read_chunks(reader, self.encoder.vae.strides, self.plan))
         self.frames = sum(len(chunk.pts) for chunk in self._chunks)
+        begin = time.perf_counter()
         self.latents = torch.cat(list(self.encoded()), dim=2)
+        self.compile_seconds = self._compile(begin) if setting.compile else None
+        """Until every kind of chunk had its graph; None where nothing is compiled."""
         self.run("encode from file")  # leaves the file that is decoded
 
     def run(self, stage: Stage) -> None:
         """Do what `stage` says, once."""
+        if self.device.type == "cuda":
+            allow_tf32(self.setting.dtype == "auto")  # process-wide: another setting changed it
         with self._threads():
             if stage == "encode":
                 for _ in self.encoded():
@@ -122,6 +126,23 @@ class Subject:
                     overwrite=True,
                 )
 
+    def _compile(self, begin: float) -> float:
+        """Run what is left to compile; seconds since `begin`."""
+        for _ in range(_UNTIL_REPLAYED if self.device.type == "cuda" else 1):
+            self.run("encode")
+            self.run("decode")
+        wait_for(self.device)
+        return time.perf_counter() - begin
+
+    @contextmanager
+    def uncompiled(self) -> Iterator[None]:
+        """Run the models as they are for a while: operations in compiled code go uncounted."""
+        if not self.setting.compile:
+            yield
+            return
+        with torch.compiler.set_stance("force_eager"):
+            yield
+
     def model_of(self, stage: Stage) -> LoadedModel:
         """The model that runs a stage."""
         return self.encoder if stage.startswith("encode") else self.decoder
@@ -143,6 +164,16 @@ class Subject:
             with torch.inference_mode():
                 frames = to_tensor(chunk.pixels, self.device, self.encoder.dtype)
             yield encode_frames(self.encoder, frames, stream, self.plan.tile).mean
+
+    def _load(self, task: Task) -> LoadedModel:
+        setting = self.setting
+        return load_model(
+            setting.model,
+            device=setting.device,
+            dtype=setting.dtype,
+            task=task,
+            compile=setting.compile,
+        )
 
     def _plan(self, model: LoadedModel) -> ChunkPlan:
         setting = self.setting

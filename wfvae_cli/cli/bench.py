@@ -50,6 +50,7 @@ def bench(
     device: o.Device = "auto",
     dtype: o.DType = "auto",
     chunk: o.Chunk = None,
+    compile: o.Compile = False,
     threads: Annotated[
         int | None,
         typer.Option(min=1, help="Threads of PyTorch's operations.", rich_help_panel="Model"),
@@ -72,7 +73,7 @@ def bench(
         typer.Option(
             metavar="SETTING",
             help="Run another setting in turn and print the ratio: model=, device=, dtype=, "
-            "chunk=, threads= or tile=, joined by commas.",
+            "chunk=, threads=, tile= or compile=on, joined by commas.",
             rich_help_panel=_WHAT,
         ),
     ] = None,
@@ -97,8 +98,8 @@ def bench(
 ) -> None:
     """Measure speed and memory on this machine.
 
-    Every stage runs once before it is timed. Rates are medians; in brackets are the slowest and
-    the fastest run.
+    Every stage runs once before it is timed; what --compile takes is told apart. Rates are
+    medians; in brackets are the slowest and the fastest run.
     """
     if sum((sweep, compare is not None, precision, media)) > 1:
         raise UsageError(
@@ -113,7 +114,7 @@ def bench(
     from wfvae_cli.bench.precision import precision as measure_precision
     from wfvae_cli.bench.subject import Setting
 
-    setting = Setting(model, device, dtype, chunk, threads)
+    setting = Setting(model, device, dtype, chunk, threads, compile)
     other = None if compare is None else setting.changed(compare)
     with tempfile.TemporaryDirectory(prefix="wfvae-bench-") as name:
         folder = Path(name)
@@ -169,12 +170,15 @@ def _bench(result: BenchResult) -> None:
         for stage in result.stages
     ]
     header = ("stage", "frames/s", "Mpixel/s", "GFLOP", "GFLOP/s", "of a matrix product")
+    compiled = ""
+    if result.compile_seconds is not None:
+        compiled = f", compiled in {result.compile_seconds:.1f} s"
     print_table(
         (*header, "host MiB", "device MiB", "type"),
         rows,
         title=f"{result.setting.model}: {result.frames} frames of {result.width}x{result.height}, "
         f"{result.latents_per_chunk} latent frames a chunk, start-up "
-        f"{result.start_up_seconds:.1f} s; {result.machine}",
+        f"{result.start_up_seconds:.1f} s{compiled}; {result.machine}",
     )
 
 

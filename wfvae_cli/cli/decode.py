@@ -53,6 +53,7 @@ def decode(
     dtype: o.DType = "auto",
     chunk: o.Chunk = None,
     tile: o.TileOption = "auto",
+    compile: o.Compile = False,
     force: Annotated[
         bool,
         typer.Option(
@@ -91,7 +92,13 @@ def decode(
         from wfvae_cli.codec.decode import decode_clip
         from wfvae_cli.models.load import load_model
 
-        loaded = load_model(model or file.metadata.model, device=device, dtype=dtype, task="decode")
+        loaded = load_model(
+            model or file.metadata.model,
+            device=device,
+            dtype=dtype,
+            task="decode",
+            compile=compile,
+        )
         with console.progress("decoding", file.metadata.frames) as progress:
             done = decode_clip(
                 file,

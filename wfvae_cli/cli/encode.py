@@ -53,6 +53,7 @@ def encode(
     dtype: o.DType = "auto",
     chunk: o.Chunk = None,
     tile: o.TileOption = "auto",
+    compile: o.Compile = False,
     posterior: Annotated[
         Literal["mean", "sample", "moments"],
         typer.Option(
@@ -145,6 +146,7 @@ def encode(
             chunk=chunk,
             tile=o.parse_tile(tile),
         ),
+        compile=compile,
         sampling=sampling,
         normalize=normalize,
         stats=stats,
@@ -187,7 +189,11 @@ def _encode_one(source: str, output: str, request: Request, console: Console) ->
     check_output(output, overwrite=request.overwrite)
     with open_clip(source, request.sampling, hwaccel=request.hwaccel) as reader:
         loaded = load_model(
-            request.model, device=request.device, dtype=request.dtype, task="encode"
+            request.model,
+            device=request.device,
+            dtype=request.dtype,
+            task="encode",
+            compile=request.compile,
         )
         options = request.normalized(loaded.sha256, loaded.vae.normalization)
         with console.progress("encoding", reader.info.frames) as progress:

@@ -31,6 +31,7 @@ class Request:
     model: str
     device: str
     dtype: Literal["auto", "float32", "bfloat16", "float16"]
+    compile: bool
     options: EncodeOptions
     sampling: Sampling
     normalize: bool
@@ -125,6 +126,8 @@ def encode_dataset(
     """
     if flags.keep and request.overwrite:
         raise UsageError("--keep and --overwrite contradict each other: choose one")
+    if request.compile and request.sampling.size is None:
+        raise UsageError("--compile suits clips of one size: say which with --size")
 
     from wfvae_cli.cli.dataset_view import DatasetView
     from wfvae_cli.dataset import run
@@ -172,6 +175,7 @@ def _job(output: str, request: Request, flags: Flags) -> EncodeJob:
         model=request.model,
         device=request.device,
         dtype=request.dtype,
+        compile=request.compile,
         threads=flags.threads or default_threads(),
         readers=flags.readers or default_readers(),
         hwaccel=request.hwaccel,

@@ -74,6 +74,15 @@ TileOption = Annotated[
         rich_help_panel=_MODEL,
     ),
 ]
+Compile = Annotated[
+    bool,
+    typer.Option(
+        "--compile",
+        help="Compile the model for each kind of chunk when it first comes. Meant for CUDA (it "
+        "uses CUDA graphs) and many clips of one size; on a CPU it takes minutes and gains little.",
+        rich_help_panel=_MODEL,
+    ),
+]
 Start = Annotated[
     float, typer.Option(metavar="SECONDS", help="Skip the beginning.", rich_help_panel=_FRAMES)
 ]

@@ -52,6 +52,7 @@ def roundtrip(
     dtype: o.DType = "auto",
     chunk: o.Chunk = None,
     tile: o.TileOption = "auto",
+    compile: o.Compile = False,
     report: m.Report = None,
     plot: m.Plot = None,
     worst: m.Worst = None,
@@ -121,7 +122,7 @@ def roundtrip(
         console.note("a pipe can be read only once: its sound, if it has any, is not copied")
     with open_clip(source, sampling, hwaccel=hwaccel) as reader:
         measures = learned.measures(device, ms_ssim=ms_ssim)
-        loaded = load_model(model, device=device, dtype=dtype, task="encode")
+        loaded = load_model(model, device=device, dtype=dtype, compile=compile)
         stills = targets.stills(m.title_of(source))
         with console.progress("roundtrip", reader.info.frames) as progress:
             done = roundtrip_clip(

@@ -15,6 +15,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from wfvae_cli.codec.plan import ChunkPlan
+from wfvae_cli.codec.staging import download, upload
+from wfvae_cli.errors import DeviceError
 from wfvae_cli.media.clip import Bits, Frame
 from wfvae_cli.timing import Strides, pad_to, padded_frames
 
@@ -68,18 +70,47 @@ def to_tensor(pixels: Pixels, device: torch.device, dtype: torch.dtype) -> Tenso
     The samples cross to the device as they are and become numbers there.
     """
     half = np.iinfo(pixels.dtype).max / 2
-    samples = torch.from_numpy(pixels)
-    if device.type == "cuda":
-        samples = samples.pin_memory().to(device, non_blocking=True)
-    values = samples.to(device, torch.float32).div_(half).sub_(1)
+    samples = upload(torch.from_numpy(pixels), device)
+    values = samples.to(torch.float32).div_(half).sub_(1)
     return values.to(dtype).permute(3, 0, 1, 2).unsqueeze(0)
 
 
-def to_pixels(frames: Tensor, height: int, width: int, bits: Bits) -> Pixels:
-    """1CTHW to THWC pixels of `height` and `width`, the padding cut off."""
-    top = 2**bits - 1
-    values = frames[0, :, :, :height, :width].permute(1, 2, 3, 0).float()
-    samples = values.clamp(-1, 1).add_(1).mul_(top / 2).round_()
-    if bits == 8:
-        return samples.to(torch.uint8).cpu().numpy()
-    return samples.cpu().numpy().astype(np.uint16)
+class PendingPixels:
+    """A chunk of decoded frames on its way to pixels: quantised on the device, then fetched.
+
+    Args:
+        frames: 1CTHW in about [-1, 1], padded.
+        height: pixels of a frame without padding.
+        width: pixels of a frame without padding.
+        bits: 8 or 16.
+    """
+
+    def __init__(self, frames: Tensor, height: int, width: int, bits: Bits) -> None:
+        top = 2**bits - 1
+        values = frames[0, :, :, :height, :width].permute(1, 2, 3, 0).float()
+        samples = values.clamp(-1, 1).add_(1).mul_(top / 2).round_()
+        samples = samples.to(torch.uint8 if bits == 8 else torch.uint16)
+        self._computed_in = str(frames.dtype).removeprefix("torch.")
+        self._shape, self._type = samples.shape, samples.dtype
+        # One more byte says whether all was finite: asking now would wait for the device.
+        finite = frames.isfinite().all().view(1).view(torch.uint8)
+        data = samples.contiguous().view(-1).view(torch.uint8)
+        self._download = download(torch.cat((data, finite)))
+
+    def __len__(self) -> int:
+        return self._shape[0]
+
+    def wait(self) -> Pixels:
+        """The frames, THWC. Call once, in any thread.
+
+        Raises:
+            DeviceError: a value was NaN or infinite.
+        """
+        data = self._download.wait()
+        if not data[-1]:
+            raise DeviceError(
+                f"the decoder's output is NaN or infinite in {self._computed_in}: use another "
+                "--dtype (bfloat16 has float32's range)"
+            )
+        pixels: Pixels = data[:-1].view(self._type).view(self._shape).numpy()
+        return pixels

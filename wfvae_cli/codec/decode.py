@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -13,12 +13,13 @@ from typing import BinaryIO
 import torch
 from torch import Tensor
 
-from wfvae_cli.codec.chunks import to_pixels
+from wfvae_cli.codec.chunks import PendingPixels
 from wfvae_cli.codec.encode import Progress
 from wfvae_cli.codec.plan import ChunkPlan, announce, explained_memory, halved_if_too_large
+from wfvae_cli.codec.staging import upload
 from wfvae_cli.codec.threads import Clock, consumed, produced
 from wfvae_cli.codec.tiles import Grid, Tile, in_tiles
-from wfvae_cli.errors import DeviceError, LatentError
+from wfvae_cli.errors import LatentError
 from wfvae_cli.latents.file import LatentFile
 from wfvae_cli.latents.metadata import AppliedNormalization, LatentMetadata
 from wfvae_cli.media.clip import ClipInfo, Colour, Frame
@@ -109,12 +110,12 @@ def decode_clip(
     ):
         tell(writer)
         for frames in decode_chunks(source, model, plan):
-            pixels = to_pixels(frames, metadata.height, metadata.width, metadata.bits)
-            pixels = pixels[: metadata.frames - done]
-            give([Frame(p, t) for p, t in zip(pixels, pts[done : done + len(pixels)], strict=True)])
-            done += len(pixels)
+            pixels = PendingPixels(frames, metadata.height, metadata.width, metadata.bits)
+            count = min(len(pixels), metadata.frames - done)
+            give((pixels, pts[done : done + count]))
+            done += count
             if progress is not None:
-                progress(len(pixels))
+                progress(count)
     return DecodedClip(
         source=source.name,
         target=str(target),
@@ -135,11 +136,14 @@ def decode_chunks(file: LatentFile, model: LoadedModel, plan: ChunkPlan) -> Iter
     """
     stream = plan.stream()
     total = file.latent_frames
-    chunks = ((file.read(begin, end), end == total) for begin, end in plan.cuts(total))
+    applied = file.metadata.normalization
+    chunks = (
+        (denormalize(file.read(begin, end).float(), applied), end == total)
+        for begin, end in plan.cuts(total)
+    )
     with produced(chunks) as source:
         for latents, stream.last in source:
-            raw = denormalize(latents.to(model.device, torch.float32), file.metadata.normalization)
-            yield decode_latents(model, raw[None], stream, plan.tile)
+            yield decode_latents(model, upload(latents[None], model.device), stream, plan.tile)
 
 
 def decode_latents(
@@ -158,18 +162,11 @@ def decode_latents(
         return halved_if_too_large(decode, latents, stream, stride)
 
     if tile is None:
-        frames = run(latents, stream)
-    else:
-        height, width = latents.size(3) * s.height, latents.size(4) * s.width
-        grid = Grid.of(height, width, tile, s)
-        with torch.inference_mode():
-            frames = in_tiles(run, latents, stream, grid, after=(s.height, s.width))
-    if not frames.isfinite().all():
-        raise DeviceError(
-            f"the decoder's output is NaN or infinite in {model.compute_dtype}: use another "
-            "--dtype (bfloat16 has float32's range)"
-        )
-    return frames
+        return run(latents, stream)
+    height, width = latents.size(3) * s.height, latents.size(4) * s.width
+    grid = Grid.of(height, width, tile, s)
+    with torch.inference_mode():
+        return in_tiles(run, latents, stream, grid, after=(s.height, s.width))
 
 
 def denormalize(latents: Tensor, applied: AppliedNormalization | None) -> Tensor:
@@ -239,9 +236,10 @@ def tell(writer: ClipWriter) -> None:
         log.info(notice)
 
 
-def _writing(writer: ClipWriter) -> Callable[[list[Frame]], None]:
-    def write(frames: list[Frame]) -> None:
-        for frame in frames:
-            writer.write(frame)
+def _writing(writer: ClipWriter) -> Callable[[tuple[PendingPixels, Sequence[int]]], None]:
+    def write(chunk: tuple[PendingPixels, Sequence[int]]) -> None:
+        pending, pts = chunk
+        for pixels, time_of_frame in zip(pending.wait(), pts, strict=False):  # padding has no pts
+            writer.write(Frame(pixels, time_of_frame))
 
     return write

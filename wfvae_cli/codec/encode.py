@@ -13,7 +13,8 @@ from torch import Tensor
 
 from wfvae_cli.codec.chunks import FrameChunk, read_chunks, to_tensor
 from wfvae_cli.codec.plan import ChunkPlan, announce, explained_memory, halved_if_too_large
-from wfvae_cli.codec.threads import Clock, produced
+from wfvae_cli.codec.staging import Download, download
+from wfvae_cli.codec.threads import Clock, consumed, produced
 from wfvae_cli.codec.tiles import Grid, Tile, in_tiles
 from wfvae_cli.errors import UsageError
 from wfvae_cli.latents.header import LatentDtype
@@ -175,12 +176,17 @@ def encode_clip(
     metadata = describe(info, model, options, source.name, tile=plan.tile)
     pts: list[int] = []
     with LatentWriter(target, metadata, options.save_dtype, overwrite=overwrite) as writer:
-        for encoded in encode_chunks(source, model, plan, clock):
-            latents, logvar = stored_values(encoded.posterior, options, writer.latent_frames)
-            writer.append(latents, logvar)
-            pts.extend(encoded.chunk.pts)
-            if progress is not None:
-                progress(len(encoded.chunk.pts))
+
+        def write(moments: Download) -> None:
+            posterior = Posterior(*moments.wait().chunk(2, dim=1))
+            writer.append(*stored_values(posterior, options, writer.latent_frames))
+
+        with consumed(write) as give:
+            for encoded in encode_chunks(source, model, plan, clock):
+                give(download(torch.cat(encoded.posterior, dim=1)))
+                pts.extend(encoded.chunk.pts)
+                if progress is not None:
+                    progress(len(encoded.chunk.pts))
         writer.finish(len(pts), None if is_constant_rate(pts, info) else pts)
         latent_frames = writer.latent_frames
     channels, _, height, width = metadata.latent_shape

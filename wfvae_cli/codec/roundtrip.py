@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
-from wfvae_cli.codec.chunks import FrameChunk, Pixels, to_pixels
+from wfvae_cli.codec.chunks import FrameChunk, PendingPixels, Pixels
 from wfvae_cli.codec.decode import decode_latents, tell
 from wfvae_cli.codec.encode import Progress, encode_chunks
 from wfvae_cli.codec.plan import ChunkPlan, announce
@@ -50,6 +50,23 @@ class FramePair:
     original: Pixels
     reconstruction: Pixels
     pts: int
+
+
+@dataclass(frozen=True)
+class FramePairs:
+    """Those of a chunk; whoever iterates over them waits for the device."""
+
+    originals: Sequence[tuple[Pixels, int]]
+    """Pixels and pts."""
+    pending: PendingPixels
+    """As many frames, and perhaps padding."""
+
+    def __len__(self) -> int:
+        return len(self.originals)
+
+    def __iter__(self) -> Iterator[FramePair]:
+        for (original, pts), pixels in zip(self.originals, self.pending.wait(), strict=False):
+            yield FramePair(original, pixels, pts)
 
 
 def roundtrip_clip(
@@ -145,7 +162,7 @@ def roundtrip_clip(
 
 def roundtrip_chunks(
     reader: ClipReader, model: LoadedModel, plan: ChunkPlan, clock: Clock | None = None
-) -> Iterator[list[FramePair]]:
+) -> Iterator[FramePairs]:
     """Send an open clip through encoder and decoder, a chunk at a time.
 
     A decoder that looks ahead is a few frames late; the originals wait for it.
@@ -156,12 +173,9 @@ def roundtrip_chunks(
         waiting.extend(_originals(encoded.chunk, info))
         stream.last = encoded.chunk.last
         frames = decode_latents(model, encoded.posterior.mean, stream, plan.tile)
-        reconstructed = to_pixels(frames, info.height, info.width, info.bits)
-        pairs = []
-        for pixels in reconstructed[: len(waiting)]:
-            original, pts = waiting.popleft()
-            pairs.append(FramePair(original, pixels, pts))
-        yield pairs
+        pending = PendingPixels(frames, info.height, info.width, info.bits)
+        count = min(len(pending), len(waiting))
+        yield FramePairs([waiting.popleft() for _ in range(count)], pending)
 
 
 def _originals(chunk: FrameChunk, info: ClipInfo) -> Iterator[tuple[Pixels, int]]:
@@ -177,7 +191,7 @@ class _Sink:
     ) -> None:
         self.metrics, self.writer, self.compare = metrics, writer, compare
 
-    def take(self, pairs: list[FramePair]) -> None:
+    def take(self, pairs: FramePairs) -> None:
         for pair in pairs:
             self.metrics.update(pair.original, pair.reconstruction)
             if self.writer is not None:

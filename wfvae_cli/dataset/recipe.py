@@ -30,12 +30,14 @@ class Identity:
     compute_dtype: str
     threads: int | None
     """Cores that the CPU computes with, which changes the rounding; None on other devices."""
+    compiled: bool = False
+    """Whether its chunks are compiled, which changes the rounding, too."""
 
     @classmethod
     def of(cls, model: LoadedModel, threads: int) -> Identity:
         """What `model` computes in, and with."""
         used = threads if model.device.type == "cpu" else None
-        return cls(model.sha256, model.compute_dtype, used)
+        return cls(model.sha256, model.compute_dtype, used, model.vae.compiled is not None)
 
 
 @dataclass(frozen=True)
@@ -105,6 +107,8 @@ class Recipe:
             values["seed"] = self.options.seed
         if identity.threads is not None:
             values["threads"] = identity.threads
+        if identity.compiled:
+            values["compile"] = "on"
         if self.sampling.size is None:
             del values["fit"]
         return {name: str(value) for name, value in values.items() if value is not None}

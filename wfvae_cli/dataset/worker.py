@@ -31,6 +31,8 @@ class EncodeJob:
     model: str = "wfvae-tiny"
     device: str = "auto"
     dtype: DType = "auto"
+    compile: bool = False
+    """Whether the model is compiled, which changes the rounding."""
     threads: int = 4
     """Cores that a model on the CPU computes with; rounding depends on it."""
     readers: int = 2
@@ -53,7 +55,9 @@ class ClipWorker:
             UsageError: the model cannot be run as the recipe says.
         """
         self.job = job
-        self._model = load_model(job.model, device=job.device, dtype=job.dtype, task="encode")
+        self._model = load_model(
+            job.model, device=job.device, dtype=job.dtype, task="encode", compile=job.compile
+        )
         if self._model.device.type == "cpu":
             torch.set_num_threads(job.threads)
         self.identity = Identity.of(self._model, job.threads)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar, NamedTuple
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -14,6 +14,12 @@ from wfvae_cli.errors import UsageError
 from wfvae_cli.nn.stream import Stream
 from wfvae_cli.nn.strips import Footprint
 from wfvae_cli.timing import Strides
+
+if TYPE_CHECKING:
+    from wfvae_cli.models.compiled import CompiledHalves
+
+Task = Literal["encode", "decode", "both"]
+"""What a model is for: its encoder's weights, its decoder's, or all of them."""
 
 
 class Posterior(NamedTuple):
@@ -49,6 +55,10 @@ class VideoVAE(nn.Module, ABC):
 
     family: ClassVar[str]
     """Short name of the architecture, written into latent files: `wfvae`, `wan`, …"""
+    encoder_modules: ClassVar[tuple[str, ...]] = ("encoder",)
+    """Submodules that only encoding runs, by their dotted names."""
+    decoder_modules: ClassVar[tuple[str, ...]] = ("decoder",)
+    """Submodules that only decoding runs."""
 
     strides: Strides
     latent_channels: int
@@ -61,6 +71,10 @@ class VideoVAE(nn.Module, ABC):
     """What the checkpoint's config says; None where it says nothing usable."""
     whole_clip_only: str | None = None
     """Why this configuration cannot be run in chunks; None where it can."""
+    loaded_for: Task = "both"
+    """Whose weights are there; the others are on the meta device."""
+    compiled: CompiledHalves | None = None
+    """What runs the chunks instead, where `compile_halves` was asked for it."""
 
     @classmethod
     @abstractmethod
@@ -82,6 +96,12 @@ class VideoVAE(nn.Module, ABC):
         del name
         return None
 
+    @classmethod
+    def is_needed(cls, parameter: str, task: Task) -> bool:
+        """Whether `task` runs the layer that a parameter, by its dotted name, belongs to."""
+        others = {"encode": cls.decoder_modules, "decode": cls.encoder_modules, "both": ()}[task]
+        return not any(parameter.startswith(f"{module}.") for module in others)
+
     def encode(self, frames: Tensor, stream: Stream) -> Posterior:
         """Encode the next chunk of a clip.
 
@@ -94,7 +114,8 @@ class VideoVAE(nn.Module, ABC):
             The posterior of the chunk's latent frames, log-variance clamped.
 
         Raises:
-            UsageError: the chunk's shape does not fit, or this configuration cannot be chunked.
+            UsageError: the chunk's shape does not fit, this configuration cannot be chunked, or
+                the model was loaded for decoding only.
         """
         _, c, t, h, w = frames.shape
         s = self.strides
@@ -106,8 +127,9 @@ class VideoVAE(nn.Module, ABC):
         if t < 1 or (t - stream.first) % s.time:
             form = f"1 + {s.time}k frames first" if stream.first else f"{s.time}k frames next"
             raise UsageError(f"expected {form} in this stream, got {t}")
-        self._enter(stream)
-        posterior = self._encode(to_channels_last(frames), stream)
+        self._enter(stream, "encode")
+        run = self._encode if self.compiled is None else self.compiled.encode
+        posterior = run(to_channels_last(frames), stream)
         stream.first = False
         return posterior
 
@@ -124,19 +146,26 @@ class VideoVAE(nn.Module, ABC):
             frames than the chunk covers, and the rest with the last chunk.
 
         Raises:
-            UsageError: the chunk's shape does not fit, or this configuration cannot be chunked.
+            UsageError: the chunk's shape does not fit, this configuration cannot be chunked, or
+                the model was loaded for encoding only.
         """
         if latents.size(1) != self.latent_channels or latents.size(2) < 1:
             raise UsageError(
                 f"expected latents BCTHW with {self.latent_channels} channels, "
                 f"got {latents.shape = }"
             )
-        self._enter(stream)
-        frames = self._decode(to_channels_last(latents), stream)
+        self._enter(stream, "decode")
+        run = self._decode if self.compiled is None else self.compiled.decode
+        frames = run(to_channels_last(latents), stream)
         stream.first = False
         return frames
 
-    def _enter(self, stream: Stream) -> None:
+    def _enter(self, stream: Stream, task: Task) -> None:
+        if self.loaded_for not in (task, "both"):
+            raise UsageError(
+                f"this model was loaded to {self.loaded_for} only and cannot {task}: load it with "
+                f"task={task!r}, or task='both'"
+            )
         if self.whole_clip_only and not (stream.first and stream.last):
             raise UsageError(f"this model takes whole clips only: {self.whole_clip_only}")
         if stream.strips > 1 and self.footprint is None:
@@ -170,12 +199,12 @@ class LoadedModel:
     @property
     def device(self) -> torch.device:
         """Where the weights are."""
-        return next(self.vae.parameters()).device
+        return self._weight.device
 
     @property
     def dtype(self) -> torch.dtype:
         """The floating-point type that the model computes in."""
-        return next(self.vae.parameters()).dtype
+        return self._weight.dtype
 
     @property
     def compute_dtype(self) -> str:
@@ -184,3 +213,8 @@ class LoadedModel:
         if name == "float32" and self.device.type == "cuda" and torch.backends.cudnn.allow_tf32:
             return "tf32"
         return name
+
+    @property
+    def _weight(self) -> Tensor:
+        """One that was loaded: those of the half that is not needed have neither."""
+        return next(weight for weight in self.vae.parameters() if not weight.is_meta)

@@ -34,6 +34,8 @@ class KLImageVAE(VideoVAE):
     """A diffusers `AutoencoderKL`: every frame of a video is an image to it."""
 
     family = "kl"
+    encoder_modules = ("autoencoder.encoder", "autoencoder.quant_conv")
+    decoder_modules = ("autoencoder.decoder", "autoencoder.post_quant_conv")
 
     def __init__(self, autoencoder: AutoencoderKL) -> None:
         super().__init__()

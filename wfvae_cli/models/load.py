@@ -11,7 +11,7 @@ from typing import Any, Literal
 import torch
 
 from wfvae_cli.errors import DeviceError, WeightsError
-from wfvae_cli.models.base import LoadedModel, Normalization, VideoVAE
+from wfvae_cli.models.base import LoadedModel, Normalization, Task, VideoVAE
 from wfvae_cli.models.checkpoint import (
     CheckpointFiles,
     TensorEntry,
@@ -21,6 +21,7 @@ from wfvae_cli.models.checkpoint import (
     read_json,
     weights_sha256,
 )
+from wfvae_cli.models.compiled import compile_halves
 from wfvae_cli.models.hub import fetch
 from wfvae_cli.models.names import find_source
 from wfvae_cli.models.registry import find_family, settle_config
@@ -29,7 +30,6 @@ from wfvae_cli.models.weights import Matching, build_on_meta, fill, match_tensor
 _log = logging.getLogger("wfvae")
 
 DType = Literal["auto", "float32", "bfloat16", "float16"]
-Task = Literal["encode", "decode"]
 
 DEFAULT_MODEL = "wfvae-tiny"
 _DTYPES: dict[str, torch.dtype] = {
@@ -44,7 +44,8 @@ def load_model(
     *,
     device: str = "auto",
     dtype: DType = "auto",
-    task: Task = "encode",
+    task: Task = "both",
+    compile: bool = False,
 ) -> LoadedModel:
     """Load a video VAE, ready to run: in evaluation mode, without gradients.
 
@@ -56,7 +57,10 @@ def load_model(
         device: `auto` (CUDA if there is one, else the CPU), `cpu`, `cuda`, `cuda:N` or `mps`.
         dtype: what to compute in; `auto` is what `resolve_dtype` says for `task`, and on CUDA
             lets float32 be multiplied as TF32, which an explicit `float32` does not.
-        task: what the model is for.
+        task: what the model is for; to `encode` or `decode` alone, the other half's weights stay
+            in their file.
+        compile: whether each kind of chunk is compiled when it first comes, as `compile_halves`
+            says.
 
     Returns:
         The model, its config, and the SHA-256 of its weights.
@@ -64,7 +68,7 @@ def load_model(
     Raises:
         WeightsError: there is no such model, or its files are incomplete, damaged or
             contradictory.
-        DeviceError: the device is absent or too small.
+        DeviceError: the device is absent or too small, or has no compiler for `compile`.
     """
     placed = resolve_device(device)
     resolved = resolve_dtype(dtype, placed, task)
@@ -75,13 +79,15 @@ def load_model(
     with ThreadPoolExecutor(1, thread_name_prefix="sha256") as pool:
         digest = pool.submit(weights_sha256, found.files.weights)  # hashlib releases the GIL
         try:
-            fill(vae, found.entries, found.matching, placed, resolved)
+            fill(vae, found.entries, found.matching, placed, resolved, task)
         except torch.OutOfMemoryError as error:
             raise DeviceError(f"{name} does not fit into the memory of {placed}") from error
         sha256 = digest.result()
     if placed.type == "cuda":
         allow_tf32(dtype == "auto")
     vae.eval().requires_grad_(False)
+    if compile:
+        compile_halves(vae, placed)
     return LoadedModel(vae, name, sha256, found.config)
 
 
@@ -190,8 +196,8 @@ def _devices() -> list[torch.device]:
 def resolve_dtype(dtype: DType, device: torch.device, task: Task) -> torch.dtype:
     """Turn what `--dtype` says into a type.
 
-    `auto` is float32, because what an encoder rounds stays in the dataset for good; except to
-    decode on a CUDA device that has bfloat16, where it is bfloat16.
+    `auto` is float32, because what an encoder rounds stays in the dataset for good; except only
+    to decode on a CUDA device that has bfloat16, where it is bfloat16.
     """
     if dtype != "auto":
         return _DTYPES[dtype]

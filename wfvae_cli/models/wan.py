@@ -166,6 +166,8 @@ class WanVAE(VideoVAE):
     """The VAE of Wan 2.1."""
 
     family = "wan"
+    encoder_modules = ("encoder", "quant_conv")
+    decoder_modules = ("decoder", "post_quant_conv")
 
     def __init__(self, config: WanConfig) -> None:
         super().__init__()

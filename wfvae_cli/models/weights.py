@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from wfvae_cli.errors import WeightsError
-from wfvae_cli.models.base import VideoVAE
+from wfvae_cli.models.base import Task, VideoVAE
 from wfvae_cli.models.checkpoint import TensorEntry
 from wfvae_cli.nn.conv import laid_out
 
@@ -199,16 +199,24 @@ def fill(
     matching: Matching,
     device: torch.device,
     dtype: torch.dtype,
+    task: Task,
 ) -> None:
     """Replace a meta model's parameters by the checkpoint's, on `device` and in `dtype`.
 
     One tensor at a time is in memory beside the model. Convolution weights are laid out
-    channels-last, which the networks run in. `matching` covers every parameter.
+    channels-last, which the networks run in. `matching` covers every parameter; those that `task`
+    does not run are not read, and stay on the meta device.
 
     Raises:
         WeightsError: a value is not finite, does not fit `dtype`, or a constant is another.
     """
-    for name, stored in read_tensors(entries, entries):
+    needed = [
+        name
+        for name in entries
+        if name in matching.constants or vae.is_needed(matching.parameters[name], task)
+    ]
+    vae.loaded_for = task
+    for name, stored in read_tensors(entries, needed):
         check_finite(name, stored, str(entries[name].file))
         if name in matching.constants:
             constant = vae.constant(name)
