@@ -114,7 +114,7 @@ def bench(
     from wfvae_cli.bench.precision import precision as measure_precision
     from wfvae_cli.bench.subject import Setting
 
-    setting = Setting(model, device, dtype, chunk, threads, compile)
+    setting = Setting(model, device, dtype, chunk, threads, compile=compile)
     other = None if compare is None else setting.changed(compare)
     with tempfile.TemporaryDirectory(prefix="wfvae-bench-") as name:
         folder = Path(name)
