@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple
+from typing import Any, ClassVar, Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -14,9 +14,6 @@ from wfvae_cli.errors import UsageError
 from wfvae_cli.nn.stream import Stream
 from wfvae_cli.nn.strips import Footprint
 from wfvae_cli.timing import Strides
-
-if TYPE_CHECKING:
-    from wfvae_cli.models.compiled import CompiledHalves
 
 Task = Literal["encode", "decode", "both"]
 """What a model is for: its encoder's weights, its decoder's, or all of them."""
@@ -37,6 +34,13 @@ class Posterior(NamedTuple):
     def sample(self, noise: Tensor) -> Tensor:
         """The latents that standard normal `noise` of the mean's shape picks."""
         return self.mean + noise * torch.exp(0.5 * self.logvar)
+
+
+class Halves(NamedTuple):
+    """What takes a checked chunk and its stream through the encoder, and through the decoder."""
+
+    encode: Callable[[Tensor, Stream], Posterior]
+    decode: Callable[[Tensor, Stream], Tensor]
 
 
 @dataclass(frozen=True)
@@ -73,7 +77,7 @@ class VideoVAE(nn.Module, ABC):
     """Why this configuration cannot be run in chunks; None where it can."""
     loaded_for: Task = "both"
     """Whose weights are there; the others are on the meta device."""
-    compiled: CompiledHalves | None = None
+    compiled: Halves | None = None
     """What runs the chunks instead, where `compile_halves` was asked for it."""
 
     @classmethod

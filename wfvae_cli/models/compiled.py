@@ -11,14 +11,13 @@ import os
 import shutil
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Generic, TypeVar
 
 import torch
 from torch import Tensor
 
 from wfvae_cli.errors import DeviceError, UsageError
-from wfvae_cli.models.base import Posterior, VideoVAE
+from wfvae_cli.models.base import Halves, Posterior, VideoVAE
 from wfvae_cli.nn.stream import Stream
 
 MOST_KINDS = 64
@@ -27,14 +26,6 @@ _MOST_GRAPHS = 4 * MOST_KINDS
 """PyTorch's own limit, in all models of one family together."""
 
 Result = TypeVar("Result", Tensor, Posterior)
-
-
-@dataclass(frozen=True)
-class CompiledHalves:
-    """What runs instead of a model's own layers."""
-
-    encode: CompiledStep[Posterior]
-    decode: CompiledStep[Tensor]
 
 
 def compile_halves(vae: VideoVAE, device: torch.device) -> None:
@@ -52,7 +43,7 @@ def compile_halves(vae: VideoVAE, device: torch.device) -> None:
 
     torch._dynamo.config.cache_size_limit = _MOST_GRAPHS
     graphs = device.type == "cuda"
-    vae.compiled = CompiledHalves(
+    vae.compiled = Halves(
         CompiledStep(vae._encode, graphs=graphs), CompiledStep(vae._decode, graphs=graphs)
     )
 
