@@ -6,6 +6,7 @@ the files, nor the other files, nor the machine plays a part.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field, fields, replace
@@ -118,19 +119,11 @@ def open_window(source: Source, draw: Draw, *, threads: int = 0) -> tuple[ClipRe
         with open_clip(source.path, sampling, threads=1) as reader:
             window = _window(source, draw, reader.info)
         if window.start > sampling.start:
-            try:
-                return open_clip(source.path, window, threads=threads), source.identity(
-                    _part(window)
-                )
-            except VideoError:
-                window = replace(sampling, frames=window.frames)
+            with contextlib.suppress(VideoError):
+                return _open(source, window, threads)
+            window = replace(sampling, frames=window.frames)
         sampling = window
-    reader = open_clip(source.path, sampling, threads=threads, hwaccel=source.hwaccel)
-    try:
-        return reader, source.identity(_part(sampling))
-    except BaseException:
-        reader.close()
-        raise
+    return _open(source, sampling, threads)
 
 
 def latent_window(name: str, draw: Draw, total: int, stride: int) -> tuple[int, int]:
