@@ -231,8 +231,7 @@ def build(config: dict[str, Any]) -> WFVAE:
     vae = WFVAE.from_config(config)
     for module in vae.modules():
         if isinstance(module, CausalConv3d):
-            # Tap by tap is faster only until autograd copies what each tap's sum was.
-            module.runs_by_tap = lambda _: False  # type: ignore[method-assign]
+            module.by_tap = False
         if isinstance(module, (nn.Conv2d, nn.Conv3d)):
             weight = module.weight
             layout = torch.channels_last_3d if weight.ndim == 5 else torch.channels_last

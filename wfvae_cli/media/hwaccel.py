@@ -79,7 +79,7 @@ def _obstacle(kind: str) -> str | None:
         return "this FFmpeg was built without it"
     try:
         HWAccel(kind).create(av.Codec("h264", "r"))
-    except NotImplementedError:
+    except NotImplementedError:  # PyAV's word for a codec without this kind of device
         return "it is none that FFmpeg's own decoders use"
     except av.error.FFmpegError as error:
         return f"it cannot be opened ({error.strerror})"

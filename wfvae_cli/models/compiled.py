@@ -7,6 +7,7 @@ Chunks of one kind share a graph, whatever clip they are of.
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import shutil
 import sys
@@ -112,12 +113,10 @@ def _check_compilers(device: torch.device) -> None:
     if device.type not in ("cpu", "cuda"):
         raise DeviceError(f"--compile knows cpu and cuda, not {device.type}: leave it out")
     if device.type == "cuda":
-        try:
-            import triton  # type: ignore[import-not-found,unused-ignore]  # noqa: F401
-        except ImportError:
+        if importlib.util.find_spec("triton") is None:
             raise DeviceError(
                 "--compile needs Triton on CUDA: pip install triton, or leave --compile out"
-            ) from None
+            )
         # Triton builds a launcher for every kernel with the C compiler.
         found = os.environ.get("CC") or shutil.which("gcc") or shutil.which("clang")
     else:

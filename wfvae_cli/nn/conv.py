@@ -26,6 +26,10 @@ class CausalConv3d(Streaming):
     of its own into the stream before the first call.
     """
 
+    by_tap = True
+    """Whether it may run tap by tap. For training that is slower: autograd would copy the slices
+    of each tap's sums."""
+
     def __init__(
         self,
         inputs: int,
@@ -90,7 +94,8 @@ class CausalConv3d(Streaming):
         """
         exact = x.dtype in (torch.float32, torch.float64)
         return (
-            x.device.type == "cpu"
+            self.by_tap
+            and x.device.type == "cpu"
             and exact
             and self.conv.kernel_size[0] == 3
             and self.conv.stride[0] == 1
