@@ -55,6 +55,30 @@ def test_any_chunks_give_what_the_clip_gives(sizes: list[int], before: Before) -
     torch.testing.assert_close(torch.cat(parts, dim=2), convolve_plainly(conv, x))
 
 
+@pytest.mark.parametrize("before", ["repeat", "zeros"])
+@pytest.mark.parametrize("kernel", [3, (3, 1, 1)])
+@pytest.mark.parametrize("budget", [1, 4 * 7 * 8 * 4], ids=["a row each", "a few rows"])
+def test_bands_of_rows_give_what_all_rows_give(
+    before: Before,
+    kernel: int | tuple[int, int, int],
+    budget: int,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("wfvae_cli.nn.conv.BAND_BYTES", budget)
+    conv, x, heights = make(before, kernel), clip(4, batch=2), []
+
+    def prepare(band: Tensor) -> Tensor:
+        heights.append(band.size(3))
+        return band.tanh()
+
+    stream = Stream()
+    first = conv(x[:, :, :3], stream, prepare)
+    stream.last = True
+    y = torch.cat((first, conv(x[:, :, 3:], stream, prepare)), dim=2)
+    torch.testing.assert_close(y, convolve_plainly(conv, x.tanh()))
+    assert max(heights) < x.size(3)
+
+
 def test_what_a_stream_keeps_is_never_changed() -> None:
     conv, x = make(), clip(4)
     stream = Stream()

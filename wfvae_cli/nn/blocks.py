@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812 (its usual name)
 
 from wfvae_cli.nn.conv import Before, CausalConv3d, FrameConv2d
-from wfvae_cli.nn.norm import NormType, make_norm, silu
+from wfvae_cli.nn.norm import PIXEL_NORMS, NormType, make_norm, silu
 from wfvae_cli.nn.stream import Stream
 
 
@@ -36,11 +36,22 @@ class ResidualBlock(nn.Module):
 
     def forward(self, x: Tensor, stream: Stream) -> Tensor:
         """Transform the next chunk, BCTHW."""
-        y: Tensor = self.conv1(silu(self.norm1(x)), stream)
-        y = self.conv2(silu(self.norm2(y)), stream)
+        y = _norm_silu_conv(self.norm1, self.conv1, x, stream)
+        y = _norm_silu_conv(self.norm2, self.conv2, y, stream)
         if hasattr(self, "nin_shortcut"):
             x = self.nin_shortcut(x, stream)
         return y.add_(x)
+
+
+def _norm_silu_conv(
+    norm: nn.Module, conv: CausalConv3d | FrameConv2d, x: Tensor, stream: Stream
+) -> Tensor:
+    """The three in turn; where the conv goes band by band, so do the others."""
+    if isinstance(conv, CausalConv3d) and isinstance(norm, PIXEL_NORMS):
+        y: Tensor = conv(x, stream, lambda part: silu(norm(part)))
+    else:
+        y = conv(silu(norm(x)), stream)
+    return y
 
 
 class FrameAttention(nn.Module):

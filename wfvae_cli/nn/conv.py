@@ -5,6 +5,8 @@ All of them expect BCTHW in channels-last memory, where turning BCTHW into frame
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from itertools import pairwise
 from typing import Literal
 
 import torch
@@ -16,6 +18,12 @@ from wfvae_cli.nn.stream import Stream, Streaming
 
 Before = Literal["repeat", "zeros"]
 """What a causal conv sees in front of a clip: copies of its first frame, or zeros."""
+
+Prepare = Callable[[Tensor], Tensor]
+
+BAND_BYTES = 16 * 2**20
+"""Of a layer's input, on a CPU, go through at a time: little beside the whole, and enough that
+oneDNN's rearranging of the weights for every call takes no time to speak of."""
 
 
 class CausalConv3d(Streaming):
@@ -45,16 +53,22 @@ class CausalConv3d(Streaming):
         padding = (0, size[1] // 2, size[2] // 2) if stride == 1 else 0
         self.conv = nn.Conv3d(inputs, outputs, size, stride, padding)
 
-    def forward(self, x: Tensor, stream: Stream) -> Tensor:
-        """Convolve the next chunk, BCTHW."""
+    def forward(self, x: Tensor, stream: Stream, prepare: Prepare | None = None) -> Tensor:
+        """Convolve the next chunk, BCTHW.
+
+        `prepare` is what comes between `x` and the convolution and looks at every pixel alone:
+        where the convolution goes band by band, so does that.
+        """
         kernel, stride = self.conv.kernel_size[0], self.conv.stride[0]
+        past = stream.past.get(self.key)
+        still = past is None and stream.last and x.size(2) == 1
+        if self.runs_by_tap(x) and not still:
+            return self._convolve_by_tap(x, stream, prepare)
+        x = x if prepare is None else prepare(x)
         if kernel == 1:
             return self._convolve_frames(x, self.conv.weight[:, :, 0], self.conv.bias)
-        past = stream.past.get(self.key)
-        if past is None and stream.last and x.size(2) == 1:
+        if still:
             return self._convolve_still(x)
-        if self.runs_by_tap(x):
-            return self._convolve_by_tap(x, stream)
         x = torch.cat((self._past_of(x) if past is None else past, x), dim=2)
         y: Tensor = self.conv(x)
         if not stream.last:
@@ -79,11 +93,15 @@ class CausalConv3d(Streaming):
             weight = sum(others, first).to(x.dtype)
         return self._convolve_frames(x, weight, self.conv.bias)
 
-    def _convolve_frames(self, x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
-        """Convolve every frame with the 2D `weight`."""
+    def _convolve_frames(
+        self, x: Tensor, weight: Tensor, bias: Tensor | None = None, rim: int | None = None
+    ) -> Tensor:
+        """Convolve every frame with the 2D `weight`; `rim` replaces the padding of the height."""
         _, height, width = self.conv.stride
+        above, beside = int(self.conv.padding[1]), int(self.conv.padding[2])
+        padding = (above if rim is None else rim, beside)
         frames = rearrange(x, "b c t h w -> (b t) c h w")
-        y = F.conv2d(frames, weight, bias, (height, width), self.conv.padding[1:])
+        y = F.conv2d(frames, weight, bias, (height, width), padding)
         return rearrange(y, "(b t) c h w -> b c t h w", b=x.size(0))
 
     def runs_by_tap(self, x: Tensor) -> bool:
@@ -101,34 +119,76 @@ class CausalConv3d(Streaming):
             and self.conv.stride[0] == 1
         )
 
-    def _convolve_by_tap(self, x: Tensor, stream: Stream) -> Tensor:
+    def _convolve_by_tap(self, x: Tensor, stream: Stream, prepare: Prepare | None) -> Tensor:
         """Convolve with each temporal tap in 2D, and add up.
 
         What a frame adds to the two frames after it is computed with that frame. Between chunks
         the stream keeps those sums instead of frames, so that nothing is copied or computed
         twice; where frame 0 is repeated, what it adds to itself is there already.
         """
-        frames = x.size(2)
-        starts = self.key not in stream.past
-        # What only the frames of a next chunk would see is not computed in the last one.
-        reach = (max(frames - 1, starts), max(frames - 2, starts)) if stream.last else (frames,) * 2
-        two_later, next_one, itself = self.conv.weight.unbind(dim=2)
-        y = self._convolve_frames(x, itself, self.conv.bias)
-        once = self._convolve_frames(x[:, :, : reach[0]], next_one)
-        twice = self._convolve_frames(x[:, :, : reach[1]], two_later)
-        if not starts:
-            carried = stream.past[self.key]
-        elif self.before == "repeat":
-            carried = torch.cat((once[:, :, :1] + twice[:, :, :1], twice[:, :, :1]), dim=2)
+        carried = stream.past.get(self.key)
+        row = x[:, :, :, 0].numel() * x.element_size()
+        count = min(-(-row * x.size(3) // BAND_BYTES), x.size(3))
+        if count > 1:
+            y, sums = self._add_taps_in_bands(x, carried, stream.last, prepare, count)
         else:
+            y, sums = self._add_taps(x if prepare is None else prepare(x), carried, stream.last)
+        if sums is not None:
+            stream.past[self.key] = sums
+        return y
+
+    def _add_taps_in_bands(
+        self,
+        x: Tensor,
+        carried: Tensor | None,
+        last: bool,
+        prepare: Prepare | None,
+        count: int,
+    ) -> tuple[Tensor, Tensor | None]:
+        """`_add_taps` in horizontal bands: what lies between `x` and the result is never whole."""
+        b, _, frames, height, width = x.shape
+        rim, outputs = int(self.conv.padding[1]), self.conv.out_channels
+        y = x.new_empty(b, frames, height, width, outputs).permute(0, 4, 1, 2, 3)
+        sums = None if last else x.new_empty(b, 2, height, width, outputs).permute(0, 4, 1, 2, 3)
+        for begin, end in pairwise(i * height // count for i in range(count + 1)):
+            top, bottom = max(begin - rim, 0), min(end + rim, height)
+            band = x[:, :, :, top:bottom]
+            band = band if prepare is None else prepare(band)
+            if bottom - top < end - begin + 2 * rim:  # at the picture's edge there are zeros
+                band = F.pad(band, (0, 0, rim - (begin - top), rim - (bottom - end)))
+            rows = (..., slice(begin, end), slice(None))
+            past = None if carried is None else carried[rows]
+            y[rows], part = self._add_taps(band, past, last, rim=0)
+            if sums is not None and part is not None:
+                sums[rows] = part
+        return y, sums
+
+    def _add_taps(
+        self, x: Tensor, carried: Tensor | None, last: bool, rim: int | None = None
+    ) -> tuple[Tensor, Tensor | None]:
+        """The result, and unless this is the `last` chunk what it adds to the next two frames.
+
+        `carried` is what earlier frames add to this chunk's first two; None in front of the clip.
+        `rim` is how many rows of zeros to put above and below, if not as many as the layer says.
+        """
+        frames, starts = x.size(2), carried is None
+        # What only the frames of a next chunk would see is not computed in the last one.
+        reach = (max(frames - 1, starts), max(frames - 2, starts)) if last else (frames,) * 2
+        two_later, next_one, itself = self.conv.weight.unbind(dim=2)
+        y = self._convolve_frames(x, itself, self.conv.bias, rim)
+        once = self._convolve_frames(x[:, :, : reach[0]], next_one, rim=rim)
+        twice = self._convolve_frames(x[:, :, : reach[1]], two_later, rim=rim)
+        if carried is None and self.before == "repeat":
+            carried = torch.cat((once[:, :, :1] + twice[:, :, :1], twice[:, :, :1]), dim=2)
+        elif carried is None:
             carried = torch.zeros_like(y[:, :, :1]).expand(-1, -1, 2, -1, -1)
         y[:, :, :2] += carried[:, :, :frames]
         y[:, :, 1:] += once[:, :, : frames - 1]
         y[:, :, 2:] += twice[:, :, : max(frames - 2, 0)]
-        if not stream.last:
-            before = twice[:, :, -2:-1] if frames > 1 else carried[:, :, 1:]
-            stream.past[self.key] = torch.cat((once[:, :, -1:] + before, twice[:, :, -1:]), dim=2)
-        return y
+        if last:
+            return y, None
+        before = twice[:, :, -2:-1] if frames > 1 else carried[:, :, 1:]
+        return y, torch.cat((once[:, :, -1:] + before, twice[:, :, -1:]), dim=2)
 
 
 def laid_out(weight: Tensor, layer: nn.Module) -> Tensor:

@@ -43,6 +43,10 @@ class ChannelRMSNorm(nn.Module):
         return y.movedim(-1, 1)
 
 
+PIXEL_NORMS = (ChannelNorm, ChannelRMSNorm)
+"""Those that look at every pixel alone."""
+
+
 class FrameGroupNorm(nn.GroupNorm):
     """GroupNorm of every frame of BCTHW alone, as 2D blocks have it."""
 
