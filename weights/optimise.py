@@ -17,6 +17,8 @@ from torch import Tensor, nn
 WEIGHT_DECAY = 1e-3
 CLIP_NORM = 1.0
 EMA_DECAY = 0.995
+_ADAM = ("step", "exp_avg", "exp_avg_sq")
+"""What AdamW remembers of a parameter."""
 
 
 def join_workers() -> tuple[int, int]:
@@ -149,8 +151,7 @@ class Run:
         tensors |= {f"momentum/{i}": t for i, t in enumerate(self.muon.momentum)}
         for name, p in self.named.items():
             if state := self.adam.state.get(p):
-                tensors[f"first/{name}"] = state["exp_avg"]
-                tensors[f"second/{name}"] = state["exp_avg_sq"]
+                tensors |= {f"adam/{kind}/{name}": state[kind] for kind in _ADAM}
         notes = {"step": str(self.step), "hours": str(self.hours)}
         part = self.file.with_suffix(".part")
         save_file({k: t.contiguous() for k, t in tensors.items()}, part, notes)
@@ -167,9 +168,5 @@ class Run:
         for i, momentum in enumerate(self.muon.momentum):
             momentum.copy_(tensors[f"momentum/{i}"])
         for name, p in self.named.items():
-            if f"first/{name}" in tensors:
-                self.adam.state[p] = {
-                    "step": torch.tensor(float(self.step)),
-                    "exp_avg": tensors[f"first/{name}"],
-                    "exp_avg_sq": tensors[f"second/{name}"],
-                }
+            if f"adam/{_ADAM[0]}/{name}" in tensors:
+                self.adam.state[p] = {kind: tensors[f"adam/{kind}/{name}"] for kind in _ADAM}

@@ -1,0 +1,123 @@
+"""The parts of `weights/train_tiny.py` that can be wrong without a long run showing it."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from footage import Footage, Stage, pan_and_zoom
+from linear_code import VALUES, LinearCode, from_blocks, solve, to_blocks
+from optimise import Run, orthogonal
+from starts import build, read_weights, warm_start
+from train_tiny import CONFIG, Bands, losses
+from wfvae_cli.nn.conv import CausalConv3d
+from wfvae_cli.nn.stream import Stream
+
+SMALL = CONFIG | {
+    "base_channels": 8,
+    "latent_dim": 4,
+    "encoder_energy_flow_hidden_size": 8,
+    "decoder_energy_flow_hidden_size": 8,
+    "encoder_num_resblocks": 1,
+    "decoder_num_resblocks": 1,
+}
+
+
+def frames(count: int = 5, size: int = 16, batch: int = 1) -> Tensor:
+    generator = torch.Generator().manual_seed(1)
+    return torch.rand((batch, 3, count, size, size), generator=generator) * 2 - 1
+
+
+def test_blocks_hold_every_frame_once_and_the_first_four_times() -> None:
+    clip = frames(9)
+    blocks = to_blocks(clip)
+    assert blocks.shape == (1, VALUES, 3, 2, 2)
+    assert torch.equal(from_blocks(blocks), clip)
+
+
+def test_a_code_of_all_components_loses_nothing() -> None:
+    code = LinearCode(VALUES)
+    directions, _ = torch.linalg.qr(torch.randn(VALUES, VALUES))
+    code.start_from_components(torch.rand(VALUES), torch.rand(VALUES) + 0.5, directions)
+    torch.testing.assert_close(code(frames()), frames(), atol=1e-4, rtol=0)
+
+
+def test_solving_a_layer_finds_the_one_that_made_the_examples() -> None:
+    torch.manual_seed(0)
+    wanted, found = CausalConv3d(2, 3), CausalConv3d(2, 5)
+    untouched = found.conv.weight[3:].detach().clone()
+    inputs = [torch.randn(2, 2, 5, 8, 8) for _ in range(2)]
+    solve(found, slice(3), [(x, wanted(x, Stream.whole()).detach()) for x in inputs])
+    assert wanted.conv.bias is not None and found.conv.bias is not None
+    torch.testing.assert_close(found.conv.weight[:3], wanted.conv.weight, atol=1e-3, rtol=0)
+    torch.testing.assert_close(found.conv.bias[:3], wanted.conv.bias, atol=1e-3, rtol=0)
+    assert torch.equal(found.conv.weight[3:], untouched)
+
+
+def test_added_blocks_change_nothing_at_first(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    small = build(SMALL)
+    tensors = {name: tensor.contiguous() for name, tensor in small.state_dict().items()}
+    save_file(tensors, tmp_path / "small.safetensors")
+    larger = build(SMALL | {"encoder_num_resblocks": 2, "decoder_num_resblocks": 3})
+    warm_start(larger, read_weights(tmp_path / "small.safetensors"))
+    for vae in (small, larger):
+        vae.requires_grad_(False)
+    latents = small.encode(frames(), Stream.whole()).mean
+    torch.testing.assert_close(larger.encode(frames(), Stream.whole()).mean, latents)
+    torch.testing.assert_close(
+        larger.decode(latents, Stream.whole()), small.decode(latents, Stream.whole())
+    )
+
+
+@pytest.mark.parametrize("shape", [(8, 40), (40, 8)])
+def test_updates_are_nearly_orthogonal(shape: tuple[int, int]) -> None:
+    torch.manual_seed(0)
+    singular = torch.linalg.svdvals(orthogonal(torch.randn(shape)))
+    assert singular.min() > 0.5 and singular.max() < 1.3
+
+
+def test_a_frozen_encoder_stays_and_a_run_resumes_where_it_was(tmp_path: Path) -> None:
+    def start() -> tuple[nn.ModuleDict, Run]:
+        torch.manual_seed(0)
+        vae = build(SMALL)
+        nets = nn.ModuleDict({"encoder": vae.encoder, "decoder": vae.decoder})
+        run = Run(nets, tmp_path, torch.device("cpu"))
+        bands = Bands(vae)
+        for step in range(run.step, 4):
+            frozen = step < 2
+            run.update(losses(vae, bands, frames(), step, frozen)["loss"], 1e-3)
+            learnt = not torch.equal(vae.encoder.conv_out.conv.weight, untrained)
+            assert learnt != frozen
+            if step == 2 and not run.file.exists():
+                run.save()
+        return nets, run
+
+    torch.manual_seed(0)
+    untrained = build(SMALL).encoder.conv_out.conv.weight.detach().clone()
+    whole, first = start()
+    resumed, second = start()
+    assert first.step == second.step == 4
+    for name, weight in whole.named_parameters():
+        torch.testing.assert_close(dict(resumed.named_parameters())[name], weight)
+
+
+def test_kinds_of_footage_and_the_held_out_are_told_apart(tmp_path: Path) -> None:
+    from PIL import Image
+
+    from footage import HELD_OUT_PHOTOS
+
+    folder = tmp_path / "train_photos"
+    folder.mkdir()
+    picture = Image.fromarray(np.random.default_rng(0).integers(0, 255, (64, 96, 3), np.uint8))
+    for name in ("mine", HELD_OUT_PHOTOS[0]):
+        picture.save(folder / f"{name}.jpg")
+    footage = Footage(tmp_path, tmp_path / "cache")
+    assert list(footage.train["photo"]) == ["mine"]
+    stage = Stage(end=1.0, batch=1, frames=5, size=32)
+    crop = pan_and_zoom(footage.train["photo"]["mine"], stage, np.random.default_rng(0))
+    assert crop.shape == (3, 5, 32, 32)
+    assert crop.min() >= -1 and crop.max() <= 1
