@@ -71,6 +71,9 @@ SHARPNESS_WEIGHT = 0.25
 
 WARM_UP = 50
 
+LARGEST_DEVIATION = 0.5
+"""Standard deviation of the liveliest channel of an exported model."""
+
 # Not 9 frames of 128x128: with those, oneDNN's bfloat16 backward of PyTorch 2.13 corrupts memory.
 ENCODER_STAGES = (Stage(1.0, 4, 13, 80),)
 STAGES = (Stage(0.6, 2, 13, 72), Stage(0.85, 2, 13, 96), Stage(1.0, 1, 17, 128))
@@ -307,6 +310,17 @@ def measure_scale(vae: WFVAE, footage: Footage) -> tuple[list[float], list[float
     return stats.moments.mean.tolist(), (1 / std).tolist()
 
 
+def divide_latents(weights: dict[str, Tensor], channels: int, factor: float) -> None:
+    """Make latents smaller by a `factor` that the decoder makes good: a power of 2 rounds nothing.
+
+    Chunks equal whole clips to an absolute error, which large values exceed by rounding alone.
+    """
+    for name in ("encoder.conv_out.conv.weight", "encoder.conv_out.conv.bias"):
+        weights[name][:channels] /= factor
+    weights["encoder.conv_out.conv.bias"][channels:] -= 2 * math.log(factor)  # log-variance
+    weights["decoder.conv_in.conv.weight"] *= factor
+
+
 def export(args: argparse.Namespace) -> None:
     """Write the averaged weights as a checkpoint of the published form, with its config."""
     config = json.loads((args.work / "config.json").read_text())
@@ -318,6 +332,9 @@ def export(args: argparse.Namespace) -> None:
     scores["mean"] = float(np.mean(list(scores.values())))
     (args.work / f"psnr-{args.dtype}.json").write_text(json.dumps(scores, indent=2) + "\n")
     shift, scale = measure_scale(vae, footage)
+    factor = 2.0 ** math.ceil(math.log2(1 / min(scale) / LARGEST_DEVIATION))
+    divide_latents(weights, vae.latent_channels, factor)
+    shift, scale = [s / factor for s in shift], [s * factor for s in scale]
     config |= {"scale": [round(s, 4) for s in scale], "shift": [round(s, 4) for s in shift]}
     tensors = {name: value.to(dtype).contiguous() for name, value in weights.items()}
     # The publishers' own code expects its constant filters in the file.

@@ -190,7 +190,7 @@ def test_a_sample_depends_on_its_seed_alone(tmp_path: Path, model: LoadedModel) 
 
     first = sample(1, 5)
     assert (first - sample(1, 13)).abs().max() <= 1e-5
-    assert (first - sample(2, 5)).abs().max() > 1e-2
+    assert (first - sample(2, 5)).abs().max() > 1e-3
 
 
 def test_normalisation_is_undone(tmp_path: Path, model: LoadedModel) -> None:

@@ -1,5 +1,6 @@
 """The parts of `weights/train_tiny.py` that can be wrong without a long run showing it."""
 
+import math
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,7 @@ from footage import Footage, Stage, pan_and_zoom
 from linear_code import VALUES, LinearCode, from_blocks, solve, to_blocks
 from optimise import Run, orthogonal
 from starts import build, read_weights, warm_start
-from train_tiny import CONFIG, Bands, losses
+from train_tiny import CONFIG, Bands, divide_latents, losses
 from wfvae_cli.nn.conv import CausalConv3d
 from wfvae_cli.nn.stream import Stream
 
@@ -71,6 +72,18 @@ def test_added_blocks_change_nothing_at_first(tmp_path: Path) -> None:
     torch.testing.assert_close(
         larger.decode(latents, Stream.whole()), small.decode(latents, Stream.whole())
     )
+
+
+def test_smaller_latents_decode_to_the_very_same() -> None:
+    torch.manual_seed(0)
+    vae = build(SMALL).requires_grad_(False)
+    before = vae.encode(frames(), Stream.whole())
+    picture = vae.decode(before.mean, Stream.whole())
+    divide_latents(vae.state_dict(), 4, 8.0)
+    after = vae.encode(frames(), Stream.whole())
+    assert torch.equal(after.mean * 8, before.mean)
+    torch.testing.assert_close(after.logvar, before.logvar - 2 * math.log(8))
+    assert torch.equal(vae.decode(after.mean, Stream.whole()), picture)
 
 
 @pytest.mark.parametrize("shape", [(8, 40), (40, 8)])
