@@ -242,7 +242,7 @@ def _default_latents(model: LoadedModel, pixels: int, memory: Memory) -> int:
     The budget is fixed, so that the same clip is cut the same way on any machine that has twice
     as much to spare; less memory makes smaller chunks.
     """
-    budget = (16 if model.device.type == "cuda" else 2) * _GIB
+    budget = (16 if model.device.type == "cuda" else 1.25) * _GIB
     frame_bytes = model.vae.peak_values_per_pixel * model.dtype.itemsize * pixels
     frames = min(budget, memory.free // 2) / frame_bytes
     return max(1, min(_MOST_LATENTS, int((frames - 1) // model.vae.strides.time)))
