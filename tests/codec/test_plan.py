@@ -51,10 +51,10 @@ def test_auto_takes_what_is_exact_before_tiles() -> None:
     kinds: list[int | str] = []
     for step in range(60):
         memory = Memory(int(2**33 * 0.9**step), 2**40)
-        plan = ChunkPlan.of(model(), None, 640, 720, tile="auto", memory=memory)
+        plan = ChunkPlan.of(model(), None, 600, 480, tile="auto", memory=memory)
         kinds.append("tiles" if plan.tile else "strips" if plan.strips > 1 else plan.later)
         if "tiles" not in kinds:
-            assert Picture(model(), 640, 720).fits(plan, memory)
+            assert Picture(model(), 600, 480).fits(plan, memory)
     order = [4, 3, 2, 1, "strips", "tiles"]
     assert list(dict.fromkeys(kinds)) == order
 
