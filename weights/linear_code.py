@@ -2,7 +2,7 @@
 
 4x8x8 pixels become 16 numbers by one convolution over blocks, and come back by another; both see
 the neighbouring blocks and the one before. It starts as the blocks' principal components, and is
-trained in minutes, because it costs a hundredth of the network. A decoder this simple tells the
+trained in minutes. A decoder this simple tells the
 encoder at once what each latent is good for, which the network's own decoder does not.
 """
 
@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from einops import rearrange
 from torch import Tensor, nn
-from torch.nn import functional as F  # noqa: N812 (its usual name)
+from torch.nn import functional as F
 
 from footage import Footage, Stage
 from wfvae_cli.nn.conv import CausalConv3d
@@ -53,13 +53,15 @@ class LinearCode(nn.Module):
 
         `mean` has 768 values, `variances` one for every latent, `directions` is 768 x latents.
         """
-        deviations = variances.sqrt()
-        for conv in (self.encoder, self.decoder):
+        inward, outward = directions / variances.sqrt(), directions * variances.sqrt()
+        for conv, weight, bias in (
+            (self.encoder, inward.T, -mean @ inward),
+            (self.decoder, outward, mean),
+        ):
             conv.weight.zero_()
-        self.encoder.weight[:, :, -1, 1, 1] = (directions / deviations).T
-        self.encoder.bias.copy_(-(mean @ directions) / deviations)  # type: ignore[union-attr]
-        self.decoder.weight[:, :, -1, 1, 1] = directions * deviations
-        self.decoder.bias.copy_(mean)  # type: ignore[union-attr]
+            conv.weight[:, :, -1, 1, 1] = weight
+            assert conv.bias is not None
+            conv.bias.copy_(bias)
 
 
 def to_blocks(frames: Tensor) -> Tensor:

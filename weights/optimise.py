@@ -17,6 +17,8 @@ from torch import Tensor, nn
 WEIGHT_DECAY = 1e-3
 CLIP_NORM = 1.0
 EMA_DECAY = 0.995
+STATE = "state.safetensors"
+"""Of a work folder: a run as it was last saved."""
 _ADAM = ("step", "exp_avg", "exp_avg_sq")
 """What AdamW remembers of a parameter."""
 
@@ -96,7 +98,7 @@ class Run:
     """Weights, their moving average, the optimisers and the step, saved and resumed together."""
 
     def __init__(self, nets: nn.Module, work: Path, device: torch.device) -> None:
-        self.file, self.device = work / "state.safetensors", device
+        self.file, self.device = work / STATE, device
         self.rank, self.workers = join_workers()
         self.step = 0
         self.hours = 0.0

@@ -11,6 +11,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from linear_code import LinearCode, solve
+from optimise import STATE
 from wfvae_cli.models.wfvae import WFVAE
 from wfvae_cli.nn.conv import CausalConv3d
 from wfvae_cli.nn.stream import Stream
@@ -35,7 +36,7 @@ def build(config: dict[str, Any]) -> WFVAE:
 def read_weights(path: Path) -> dict[str, Tensor]:
     """A checkpoint's trained tensors; of a work folder, the averaged ones."""
     if path.is_dir():
-        state = load_file(path / "state.safetensors")
+        state = load_file(path / STATE)
         return {k.removeprefix("average/"): v for k, v in state.items() if k.startswith("average/")}
     return {k: v.float() for k, v in load_file(path).items() if WFVAE.constant(k) is None}
 

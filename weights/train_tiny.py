@@ -3,7 +3,8 @@
     python weights/train_tiny.py code DATA CACHE --out CODE            # minutes
     python weights/train_tiny.py train DATA ENCODER --init START --code CODE
     python weights/train_tiny.py train DATA WORK --init ENCODER --knows START
-    python weights/train_tiny.py export DATA WORK --constants START --out weights/wfvae-tiny
+    python weights/train_tiny.py export DATA WORK --constants START --divisor 8 --out OUT
+    wfvae stats DATA/train --short-side 256 --frames 49 --model OUT --write-config OUT --overwrite
 
 First a linear code of the latents' size is fitted; then the encoder learns to feed that code's
 decoder; then the network's own decoder, which knew the START's latents, learns the new ones, and
@@ -34,12 +35,11 @@ from torch import Tensor, nn
 
 from footage import Footage, Pixels, Stage, to_tensor
 from linear_code import LinearCode, components, fit, log_error
-from optimise import Run, fast_in_bfloat16
+from optimise import STATE, Run, fast_in_bfloat16
 from starts import build, decode_the_new, encode_the_code, read_weights, warm_start
 from wfvae_cli.models.base import Posterior
 from wfvae_cli.models.wfvae import WFVAE
 from wfvae_cli.nn.stream import Stream
-from wfvae_cli.stats.accumulate import LatentStats
 
 CONFIG: dict[str, Any] = {
     "_class_name": "WFVAEModel",
@@ -70,9 +70,6 @@ WAVELET_WEIGHT = 0.1
 SHARPNESS_WEIGHT = 0.25
 
 WARM_UP = 50
-
-LARGEST_DEVIATION = 0.5
-"""Standard deviation of the liveliest channel of an exported model."""
 
 # Not 9 frames of 128x128: with those, oneDNN's bfloat16 backward of PyTorch 2.13 corrupts memory.
 ENCODER_STAGES = (Stage(1.0, 4, 13, 80),)
@@ -224,11 +221,13 @@ def train(args: argparse.Namespace) -> None:
     nets = nn.ModuleDict({"encoder": vae.encoder, "decoder": vae.decoder})
     if args.code:
         nets["code"] = code = read_code(args.code, vae.latent_channels)
-        encode_the_code(vae, code, examples(footage, args.seed))
-    elif args.knows:
-        known = build(config)
-        warm_start(known, read_weights(args.knows))
-        decode_the_new(vae, known, examples(footage, args.seed))
+    if not (args.work / STATE).exists():  # which has been through this, and further
+        if args.code:
+            encode_the_code(vae, code, examples(footage, args.seed))
+        elif args.knows:
+            known = build(config)
+            warm_start(known, read_weights(args.knows))
+            decode_the_new(vae, known, examples(footage, args.seed))
     nets.to(device)
     bands, run = Bands(vae), Run(nets, args.work, device)
 
@@ -286,28 +285,11 @@ def fit_code(args: argparse.Namespace) -> None:
         if len(recent) == 200 or step == args.steps - 1:
             scores = validate(code, footage.held_out, torch.device("cpu"))
             psnr = float(np.mean(list(scores.values())))
-            print(  # noqa: T201 (its progress)
-                f"step {step + 1}: log error {np.mean(recent):.3f}, held out {psnr:.2f} dB"
-            )
+            print(f"step {step + 1}: log error {np.mean(recent):.3f}, held out {psnr:.2f} dB")
             recent.clear()
 
     fit(code, footage, args.steps, args.rate, args.seed, report)
     save_file(code.state_dict(), args.out)
-
-
-def measure_scale(vae: WFVAE, footage: Footage) -> tuple[list[float], list[float]]:
-    """Shift and scale of every latent channel over the first 49 frames of the training clips."""
-    stats = LatentStats()
-    for kind, clips in footage.train.items():
-        for name, clip in clips.items() if kind != "photo" else ():
-            whole = clip[: (len(clip) - 1) // vae.strides.time * vae.strides.time + 1][:49]
-            height, width = (side // 8 * 8 for side in whole.shape[1:3])
-            frames = to_tensor(whole[:, :height, :width])[None]
-            with torch.inference_mode():
-                mean = vae.encode(frames, Stream.whole()).mean
-            stats.add_clip(name, [(mean[0].numpy(), None)])
-    std = np.sqrt(stats.moments.square / stats.moments.count)
-    return stats.moments.mean.tolist(), (1 / std).tolist()
 
 
 def divide_latents(weights: dict[str, Tensor], channels: int, factor: float) -> None:
@@ -331,11 +313,7 @@ def export(args: argparse.Namespace) -> None:
     scores = validate(roundtrip(vae), footage.held_out, torch.device("cpu"))
     scores["mean"] = float(np.mean(list(scores.values())))
     (args.work / f"psnr-{args.dtype}.json").write_text(json.dumps(scores, indent=2) + "\n")
-    shift, scale = measure_scale(vae, footage)
-    factor = 2.0 ** math.ceil(math.log2(1 / min(scale) / LARGEST_DEVIATION))
-    divide_latents(weights, vae.latent_channels, factor)
-    shift, scale = [s / factor for s in shift], [s * factor for s in scale]
-    config |= {"scale": [round(s, 4) for s in scale], "shift": [round(s, 4) for s in shift]}
+    divide_latents(weights, vae.latent_channels, args.divisor)
     tensors = {name: value.to(dtype).contiguous() for name, value in weights.items()}
     # The publishers' own code expects its constant filters in the file.
     given = load_file(args.constants)
@@ -359,10 +337,14 @@ def main() -> None:
     coder.add_argument("--seed", type=int, default=4)
     coder.set_defaults(run=fit_code)
 
-    trainer = commands.add_parser("train", help="train, or go on where it was stopped")
-    trainer.add_argument("data", type=Path)
-    trainer.add_argument("work", type=Path)
-    trainer.add_argument("--cache", type=Path, help="decoded clips; default WORK/cache")
+    at_work = argparse.ArgumentParser(add_help=False)
+    at_work.add_argument("data", type=Path)
+    at_work.add_argument("work", type=Path)
+    at_work.add_argument("--cache", type=Path, help="decoded clips; default WORK/cache")
+
+    trainer = commands.add_parser(
+        "train", parents=[at_work], help="train, or go on where it was stopped"
+    )
     trainer.add_argument("--init", type=Path, required=True, help="weights, or a work folder")
     trainer.add_argument("--code", type=Path, help="train the encoder beneath this linear code")
     trainer.add_argument("--knows", type=Path, help="weights whose latents the decoder can read")
@@ -374,11 +356,11 @@ def main() -> None:
     trainer.add_argument("--seed", type=int, default=4)
     trainer.set_defaults(run=train)
 
-    exporter = commands.add_parser("export", help="write the averaged weights as a checkpoint")
-    exporter.add_argument("data", type=Path)
-    exporter.add_argument("work", type=Path)
-    exporter.add_argument("--cache", type=Path, help="decoded clips; default WORK/cache")
+    exporter = commands.add_parser(
+        "export", parents=[at_work], help="write the averaged weights as a checkpoint"
+    )
     exporter.add_argument("--constants", type=Path, required=True, help="a checkpoint with filters")
+    exporter.add_argument("--divisor", type=float, default=1.0, help="of the latents; a power of 2")
     exporter.add_argument("--out", type=Path, required=True, help="directory to write to")
     exporter.add_argument("--dtype", choices=("float16", "bfloat16"), default="float16")
     exporter.set_defaults(run=export)

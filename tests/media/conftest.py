@@ -15,6 +15,9 @@ from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 from numpy.typing import NDArray
 
+from wfvae_cli.media.clip import ClipInfo, Sampling
+from wfvae_cli.media.reader import open_clip
+
 MakeClip = Callable[..., Path]
 
 
@@ -81,6 +84,15 @@ def write_clip(
                 box.mux(audio.encode(silence))
             box.mux(audio.encode(None))
     return path
+
+
+def read(path: Path | str, **options: Any) -> tuple[ClipInfo, list[int], list[int]]:
+    """Description, timestamps and numbers of all frames."""
+    with open_clip(path, Sampling(**options)) as reader:
+        frames = list(reader)
+        for frame in frames:
+            assert frame.pixels.shape == (reader.info.height, reader.info.width, 3)
+        return reader.info, [f.pts for f in frames], [number_of(f.pixels) for f in frames]
 
 
 @pytest.fixture

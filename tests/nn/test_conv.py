@@ -5,7 +5,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
-from torch.nn import functional as F  # noqa: N812 (its usual name)
+from torch.nn import functional as F
 
 from wfvae_cli.nn.conv import Before, CausalConv3d, laid_out
 from wfvae_cli.nn.stream import Stream

@@ -1,6 +1,6 @@
 import pytest
 import torch
-from torch.nn import functional as F  # noqa: N812 (its usual name)
+from torch.nn import functional as F
 
 from wfvae_cli.nn.resample import SpaceUpsample, convolve_doubled
 from wfvae_cli.nn.stream import Stream

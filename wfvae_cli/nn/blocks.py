@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from einops import rearrange
 from torch import Tensor, nn
-from torch.nn import functional as F  # noqa: N812 (its usual name)
+from torch.nn import functional as F
 
 from wfvae_cli.nn.conv import Before, CausalConv3d, FrameConv2d
 from wfvae_cli.nn.norm import PIXEL_NORMS, NormType, make_norm, silu

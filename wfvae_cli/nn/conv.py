@@ -12,7 +12,7 @@ from typing import Literal
 import torch
 from einops import rearrange
 from torch import Tensor, nn
-from torch.nn import functional as F  # noqa: N812 (its usual name)
+from torch.nn import functional as F
 
 from wfvae_cli.nn.stream import Stream, Streaming
 
@@ -20,6 +20,7 @@ Before = Literal["repeat", "zeros"]
 """What a causal conv sees in front of a clip: copies of its first frame, or zeros."""
 
 Prepare = Callable[[Tensor], Tensor]
+"""What a convolution's input goes through first, every pixel alone; BCTHW to BCTHW."""
 
 BAND_BYTES = 16 * 2**20
 """Of a layer's input, on a CPU, go through at a time: little beside the whole, and enough that

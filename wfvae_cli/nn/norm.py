@@ -7,7 +7,7 @@ from typing import Literal
 import torch
 from einops import rearrange
 from torch import Tensor, nn
-from torch.nn import functional as F  # noqa: N812 (its usual name)
+from torch.nn import functional as F
 
 NormType = Literal["layernorm", "groupnorm", "rms"]
 

@@ -7,7 +7,7 @@ from typing import Literal
 import torch
 from einops import rearrange
 from torch import Tensor, nn
-from torch.nn import functional as F  # noqa: N812 (its usual name)
+from torch.nn import functional as F
 
 from wfvae_cli.nn.conv import CausalConv3d, FrameConv2d
 from wfvae_cli.nn.stream import Stream, Streaming
