@@ -11,9 +11,11 @@ from wfvae_cli.nn.conv import Before, CausalConv3d, laid_out
 from wfvae_cli.nn.stream import Stream
 
 
-def make(before: Before = "repeat", kernel: int | tuple[int, int, int] = 3) -> CausalConv3d:
+def make(
+    before: Before = "repeat", kernel: int | tuple[int, int, int] = 3, outputs: int = 6
+) -> CausalConv3d:
     torch.manual_seed(0)
-    conv = CausalConv3d(4, 6, kernel, before=before).double().requires_grad_(False)
+    conv = CausalConv3d(4, outputs, kernel, before=before).double().requires_grad_(False)
     conv.key = "conv"
     return conv
 
@@ -57,26 +59,47 @@ def test_any_chunks_give_what_the_clip_gives(sizes: list[int], before: Before) -
 
 @pytest.mark.parametrize("before", ["repeat", "zeros"])
 @pytest.mark.parametrize("kernel", [3, (3, 1, 1)])
-@pytest.mark.parametrize("budget", [1, 4 * 7 * 8 * 4], ids=["a row each", "a few rows"])
+@pytest.mark.parametrize("rows", [1, 2, 3, 4])
+@pytest.mark.parametrize("outputs", [4, 6])
 def test_bands_of_rows_give_what_all_rows_give(
     before: Before,
     kernel: int | tuple[int, int, int],
-    budget: int,
+    rows: int,
+    outputs: int,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("wfvae_cli.nn.conv.BAND_BYTES", budget)
-    conv, x, heights = make(before, kernel), clip(4, batch=2), []
+    conv, x, heights = make(before, kernel, outputs), clip(4, batch=2), []
+    expected = convolve_plainly(conv, F.silu(x.tanh()))
 
-    def prepare(band: Tensor) -> Tensor:
+    def norm(band: Tensor) -> Tensor:
         heights.append(band.size(3))
         return band.tanh()
 
-    stream = Stream()
-    first = conv(x[:, :, :3], stream, prepare)
-    stream.last = True
-    y = torch.cat((first, conv(x[:, :, 3:], stream, prepare)), dim=2)
-    torch.testing.assert_close(y, convolve_plainly(conv, x.tanh()))
-    assert max(heights) < x.size(3)
+    stream, parts = Stream(), []
+    for chunk in (x[:, :, :3].clone(), x[:, :, 3:].clone()):
+        row = chunk[:, :, :, 0].numel() * chunk.element_size()
+        monkeypatch.setattr("wfvae_cli.nn.conv.BAND_BYTES", rows * row)
+        place = chunk.data_ptr()
+        with torch.inference_mode():
+            parts.append(conv(chunk, stream, norm, overwrite=True))
+        stream.last = True
+        assert (parts[-1].data_ptr() == place) == (outputs == 4), "only what fits takes its place"
+        assert sum(heights) == 5, "no row is read twice"
+        assert max(heights) <= rows + 1
+        heights.clear()
+    torch.testing.assert_close(torch.cat(parts, dim=2), expected)
+
+
+@pytest.mark.parametrize("rows", [2, 5])
+def test_what_goes_in_is_left_alone_unless_it_may_be_overwritten(
+    rows: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    x = clip(4)
+    monkeypatch.setattr("wfvae_cli.nn.conv.BAND_BYTES", rows * x[:, :, :, 0].numel() * 8)
+    before = x.clone()
+    with torch.inference_mode():
+        make(outputs=4)(x, Stream.whole(), torch.tanh)
+    assert torch.equal(x, before)
 
 
 def test_what_a_stream_keeps_is_never_changed() -> None:

@@ -10,6 +10,7 @@ import typer
 from wfvae_cli.cli import options as o
 from wfvae_cli.cli.console import Console
 from wfvae_cli.cli.run import reported
+from wfvae_cli.heap import keep_freed_memory
 
 _EXAMPLES = """Examples:
 
@@ -99,6 +100,7 @@ def decode(
             task="decode",
             compile=compile,
         )
+        keep_freed_memory(loaded.nbytes)
         with console.progress("decoding", file.metadata.frames) as progress:
             done = decode_clip(
                 file,

@@ -10,6 +10,7 @@ from wfvae_cli.cli import measuring as m
 from wfvae_cli.cli import options as o
 from wfvae_cli.cli.console import Console
 from wfvae_cli.cli.run import reported
+from wfvae_cli.heap import keep_freed_memory
 
 if TYPE_CHECKING:
     from wfvae_cli.codec.roundtrip import RoundtripResult
@@ -123,6 +124,7 @@ def roundtrip(
     with open_clip(source, sampling, hwaccel=hwaccel) as reader:
         measures = learned.measures(device, ms_ssim=ms_ssim)
         loaded = load_model(model, device=device, dtype=dtype, compile=compile)
+        keep_freed_memory(loaded.nbytes)
         stills = targets.stills(m.title_of(source))
         with console.progress("roundtrip", reader.info.frames) as progress:
             done = roundtrip_clip(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import functools
 import logging
 import os
@@ -17,11 +16,9 @@ import typer
 
 from wfvae_cli.cli.console import Console
 from wfvae_cli.errors import WfvaeError
+from wfvae_cli.heap import keep_freed_memory
 
 P = ParamSpec("P")
-
-_M_TRIM_THRESHOLD = -1  # glibc's malloc.h
-_M_MMAP_THRESHOLD = -3
 
 
 class _Terminated(BaseException):
@@ -47,7 +44,7 @@ def reported(command: Callable[P, None]) -> Callable[P, None]:
         if console.quiet:  # read when huggingface_hub is imported, which is not yet
             os.environ["HF_HUB_DISABLE_PROGRESS_BARS"] = "1"
         signal.signal(signal.SIGTERM, _terminate)
-        _keep_freed_memory()
+        keep_freed_memory()
         try:
             command(*args, **kwargs)
             sys.stdout.flush()
@@ -78,19 +75,6 @@ def _signal_behind(error: BaseException) -> BaseException | None:
         if type(each) in _ENDS:
             return each
     return None
-
-
-def _keep_freed_memory() -> None:
-    """Let the C library keep what tensors free for the next ones, rather than return it.
-
-    Every chunk asks for the same sizes again. Without this a process gives the memory back and
-    faults it in page by page each time, which costs speed and makes its peak a matter of chance.
-    """
-    if sys.platform == "linux":
-        with contextlib.suppress(OSError, AttributeError):  # another C library than glibc
-            libc = ctypes.CDLL("libc.so.6")
-            libc.mallopt(_M_MMAP_THRESHOLD, 32 << 20)  # the most that glibc takes
-            libc.mallopt(_M_TRIM_THRESHOLD, 1 << 30)
 
 
 def _terminate(signum: int, frame: FrameType | None) -> None:

@@ -211,6 +211,11 @@ class LoadedModel:
         return self._weight.dtype
 
     @property
+    def nbytes(self) -> int:
+        """Bytes of the weights that were loaded."""
+        return sum(weight.nbytes for weight in self.vae.parameters() if not weight.is_meta)
+
+    @property
     def compute_dtype(self) -> str:
         """The type's name as files record it: `float32`, `tf32`, `bfloat16` or `float16`."""
         name = str(self.dtype).removeprefix("torch.")

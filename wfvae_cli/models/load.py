@@ -11,6 +11,7 @@ from typing import Any, Literal
 import torch
 
 from wfvae_cli.errors import DeviceError, WeightsError
+from wfvae_cli.heap import return_freed_memory
 from wfvae_cli.models.base import LoadedModel, Normalization, Task, VideoVAE
 from wfvae_cli.models.checkpoint import (
     CheckpointFiles,
@@ -83,6 +84,7 @@ def load_model(
         except torch.OutOfMemoryError as error:
             raise DeviceError(f"{name} does not fit into the memory of {placed}") from error
         sha256 = digest.result()
+    return_freed_memory()  # weights as stored, and laid out anew
     if placed.type == "cuda":
         allow_tf32(dtype == "auto")
     vae.eval().requires_grad_(False)

@@ -37,18 +37,23 @@ class ResidualBlock(nn.Module):
     def forward(self, x: Tensor, stream: Stream) -> Tensor:
         """Transform the next chunk, BCTHW."""
         y = _norm_silu_conv(self.norm1, self.conv1, x, stream)
-        y = _norm_silu_conv(self.norm2, self.conv2, y, stream)
+        y = _norm_silu_conv(self.norm2, self.conv2, y, stream, overwrite=True)
         if hasattr(self, "nin_shortcut"):
             x = self.nin_shortcut(x, stream)
         return y.add_(x)
 
 
 def _norm_silu_conv(
-    norm: nn.Module, conv: CausalConv3d | FrameConv2d, x: Tensor, stream: Stream
+    norm: nn.Module,
+    conv: CausalConv3d | FrameConv2d,
+    x: Tensor,
+    stream: Stream,
+    *,
+    overwrite: bool = False,
 ) -> Tensor:
-    """The three in turn; where the conv goes band by band, so do the others."""
+    """The three in turn; the result may `overwrite` x where the conv knows how to."""
     if isinstance(conv, CausalConv3d) and isinstance(norm, PIXEL_NORMS):
-        y: Tensor = conv(x, stream, lambda part: silu(norm(part)))
+        y: Tensor = conv(x, stream, norm, overwrite=overwrite)
     else:
         y = conv(silu(norm(x)), stream)
     return y

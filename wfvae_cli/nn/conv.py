@@ -6,7 +6,6 @@ All of them expect BCTHW in channels-last memory, where turning BCTHW into frame
 from __future__ import annotations
 
 from collections.abc import Callable
-from itertools import pairwise
 from typing import Literal
 
 import torch
@@ -14,15 +13,16 @@ from einops import rearrange
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from wfvae_cli.nn.norm import silu
 from wfvae_cli.nn.stream import Stream, Streaming
 
 Before = Literal["repeat", "zeros"]
 """What a causal conv sees in front of a clip: copies of its first frame, or zeros."""
 
-Prepare = Callable[[Tensor], Tensor]
-"""What a convolution's input goes through first, every pixel alone; BCTHW to BCTHW."""
+PixelNorm = Callable[[Tensor], Tensor]
+"""A norm that looks at every pixel alone; BCTHW to BCTHW."""
 
-BAND_BYTES = 16 * 2**20
+BAND_BYTES = 8 * 2**20
 """Of a layer's input, on a CPU, go through at a time: little beside the whole, and enough that
 oneDNN's rearranging of the weights for every call takes no time to speak of."""
 
@@ -54,18 +54,29 @@ class CausalConv3d(Streaming):
         padding = (0, size[1] // 2, size[2] // 2) if stride == 1 else 0
         self.conv = nn.Conv3d(inputs, outputs, size, stride, padding)
 
-    def forward(self, x: Tensor, stream: Stream, prepare: Prepare | None = None) -> Tensor:
+    def forward(
+        self,
+        x: Tensor,
+        stream: Stream,
+        norm: PixelNorm | None = None,
+        *,
+        overwrite: bool = False,
+    ) -> Tensor:
         """Convolve the next chunk, BCTHW.
 
-        `prepare` is what comes between `x` and the convolution and looks at every pixel alone:
-        where the convolution goes band by band, so does that.
+        Args:
+            x: what came in.
+            stream: the clip's.
+            norm: comes before the convolution, with SiLU after it; where the convolution goes band
+                by band, so do they.
+            overwrite: whether the result may take the place of `x` in memory.
         """
         kernel, stride = self.conv.kernel_size[0], self.conv.stride[0]
         past = stream.past.get(self.key)
         still = past is None and stream.last and x.size(2) == 1
         if self.runs_by_tap(x) and not still:
-            return self._convolve_by_tap(x, stream, prepare)
-        x = x if prepare is None else prepare(x)
+            return self._convolve_by_tap(x, stream, norm, overwrite)
+        x = x if norm is None else silu(norm(x))
         if kernel == 1:
             return self._convolve_frames(x, self.conv.weight[:, :, 0], self.conv.bias)
         if still:
@@ -120,7 +131,9 @@ class CausalConv3d(Streaming):
             and self.conv.stride[0] == 1
         )
 
-    def _convolve_by_tap(self, x: Tensor, stream: Stream, prepare: Prepare | None) -> Tensor:
+    def _convolve_by_tap(
+        self, x: Tensor, stream: Stream, norm: PixelNorm | None, overwrite: bool
+    ) -> Tensor:
         """Convolve with each temporal tap in 2D, and add up.
 
         What a frame adds to the two frames after it is computed with that frame. Between chunks
@@ -129,11 +142,12 @@ class CausalConv3d(Streaming):
         """
         carried = stream.past.get(self.key)
         row = x[:, :, :, 0].numel() * x.element_size()
-        count = min(-(-row * x.size(3) // BAND_BYTES), x.size(3))
-        if count > 1:
-            y, sums = self._add_taps_in_bands(x, carried, stream.last, prepare, count)
+        rows = max(BAND_BYTES // row, 1)
+        if rows < x.size(3) and not torch.is_grad_enabled():  # for gradients all would be kept
+            y, sums = self._add_taps_in_bands(x, carried, stream.last, norm, rows, overwrite)
         else:
-            y, sums = self._add_taps(x if prepare is None else prepare(x), carried, stream.last)
+            x = x if norm is None else silu(norm(x))
+            y, sums = self._add_taps(x, carried, stream.last)
         if sums is not None:
             stream.past[self.key] = sums
         return y
@@ -143,25 +157,38 @@ class CausalConv3d(Streaming):
         x: Tensor,
         carried: Tensor | None,
         last: bool,
-        prepare: Prepare | None,
-        count: int,
+        norm: PixelNorm | None,
+        rows: int,
+        overwrite: bool,
     ) -> tuple[Tensor, Tensor | None]:
-        """`_add_taps` in horizontal bands: what lies between `x` and the result is never whole."""
-        b, _, frames, height, width = x.shape
+        """`_add_taps` in bands of `rows`: what lies between `x` and the result is never whole.
+
+        Bands take over from each other the rows that both see. So every row is read once, before
+        its place is needed for the result.
+        """
+        _, channels, frames, height, _ = x.shape
         rim, outputs = int(self.conv.padding[1]), self.conv.out_channels
-        y = x.new_empty(b, frames, height, width, outputs).permute(0, 4, 1, 2, 3)
-        sums = None if last else x.new_empty(b, 2, height, width, outputs).permute(0, 4, 1, 2, 3)
-        for begin, end in pairwise(i * height // count for i in range(count + 1)):
-            top, bottom = max(begin - rim, 0), min(end + rim, height)
-            band = x[:, :, :, top:bottom]
-            band = band if prepare is None else prepare(band)
-            if bottom - top < end - begin + 2 * rim:  # at the picture's edge there are zeros
-                band = F.pad(band, (0, 0, rim - (begin - top), rim - (bottom - end)))
-            rows = (..., slice(begin, end), slice(None))
-            past = None if carried is None else carried[rows]
-            y[rows], part = self._add_taps(band, past, last, rim=0)
+        y = x if overwrite and channels == outputs else _empty_like(x, outputs, frames, height)
+        sums = None if last else _empty_like(x, outputs, 2, height)
+        seen = _empty_like(x, channels, frames, rim).zero_()  # above the picture there are zeros
+        for begin in range(0, height, rows):
+            end = min(begin + rows, height)
+            band = _empty_like(x, channels, frames, end - begin + 2 * rim)
+            had, bottom = seen.size(3), min(end + rim, height)
+            new = x[:, :, :, begin - rim + had : bottom]
+            filled = had + new.size(3)
+            band[:, :, :, :had] = seen
+            if norm is None:
+                band[:, :, :, had:filled] = new
+            else:
+                torch.ops.aten.silu.out(norm(new), out=band[:, :, :, had:filled])
+            band[:, :, :, filled:] = 0
+            seen = band[:, :, :, end - begin :].clone()
+            place = (..., slice(begin, end), slice(None))
+            past = None if carried is None else carried[place]
+            y[place], part = self._add_taps(band, past, last, rim=0)
             if sums is not None and part is not None:
-                sums[rows] = part
+                sums[place] = part
         return y, sums
 
     def _add_taps(
@@ -190,6 +217,11 @@ class CausalConv3d(Streaming):
             return y, None
         before = twice[:, :, -2:-1] if frames > 1 else carried[:, :, 1:]
         return y, torch.cat((once[:, :, -1:] + before, twice[:, :, -1:]), dim=2)
+
+
+def _empty_like(x: Tensor, channels: int, frames: int, height: int) -> Tensor:
+    """BCTHW in channels-last memory, of the batch, width, type and device of `x`."""
+    return x.new_empty(x.size(0), frames, height, x.size(4), channels).permute(0, 4, 1, 2, 3)
 
 
 def laid_out(weight: Tensor, layer: nn.Module) -> Tensor:
