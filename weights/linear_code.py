@@ -2,8 +2,8 @@
 
 4x8x8 pixels become 16 numbers by one convolution over blocks, and come back by another; both see
 the neighbouring blocks and the one before. It starts as the blocks' principal components, and is
-trained in minutes. A decoder this simple tells the
-encoder at once what each latent is good for, which the network's own decoder does not.
+trained in minutes. A decoder this simple tells the encoder at once what each latent is good for,
+which the network's own decoder does not.
 """
 
 from __future__ import annotations
