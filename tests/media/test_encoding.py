@@ -52,13 +52,13 @@ def test_defaults_by_target(target: str, container: str, encoder: str) -> None:
 def test_pixel_format_by_depth(codec: str, source_bits: int, pix_fmt: str) -> None:
     info = info_for(deep=source_bits > 8, source_bits=source_bits)
     target = "a.mkv" if codec == "ffv1" else "a.mov"
-    assert planned(target, info, codec=codec).pix_fmt == pix_fmt
+    assert planned(target, info, codec=codec).stored.pix_fmt == pix_fmt
 
 
 def test_odd_sizes_are_kept_and_told(caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.INFO, "wfvae"):
-        assert planned(info=info_for(63, 47)).pix_fmt == "yuv444p"
-        assert planned(info=info_for(64, 47, deep=True)).pix_fmt == "yuv444p10le"
+        assert planned(info=info_for(63, 47)).stored.pix_fmt == "yuv444p"
+        assert planned(info=info_for(64, 47, deep=True)).stored.pix_fmt == "yuv444p10le"
     assert "63x47 is an odd size: writing yuv444p" in caplog.text
 
 
@@ -87,7 +87,7 @@ def test_lost_aspect_is_told(caplog: pytest.LogCaptureFixture) -> None:
 )
 def test_colours_are_those_of_the_source(colour: Colour, matrix: str, range_: str) -> None:
     chosen = planned(info=info_for(colour=colour))
-    assert (chosen.matrix, chosen.range) == (matrix, range_)
+    assert (chosen.stored.matrix, chosen.stored.range) == (matrix, range_)
 
 
 @pytest.mark.parametrize(
@@ -118,7 +118,7 @@ def test_odd_size_in_420_is_refused() -> None:
 
 
 def test_pixel_format_names_without_byte_order() -> None:
-    assert planned(pix_fmt="yuv420p10").pix_fmt == "yuv420p10le"
+    assert planned(pix_fmt="yuv420p10").stored.pix_fmt == "yuv420p10le"
 
 
 def test_old_codecs_are_not_left_at_their_bit_rate() -> None:

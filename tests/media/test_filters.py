@@ -11,9 +11,11 @@ import pytest
 from av.video.frame import VideoFrame
 from numpy.typing import NDArray
 
-from wfvae_cli.media.clip import Colour, Sampling
+from wfvae_cli.media.clip import Chroma, Colour, Sampling
 from wfvae_cli.media.filters import Converter, _filtering, _format, _scale, over_black
 from wfvae_cli.media.sampling import Orientation, plan_geometry
+from wfvae_cli.media.yuv import PictureFormat
+from wfvae_cli.media.yuv import convert as to_yuv
 
 Range = Literal["tv", "pc"]
 RGB, UPRIGHT, ALL = Colour("gbr", "pc"), Orientation(), Sampling()
@@ -115,6 +117,45 @@ def test_chroma_is_interpolated_not_repeated() -> None:
     pixels = converter(16, 16, 8, Colour("bt709", "tv"))(frame_of("yuv420p", [y, ramp, flat]))
     blue = pixels[8, 2:-2, 2].astype(int)
     assert len(set(blue)) > 8
+
+
+@pytest.mark.parametrize("fmt", ["yuv420p", "yuv422p", "nv12", "yuv420p10le"])
+@pytest.mark.parametrize(("site", "shift"), [("left", 0.0), ("centre", 0.5)])
+def test_chroma_is_read_where_it_lies(fmt: str, site: Chroma, shift: float) -> None:
+    """A ramp of chroma over the columns: its samples are at 0 + shift, 2 + shift, …"""
+    deep = fmt.endswith("le")
+    ramp = np.arange(32) * 2 + 90
+    down = 1 if "422" in fmt else 2
+    chroma = np.repeat(ramp[None], 32 // down, axis=0) << 2 * deep
+    luma = np.full((32, 64), 126 << 2 * deep, chroma.dtype)
+    flat = np.full_like(chroma, 128 << 2 * deep)
+    planes = [luma, chroma, flat]
+    if fmt == "nv12":
+        planes = [luma, np.stack([chroma, flat], axis=-1).reshape(16, 64)]
+    stored = [plane.astype(np.uint16 if deep else np.uint8) for plane in planes]
+    convert = converter(64, 32, 16 if deep else 8, Colour("bt709", "tv", chroma=site))
+    pixels = convert(frame_of(fmt, stored)) / (65535 if deep else 255)
+    blue = (np.arange(64) - shift) + 90
+    full = [luma >> 2 * deep, np.tile(blue, (32, 1)), np.full((32, 64), 128)]
+    error = np.abs(pixels - reference(full, 8, "bt709", "tv"))[:, 4:-4] * 255
+    assert error.max() <= 1
+    assert error[..., 2].mean() < 0.4  # half a pixel is 1.06
+
+
+def test_what_is_written_is_read_where_it_was() -> None:
+    """A subsampled picture keeps its chroma in place, however often it is stored."""
+    x, y = np.meshgrid(np.arange(64), np.arange(48))
+    waves = [128 + 100 * np.sin((x + 2 * y) / (7 + channel)) for channel in range(3)]
+    pixels = once = np.stack(waves, axis=-1).round().astype(np.uint8)
+    for _ in range(8):
+        pixels = converter(64, 48, 8, Colour())(to_yuv(pixels, PictureFormat("yuv420p")))
+    middle = (slice(8, -8), slice(8, -8))
+    shifted = [
+        np.square(pixels[middle] - np.roll(once, by, axis=1)[middle].astype(float)).mean()
+        for by in (-1, 0, 1)
+    ]
+    assert shifted[1] < shifted[0] / 4
+    assert shifted[1] < shifted[2] / 4
 
 
 @pytest.mark.parametrize(

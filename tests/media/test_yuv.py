@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from wfvae_cli.media import yuv
+from wfvae_cli.media.clip import Chroma
 
 Floats = NDArray[np.float64]
 
@@ -17,6 +18,7 @@ def reference(
     matrix: str,
     range_: str,
     bits: int,
+    site: str,
     across: int,
     down: int,
 ) -> list[Floats]:
@@ -28,7 +30,9 @@ def reference(
     for i, plane in enumerate(chroma):
         if down == 2:
             plane = (plane[::2] + plane[1::2]) / 2
-        if across == 2:
+        if across == 2 and site == "centre":
+            plane = (plane[:, ::2] + plane[:, 1::2]) / 2
+        elif across == 2:
             padded = np.pad(plane, ((0, 0), (1, 1)), "edge")
             plane = (padded[:, :-2] + 2 * padded[:, 1:-1] + padded[:, 2:])[:, ::2] / 4
         chroma[i] = plane
@@ -50,13 +54,15 @@ def planes(frame: av.VideoFrame) -> list[Floats]:
 
 @pytest.mark.parametrize("deep", [False, True])
 @pytest.mark.parametrize("range_", ["tv", "pc"])
+@pytest.mark.parametrize("chroma", ["left", "centre"])
 @pytest.mark.parametrize("matrix", ["bt709", "smpte170m", "bt2020nc"])
 @pytest.mark.parametrize(
     "pix_fmt", ["yuv420p", "yuv422p", "yuv444p", "yuv420p10le", "yuv444p12le", "gray"]
 )
 def test_rounds_the_exact_value(
-    pix_fmt: str, matrix: str, range_: Literal["tv", "pc"], deep: bool
+    pix_fmt: str, matrix: str, range_: Literal["tv", "pc"], chroma: Chroma, deep: bool
 ) -> None:
+    factors = yuv.subsampling(pix_fmt)
     rng = np.random.default_rng(0)
     pixels: yuv.Pixels = (
         rng.integers(0, 65536, (16, 24, 3), dtype=np.uint16)
@@ -67,8 +73,8 @@ def test_rounds_the_exact_value(
     for rows, channel in ((slice(0, 2), 0), (slice(2, 4), 1), (slice(4, 6), 2)):
         pixels[rows, :, channel] = np.iinfo(pixels.dtype).max
     pixels[6] = np.iinfo(pixels.dtype).max
-    frame = yuv.convert(pixels, pix_fmt, matrix, range_)
-    expected = reference(pixels, matrix, range_, yuv.depth(pix_fmt), *yuv.subsampling(pix_fmt))
+    frame = yuv.convert(pixels, yuv.PictureFormat(pix_fmt, matrix, range_, chroma))
+    expected = reference(pixels, matrix, range_, yuv.depth(pix_fmt), chroma, *factors)
     for got, exact in zip(planes(frame), expected, strict=False):
         assert got.shape == exact.shape
         assert np.abs(got - exact).max() <= 0.51
@@ -77,14 +83,14 @@ def test_rounds_the_exact_value(
 @pytest.mark.parametrize("pix_fmt", ["bgr0", "gbrp", "rgb24"])
 def test_rgb_keeps_8_bits(pix_fmt: str) -> None:
     pixels = np.random.default_rng(0).integers(0, 256, (7, 9, 3), dtype=np.uint8)
-    back = yuv.convert(pixels, pix_fmt).to_ndarray(format="rgb24")
+    back = yuv.convert(pixels, yuv.PictureFormat(pix_fmt)).to_ndarray(format="rgb24")
     np.testing.assert_array_equal(back, pixels)
 
 
 @pytest.mark.parametrize("pix_fmt", ["gbrp16le", "rgb48le"])
 def test_rgb_keeps_16_bits(pix_fmt: str) -> None:
     pixels = np.random.default_rng(0).integers(0, 65536, (7, 9, 3), dtype=np.uint16)
-    back = yuv.convert(pixels, pix_fmt).to_ndarray(format="rgb48le")
+    back = yuv.convert(pixels, yuv.PictureFormat(pix_fmt)).to_ndarray(format="rgb48le")
     np.testing.assert_array_equal(back, pixels)
 
 
@@ -108,6 +114,6 @@ def test_formats_that_are_not_made() -> None:
 def test_equal_to_the_last_bit_on_a_strided_view() -> None:
     whole = np.random.default_rng(0).integers(0, 256, (16, 48, 3), dtype=np.uint8)
     view = whole[:, ::2]
-    a, b = yuv.convert(view, "yuv420p"), yuv.convert(view.copy(), "yuv420p")
+    a, b = (yuv.convert(each, yuv.PictureFormat("yuv420p")) for each in (view, view.copy()))
     for left, right in zip(planes(a), planes(b), strict=True):
         np.testing.assert_array_equal(left, right)

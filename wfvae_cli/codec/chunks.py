@@ -18,6 +18,7 @@ from wfvae_cli.codec.plan import ChunkPlan
 from wfvae_cli.codec.staging import download, upload
 from wfvae_cli.errors import DeviceError
 from wfvae_cli.media.clip import Bits, Frame
+from wfvae_cli.media.yuv import PictureFormat, to_planes
 from wfvae_cli.timing import Strides, pad_to, padded_frames
 
 Pixels = NDArray[np.uint8] | NDArray[np.uint16]
@@ -83,13 +84,23 @@ class PendingPixels:
         height: pixels of a frame without padding.
         width: pixels of a frame without padding.
         bits: 8 or 16.
+        planes: the format to convert frames to on the device; None leaves them RGB.
     """
 
-    def __init__(self, frames: Tensor, height: int, width: int, bits: Bits) -> None:
+    def __init__(
+        self,
+        frames: Tensor,
+        height: int,
+        width: int,
+        bits: Bits,
+        planes: PictureFormat | None = None,
+    ) -> None:
         top = 2**bits - 1
         values = frames[0, :, :, :height, :width].permute(1, 2, 3, 0).float()
         samples = values.clamp(-1, 1).add_(1).mul_(top / 2).round_()
         samples = samples.to(torch.uint8 if bits == 8 else torch.uint16)
+        if planes is not None:
+            samples = torch.stack([to_planes(picture, planes) for picture in samples])
         self._computed_in = str(frames.dtype).removeprefix("torch.")
         self._shape, self._type = samples.shape, samples.dtype
         # One more byte says whether all was finite: asking now would wait for the device.
@@ -101,7 +112,7 @@ class PendingPixels:
         return self._shape[0]
 
     def wait(self) -> Pixels:
-        """The frames, THWC. Call once, in any thread.
+        """The frames, THWC, or the planes of each, `[T, bytes]`. Call once, in any thread.
 
         Raises:
             DeviceError: a value was NaN or infinite.

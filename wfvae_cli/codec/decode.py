@@ -110,9 +110,11 @@ def decode_clip(
     ):
         tell(writer)
         for frames in decode_chunks(source, model, plan):
-            pixels = PendingPixels(frames, metadata.height, metadata.width, metadata.bits)
-            count = min(len(pixels), metadata.frames - done)
-            give((pixels, pts[done : done + count]))
+            pending = PendingPixels(
+                frames, metadata.height, metadata.width, metadata.bits, writer.planes
+            )
+            count = min(len(pending), metadata.frames - done)
+            give((pending, pts[done : done + count]))
             done += count
             if progress is not None:
                 progress(count)
@@ -239,7 +241,10 @@ def tell(writer: ClipWriter) -> None:
 def _writing(writer: ClipWriter) -> Callable[[tuple[PendingPixels, Sequence[int]]], None]:
     def write(chunk: tuple[PendingPixels, Sequence[int]]) -> None:
         pending, pts = chunk
-        for pixels, time_of_frame in zip(pending.wait(), pts, strict=False):  # padding has no pts
-            writer.write(Frame(pixels, time_of_frame))
+        for picture, time_of_frame in zip(pending.wait(), pts, strict=False):  # padding has no pts
+            if writer.planes is None:
+                writer.write(Frame(picture, time_of_frame))
+            else:
+                writer.write_planes(picture, time_of_frame)
 
     return write

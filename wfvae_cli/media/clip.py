@@ -17,6 +17,9 @@ Bits = Literal[8, 16]
 
 Fit = Literal["crop", "pad", "stretch"]
 
+Chroma = Literal["left", "centre"]
+"""Whether a chroma sample lies on a column of pixels, or between two. It is between two rows."""
+
 
 @dataclass(frozen=True)
 class Colour:
@@ -32,6 +35,8 @@ class Colour:
     """`tv` (limited) or `pc` (full)."""
     primaries: str = "unknown"
     transfer: str = "unknown"
+    chroma: Chroma = "left"
+    """Where subsampled chroma lies; see `colour.chroma_site`."""
 
 
 @dataclass(frozen=True)

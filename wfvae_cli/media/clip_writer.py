@@ -6,9 +6,11 @@ from abc import ABC, abstractmethod
 from types import TracebackType
 
 import numpy as np
+from numpy.typing import NDArray
 
 from wfvae_cli.errors import UsageError
 from wfvae_cli.media.clip import ClipInfo, Frame
+from wfvae_cli.media.yuv import PictureFormat
 
 
 class ClipWriter(ABC):
@@ -22,7 +24,10 @@ class ClipWriter(ABC):
         notices: what the user should know of this output, such as sound that it cannot hold;
             complete once the block is entered.
         frames: frames written so far.
+        planes: the format that `write_planes` takes; None where only `write` takes pictures.
     """
+
+    planes: PictureFormat | None = None
 
     def __init__(self, info: ClipInfo) -> None:
         self.info = info
@@ -48,16 +53,37 @@ class ClipWriter(ABC):
                 f"expected frames of shape {expected} and dtype {dtype}, "
                 f"got {frame.pixels.shape} and {frame.pixels.dtype}"
             )
-        if self._last_pts is not None and frame.pts <= self._last_pts:
-            raise UsageError(
-                f"expected frames in order of time, got pts {frame.pts} after {self._last_pts}"
-            )
-        self._last_pts = frame.pts
+        self._advance_to(frame.pts)
         self._write(frame)
         self.frames += 1
 
+    def write_planes(self, planes: NDArray[np.uint8], pts: int) -> None:
+        """Write the next frame, which has been converted to the format `self.planes`.
+
+        Args:
+            planes: as `yuv.to_planes` gives them.
+            pts: later than that of the frame before it.
+
+        Raises:
+            UsageError: the frame is not later.
+            OutputError: the frame cannot be encoded or stored.
+        """
+        self._advance_to(pts)
+        self._write_planes(planes, pts)
+        self.frames += 1
+
+    def _advance_to(self, pts: int) -> None:
+        if self._last_pts is not None and pts <= self._last_pts:
+            raise UsageError(
+                f"expected frames in order of time, got pts {pts} after {self._last_pts}"
+            )
+        self._last_pts = pts
+
     @abstractmethod
     def _write(self, frame: Frame) -> None: ...
+
+    def _write_planes(self, planes: NDArray[np.uint8], pts: int) -> None:
+        raise NotImplementedError(f"{type(self).__name__} takes RGB")
 
     @abstractmethod
     def __enter__(self) -> ClipWriter: ...

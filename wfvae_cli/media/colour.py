@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
-from wfvae_cli.media.clip import Bits, Colour
+from wfvae_cli.media.clip import Bits, Chroma, Colour
 
 if TYPE_CHECKING:
     import av
@@ -79,6 +79,8 @@ class PixelFormat:
     depth: int
     """Bits of a sample: 1 to 16, or 32 for floating point."""
     alpha: bool
+    subsampled: bool = False
+    """Whether chroma has fewer columns than there are pixels."""
 
     @property
     def bits(self) -> Bits:
@@ -97,7 +99,17 @@ class PixelFormat:
         elif len(colours) == 1:
             kind = "grey"
         alpha = any(part.is_alpha for part in parts)
-        return cls(fmt.name, kind, max(part.bits for part in parts), alpha)
+        subsampled = kind == "yuv" and fmt.chroma_width(16) < 16
+        return cls(fmt.name, kind, max(part.bits for part in parts), alpha, subsampled)
+
+
+def chroma_site(codec: str) -> Chroma:
+    """Where a codec's subsampled chroma lies unless a stream says otherwise.
+
+    On every other column in MPEG-2, H.264, HEVC, VP9 and AV1; in the middle of its pixels in JPEG
+    and MPEG-1. What a stream says otherwise is lost: FFmpeg's scaler does not look at it.
+    """
+    return "centre" if codec in ("mjpeg", "mpeg1video") else "left"
 
 
 def describe(
@@ -105,6 +117,7 @@ def describe(
     width: int,
     height: int,
     *,
+    codec: str = "",
     matrix: int = 2,
     value_range: int = 0,
     primaries: int = 2,
@@ -120,6 +133,7 @@ def describe(
         fmt: pixel format of the decoded frames.
         width: coded width in pixels.
         height: coded height in pixels.
+        codec: FFmpeg's name of the stream's codec.
         matrix: matrix coefficients as numbered by H.273 (2 is unspecified).
         value_range: FFmpeg's number: 0 unspecified, 1 limited, 2 full.
         primaries: colour primaries as numbered by H.273.
@@ -150,6 +164,7 @@ def describe(
         range="pc" if full else "tv",
         primaries=PRIMARIES.get(primaries, "unknown"),
         transfer=TRANSFERS.get(transfer, "unknown"),
+        chroma=chroma_site(codec),
     )
     return colour, notices
 

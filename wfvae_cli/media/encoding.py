@@ -16,6 +16,7 @@ from wfvae_cli.atomic import STDOUT
 from wfvae_cli.errors import UsageError
 from wfvae_cli.media import settings, yuv
 from wfvae_cli.media.clip import ClipInfo
+from wfvae_cli.media.colour import chroma_site
 
 logger = logging.getLogger("wfvae")
 
@@ -62,9 +63,7 @@ class EncodingPlan:
 
     container: str
     encoder: str
-    pix_fmt: str
-    matrix: str
-    range: Literal["tv", "pc"]
+    stored: yuv.PictureFormat
     time_base: Fraction
     on_grid: bool
     """Whether this format knows frame numbers only, no times of their own."""
@@ -89,7 +88,7 @@ def plan(
     container = _container(target, options.container)
     encoder = _encoder(container, options.codec)
     pix_fmt = _pix_fmt(encoder, info, options.pix_fmt)
-    matrix, range_ = _colour(encoder, pix_fmt, info)
+    stored = yuv.PictureFormat(pix_fmt, *_colour(encoder, pix_fmt, info), chroma_site(encoder))
     _tell(container, encoder, pix_fmt, info)
     on_grid = not av.ContainerFormat(container, "w").flags & AVFMT_VARIABLE_FPS
     on_grid = on_grid or encoder in settings.GRID_CODECS
@@ -97,14 +96,12 @@ def plan(
     return EncodingPlan(
         container=container,
         encoder=encoder,
-        pix_fmt=pix_fmt,
-        matrix=matrix,
-        range=range_,
+        stored=stored,
         time_base=1 / rate if on_grid else info.time_base,
         on_grid=on_grid,
         codec_options=settings.reproducible(encoder)
         | settings.quality(encoder, options.crf)
-        | settings.tags(info, pix_fmt, matrix, range_)
+        | settings.tags(info, stored)
         | settings.timing(container),
         container_options=settings.muxing(container, streaming),
     )

@@ -80,8 +80,9 @@ class Converter:
         levels = self._levels(fmt)
         if fmt.kind == "yuv" and not levels:
             # Conversion and scaling at once: one rounding less.
-            return self._shape(width, height, self._input_colour())
-        convert = [_scale(width, height, self._input_colour()), *self._to_packed(fmt.kind != "rgb")]
+            return self._shape(width, height, self._input_colour(fmt))
+        colour = self._input_colour(fmt)
+        convert = [_scale(width, height, colour), *self._to_packed(fmt.kind != "rgb")]
         return convert + levels + self._shape(width, height)
 
     def _to_packed(self, from_yuv: bool) -> list[Node]:
@@ -95,7 +96,7 @@ class Converter:
 
     def _to_rgba(self, fmt: PixelFormat) -> list[Node]:
         """The filters that give RGBA of the source's size, opaque being the largest value."""
-        nodes = [_scale(0, 0, self._input_colour()), _format(_RGBA[self.bits])]
+        nodes = [_scale(0, 0, self._input_colour(fmt)), _format(_RGBA[self.bits])]
         return nodes + self._levels(fmt)
 
     def _levels(self, fmt: PixelFormat) -> list[Node]:
@@ -114,10 +115,13 @@ class Converter:
             tables["a"] = f"val*{top / opaque:.15g}+0.5"
         return [("lutrgb", tables)] if tables else []
 
-    def _input_colour(self) -> dict[str, str]:
-        matrix = SWSCALE_MATRICES.get(self.colour.matrix)
-        options = {"in_range": self.colour.range, "out_range": "pc"}
-        return options | ({"in_color_matrix": matrix} if matrix else {})
+    def _input_colour(self, fmt: PixelFormat) -> dict[str, str]:
+        options: dict[str, str] = {"in_range": self.colour.range, "out_range": "pc"}
+        if matrix := SWSCALE_MATRICES.get(self.colour.matrix):
+            options["in_color_matrix"] = matrix
+        if fmt.subsampled and self.colour.chroma == "left":
+            options["in_h_chr_pos"] = "0"  # FFmpeg's default is the middle, whatever the stream
+        return options
 
     def _shape(self, width: int, height: int, colour: dict[str, str] | None = None) -> list[Node]:
         """Scale, turn, then crop or pad; all but the scaling in RGB, where every pixel counts."""

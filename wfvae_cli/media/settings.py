@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from typing import Literal
 
 import av
 
@@ -74,16 +73,16 @@ def reproducible(encoder: str) -> dict[str, str]:
     return options
 
 
-def tags(info: ClipInfo, pix_fmt: str, matrix: str, range_: Literal["tv", "pc"]) -> dict[str, str]:
-    """Settings that tell players how the colours are stored (`matrix` as `yuv.convert` took it)."""
+def tags(info: ClipInfo, stored: yuv.PictureFormat) -> dict[str, str]:
+    """Settings that tell players how the colours are stored."""
     colours = {
-        "colorspace": "rgb" if matrix == "gbr" else matrix,
-        "color_range": range_,
+        "colorspace": "rgb" if stored.matrix == "gbr" else stored.matrix,
+        "color_range": stored.range,
         "color_primaries": info.colour.primaries,
         "color_trc": info.colour.transfer,
     }
-    if yuv.subsampling(pix_fmt)[0] == 2:
-        colours["chroma_sample_location"] = "left"
+    if yuv.subsampling(stored.pix_fmt)[0] == 2:
+        colours["chroma_sample_location"] = "left" if stored.chroma == "left" else "center"
     return colours
 
 

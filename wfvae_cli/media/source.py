@@ -176,6 +176,7 @@ class VideoSource:
             self.format,
             frame.width,
             frame.height,
+            codec=self.codec,
             matrix=frame.colorspace,
             value_range=frame.color_range,
             primaries=context.color_primaries,

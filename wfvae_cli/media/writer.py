@@ -11,11 +11,13 @@ from types import TracebackType
 from typing import BinaryIO
 
 import av
+import numpy as np
 from av.container import OutputContainer
 from av.filter import Graph
 from av.video.codeccontext import VideoCodecContext
 from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
+from numpy.typing import NDArray
 
 from wfvae_cli.atomic import STDOUT, atomic_file, check_output, output_error
 from wfvae_cli.errors import OutputError, UsageError, WfvaeError
@@ -105,6 +107,8 @@ class VideoWriter(ClipWriter):
         self._overwrite = overwrite
         self._audio_from = audio_from
         self.plan: EncodingPlan = plan(target, info, options, streaming=_is_pipe(target))
+        if not yuv.is_rgb(self.plan.stored.pix_fmt):
+            self.planes = self.plan.stored
         self._tags = _tagging(info, self.plan)
         self._held: VideoFrame | None = None
         self._gap: int | None = None
@@ -168,7 +172,7 @@ class VideoWriter(ClipWriter):
         encoder = stream.codec_context
         encoder.width = self.info.width
         encoder.height = self.info.height
-        encoder.pix_fmt = self.plan.pix_fmt
+        encoder.pix_fmt = self.plan.stored.pix_fmt
         encoder.time_base = self.plan.time_base
         encoder.sample_aspect_ratio = self.info.sample_aspect
         if self.plan.encoder == "libx265" and self.plan.container in ("mp4", "mov"):
@@ -186,12 +190,18 @@ class VideoWriter(ClipWriter):
             why = messages[-1] if messages else reason(error)
             raise OutputError(
                 f"cannot write {self.target}: {self.plan.encoder} in {self.plan.container} "
-                f"refuses {self.plan.pix_fmt} at {self.info.width}x{self.info.height}: {why}"
+                f"refuses {self.plan.stored.pix_fmt} at {self.info.width}x{self.info.height}: {why}"
             ) from error
 
     def _write(self, frame: Frame) -> None:
-        picture = yuv.convert(frame.pixels, self.plan.pix_fmt, self.plan.matrix, self.plan.range)
-        picture.pts = self._ticks(frame.pts)
+        self._take(yuv.convert(frame.pixels, self.plan.stored), frame.pts)
+
+    def _write_planes(self, planes: NDArray[np.uint8], pts: int) -> None:
+        width, height = self.info.width, self.info.height
+        self._take(yuv.frame_of(planes, width, height, self.plan.stored.pix_fmt), pts)
+
+    def _take(self, picture: VideoFrame, pts: int) -> None:
+        picture.pts = self._ticks(pts)
         picture.time_base = self.plan.time_base
         self._tags.push(picture)
         tagged = self._tags.pull()
@@ -293,11 +303,11 @@ def _tagging(info: ClipInfo, plan: EncodingPlan) -> Graph:
     source = graph.add(
         "buffer",
         video_size=f"{info.width}x{info.height}",
-        pix_fmt=plan.pix_fmt,
+        pix_fmt=plan.stored.pix_fmt,
         time_base=str(plan.time_base),
         pixel_aspect=str(info.sample_aspect),
-        range=plan.range,
-        colorspace=plan.matrix,
+        range=plan.stored.range,
+        colorspace=plan.stored.matrix,
     )
     graph.link_nodes(source, graph.add("buffersink"))
     graph.configure()

@@ -1,21 +1,25 @@
-"""RGB frames to the pixel formats that encoders take, in NumPy.
+"""RGB pictures to the pixel formats that encoders take, in PyTorch: on the device they are on.
 
 Not left to swscale, which reads 16-bit white as 65280 and centres full-range chroma on 127.5:
 shifts of up to 3 levels at 10 bits. Here every format, depth and range is rounded once from the
-exact value, and the same on every machine and with every version of FFmpeg.
+exact value, and the same on every device, machine and version of FFmpeg.
 """
 
 from __future__ import annotations
 
 import re
+from dataclasses import dataclass
 from typing import Literal
 
 import av
 import numpy as np
+import torch
 from numpy.typing import NDArray
+from torch import Tensor
+
+from wfvae_cli.media.clip import Chroma
 
 Pixels = NDArray[np.uint8] | NDArray[np.uint16]
-Plane = NDArray[np.float32]
 
 LUMA_WEIGHTS = {
     "bt709": (0.2126, 0.0722),
@@ -75,94 +79,113 @@ def rescale(pixels: Pixels, bits: int) -> Pixels:
     return scaled.astype(np.uint8) if bits == 8 else scaled.astype(np.uint16)
 
 
-def convert(
-    pixels: Pixels, pix_fmt: str, matrix: str = "bt709", range_: Literal["tv", "pc"] = "tv"
-) -> av.VideoFrame:
-    """Make the frame that an encoder takes from an RGB picture (ITU-T H.273, section 8.3).
+@dataclass(frozen=True)
+class PictureFormat:
+    """How an encoder takes pictures."""
+
+    pix_fmt: str
+    """A supported pixel format."""
+    matrix: str = "bt709"
+    """Key of `LUMA_WEIGHTS`, or `gbr` for RGB formats, which ignore the range, too."""
+    range: Literal["tv", "pc"] = "tv"
+    """`tv` (limited) or `pc` (full)."""
+    chroma: Chroma = "left"
+
+
+def convert(pixels: Pixels, stored: PictureFormat) -> av.VideoFrame:
+    """Make the frame that an encoder takes from an RGB picture.
 
     Args:
         pixels: HWC RGB, uint8 or uint16 over the full range of the dtype.
-        pix_fmt: a supported pixel format. Height and width must be multiples of its
-            chroma subsampling. Chroma is sited left (between two rows), H.264's default.
-        matrix: key of `LUMA_WEIGHTS`; ignored for RGB formats.
-        range_: `tv` (limited) or `pc` (full); ignored for RGB formats.
+        stored: the format. Height and width must be multiples of its chroma subsampling.
 
     Returns:
         A frame without timestamps.
     """
+    pix_fmt, (height, width, _) = stored.pix_fmt, pixels.shape
     if pix_fmt in _PACKED_8 | _PACKED_16:
         packed = "rgb24" if pix_fmt in _PACKED_8 else "rgb48le"
         samples = rescale(pixels, 8 if packed == "rgb24" else 16)
         frame = av.VideoFrame.from_ndarray(samples, format=packed)
         return frame if packed == pix_fmt else frame.reformat(format=pix_fmt)  # a shuffle, exact
-    height, width, _ = pixels.shape
-    frame = av.VideoFrame(width, height, pix_fmt)
-    bits = depth(pix_fmt)
     if is_rgb(pix_fmt):
-        scaled = rescale(pixels, bits)
-        planes = [scaled[..., channel] for channel in (1, 2, 0)]
+        planes = rescale(pixels, depth(pix_fmt))[..., [1, 2, 0]].transpose(2, 0, 1)
+        data = np.ascontiguousarray(planes).view(np.uint8).reshape(-1)
     else:
-        planes = _yuv(pixels, bits, matrix, range_, subsampling(pix_fmt))
-    for plane, values in zip(frame.planes, planes, strict=False):  # grey takes the luma alone
-        stored = np.frombuffer(memoryview(plane), values.dtype).reshape(plane.height, -1)
-        stored[:, : plane.width] = values
+        writable = np.require(pixels, requirements=["C", "W"])
+        data = to_planes(torch.from_numpy(writable), stored).numpy()
+    return frame_of(data, width, height, pix_fmt)
+
+
+def frame_of(planes: NDArray[np.uint8], width: int, height: int, pix_fmt: str) -> av.VideoFrame:
+    """Make a frame, without timestamps, of the bytes of all its planes, one after the other.
+
+    Args:
+        planes: as `to_planes` gives them.
+        width: of the picture, in pixels.
+        height: of the picture, in pixels.
+        pix_fmt: a supported planar pixel format.
+    """
+    frame = av.VideoFrame(width, height, pix_fmt)
+    sample = 1 if depth(pix_fmt) == 8 else 2
+    begin = 0
+    for plane in frame.planes:
+        stored = np.frombuffer(memoryview(plane), np.uint8).reshape(plane.height, -1)
+        end = begin + plane.height * plane.width * sample
+        stored[:, : plane.width * sample] = planes[begin:end].reshape(plane.height, -1)
+        begin = end
     return frame
 
 
-def _yuv(
-    pixels: Pixels,
-    bits: int,
-    matrix: str,
-    range_: Literal["tv", "pc"],
-    factors: tuple[int, int],
-) -> list[Pixels]:
-    """Luma and both chroma planes as integers of `bits` bits."""
-    kr, kb = LUMA_WEIGHTS[matrix]
-    unit = 2 ** (bits - 8)
-    peak = 2**bits - 1
-    if range_ == "tv":
+def to_planes(pixels: Tensor, stored: PictureFormat) -> Tensor:
+    """Luma and chroma of an RGB picture (ITU-T H.273, section 8.3), on its own device.
+
+    Args:
+        pixels: HWC RGB, uint8 or uint16 over the full range of the dtype.
+        stored: a planar YUV format or grey.
+
+    Returns:
+        The bytes of all planes, one after the other: uint8, or uint16 viewed as that.
+    """
+    kr, kb = LUMA_WEIGHTS[stored.matrix]
+    bits = depth(stored.pix_fmt)
+    unit, peak = 2 ** (bits - 8), 2**bits - 1
+    if stored.range == "tv":
         luma_span, luma_zero, chroma_span = 219 * unit, 16 * unit, 224 * unit
     else:
         luma_span, luma_zero, chroma_span = peak, 0, peak
-    white = float(_peak(pixels))
-    # One operation a time: NumPy then rounds alike on every machine, where BLAS would not.
-    red, green, blue = (pixels[..., channel].astype(np.float32) for channel in range(3))
-    luma = red * np.float32(kr)
-    luma += green * np.float32(1 - kr - kb)
-    luma += blue * np.float32(kb)
-    blue -= luma
-    red -= luma
-    return [
-        _quantise(luma, luma_span / white, luma_zero, bits),
-        *(
-            _quantise(
-                _subsample(chroma, factors),
-                chroma_span / (white * 2 * (1 - weight)),
-                128 * unit,
-                bits,
-            )
-            for chroma, weight in ((blue, kb), (red, kr))
-        ),
-    ]
+    white = _peak(pixels)
+    # One operation a time, so that every device rounds alike; a matrix product would not.
+    red, green, blue = pixels.permute(2, 0, 1).to(torch.float32)
+    luma = red * kr
+    luma += green * (1 - kr - kb)
+    luma += blue * kb
+    planes = [_quantised(luma, luma_span / white, luma_zero, bits)]
+    if not stored.pix_fmt.startswith("gray"):
+        for colour, weight in ((blue, kb), (red, kr)):
+            chroma = _subsampled(colour - luma, subsampling(stored.pix_fmt), stored.chroma)
+            scale = chroma_span / (white * 2 * (1 - weight))
+            planes.append(_quantised(chroma, scale, 128 * unit, bits))
+    return torch.cat([plane.view(-1).view(torch.uint8) for plane in planes])
 
 
-def _subsample(chroma: Plane, factors: tuple[int, int]) -> Plane:
-    """Average chroma where its samples lie: on every other column, between two rows."""
+def _subsampled(chroma: Tensor, factors: tuple[int, int], site: Chroma) -> Tensor:
+    """Average chroma where its samples lie."""
     across, down = factors
     if down == 2:
-        chroma = (chroma[0::2] + chroma[1::2]) * np.float32(0.5)
-    if across == 2:
-        left = np.concatenate((chroma[:, :1], chroma[:, 1:-1:2]), axis=1)
-        chroma = (left + chroma[:, 1::2]) * np.float32(0.25) + chroma[:, 0::2] * np.float32(0.5)
+        chroma = (chroma[0::2] + chroma[1::2]) * 0.5
+    if across == 2 and site == "centre":
+        chroma = (chroma[:, 0::2] + chroma[:, 1::2]) * 0.5
+    elif across == 2:
+        left = torch.cat((chroma[:, :1], chroma[:, 1:-1:2]), dim=1)
+        chroma = (left + chroma[:, 1::2]) * 0.25 + chroma[:, 0::2] * 0.5
     return chroma
 
 
-def _quantise(plane: Plane, scale: float, zero: int, bits: int) -> Pixels:
-    plane = plane * np.float32(scale)
-    plane += np.float32(zero + 0.5)
-    np.clip(plane, 0, 2**bits - 1, out=plane)
-    return plane.astype(np.uint8) if bits == 8 else plane.astype(np.uint16)
+def _quantised(plane: Tensor, scale: float, zero: int, bits: int) -> Tensor:
+    plane = (plane * scale).add_(zero + 0.5).clamp_(0, 2**bits - 1)
+    return plane.to(torch.uint8 if bits == 8 else torch.uint16)
 
 
-def _peak(pixels: Pixels) -> int:
-    return 255 if pixels.dtype == np.uint8 else 65535
+def _peak(pixels: Pixels | Tensor) -> int:
+    return 255 if pixels.dtype in (np.uint8, torch.uint8) else 65535
