@@ -1,15 +1,33 @@
+from fractions import Fraction
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
+from av.video.frame import VideoFrame
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from numpy.typing import NDArray
 
-from wfvae_cli.codec.chunks import PendingPixels, read_chunks, to_tensor
+from tests.media.conftest import write_clip
+from wfvae_cli.codec.chunks import FrameChunk, PendingPixels, convert_on, read_chunks
 from wfvae_cli.codec.plan import ChunkPlan
-from wfvae_cli.media.clip import Bits, Frame
+from wfvae_cli.media.clip import Bits, Colour, Frame, Sampling
+from wfvae_cli.media.planar import PlanarConversion
+from wfvae_cli.media.reader import open_clip
+from wfvae_cli.media.sampling import Orientation, plan_geometry
+from wfvae_cli.media.yuv import PictureFormat, convert
 from wfvae_cli.timing import Strides, latent_frames
 
 CPU = torch.device("cpu")
+
+
+def bytes_of(frame: VideoFrame) -> NDArray[np.uint8]:
+    """All planes, without what FFmpeg pads their rows with."""
+    sample = (frame.format.components[0].bits + 7) // 8
+    planes = [np.frombuffer(memoryview(p), np.uint8).reshape(p.height, -1) for p in frame.planes]
+    widths = [plane.width * sample for plane in frame.planes]
+    return np.concatenate([p[:, :w].reshape(-1) for p, w in zip(planes, widths, strict=True)])
 
 
 def make_frames(count: int, height: int, width: int) -> list[Frame]:
@@ -56,11 +74,47 @@ def test_chunks_hold_every_frame_once_and_pad_by_repetition(
     ]
 
 
+def conversion_of(width: int, height: int) -> PlanarConversion:
+    geometry = plan_geometry(width, height, Fraction(1), Orientation(), Sampling())
+    return PlanarConversion("yuv444p", (width, height), Colour(), geometry)
+
+
+@pytest.mark.parametrize("converted", [[], [1], [0, 2]])
+def test_unconverted_frames_make_the_same_chunk(converted: list[int]) -> None:
+    """Whole on the device, or some of them converted before, as where a clip changes its format."""
+    conversion, random = conversion_of(13, 10), np.random.default_rng(0)
+    left = [Frame(random.integers(0, 256, 3 * 130, np.uint8), pts, conversion) for pts in range(3)]
+    pictures = [Frame(frame.in_rgb(), frame.pts) for frame in left]
+    mixed = [pictures[i] if i in converted else frame for i, frame in enumerate(left)]
+    plan, strides = ChunkPlan(2, 1), Strides(4, 8, 8)
+    (wanted,), (chunk,) = (list(read_chunks(each, strides, plan)) for each in (pictures, mixed))
+    assert chunk.shape == wanted.shape == (5, 16, 16)
+    assert (chunk.conversion is None) == bool(converted)
+    assert torch.equal(*(c.to_tensor(CPU, torch.float32) for c in (chunk, wanted)))
+
+
+@pytest.mark.parametrize(("device", "left"), [("cpu", False), ("cuda", True)])
+def test_colours_are_left_to_gpus_only(tmp_path: Path, device: str, left: bool) -> None:
+    with open_clip(write_clip(tmp_path / "in.mp4", 1)) as reader:
+        convert_on(torch.device(device), reader)
+        assert (next(reader).conversion is not None) == left
+
+
+@pytest.mark.parametrize("pix_fmt", ["yuv420p", "yuv444p10le"])
+def test_frames_become_yuv_where_they_are(pix_fmt: str) -> None:
+    values, stored = torch.rand(1, 3, 2, 16, 24) * 2 - 1, PictureFormat(pix_fmt)
+    bits: Bits = 8 if pix_fmt == "yuv420p" else 16
+    wanted = PendingPixels(values, 14, 20, bits).wait()
+    planes = PendingPixels(values, 14, 20, bits, stored).wait()
+    for picture, data in zip(wanted, planes, strict=True):
+        assert np.array_equal(data, bytes_of(convert(picture, stored)))
+
+
 @pytest.mark.parametrize(("bits", "top"), [(8, 255), (16, 65535)])
 def test_every_code_value_survives(bits: Bits, top: int) -> None:
     values = np.arange(top + 1).reshape(1, 16, -1, 1).repeat(3, axis=3)
     pixels = values.astype(np.uint8) if bits == 8 else values.astype(np.uint16)
-    x = to_tensor(pixels, CPU, torch.float32)
+    x = FrameChunk(pixels, [0], last=True).to_tensor(CPU, torch.float32)
     assert x.shape == (1, 3, 1, 16, (top + 1) // 16)
     assert (x.min().item(), x.max().item()) == (-1.0, 1.0)
     assert (PendingPixels(x, 16, (top + 1) // 16, bits).wait() == pixels).all()
@@ -68,7 +122,7 @@ def test_every_code_value_survives(bits: Bits, top: int) -> None:
 
 def test_the_published_mapping_for_8_bits() -> None:
     pixels = np.array([0, 1, 127, 128, 255], np.uint8).reshape(1, 1, 5, 1).repeat(3, axis=3)
-    x = to_tensor(pixels, CPU, torch.float32)[0, 0, 0, 0]
+    x = FrameChunk(pixels, [0], last=True).to_tensor(CPU, torch.float32)[0, 0, 0, 0]
     expected = torch.tensor([0.0, 1.0, 127.0, 128.0, 255.0]) / 127.5 - 1
     torch.testing.assert_close(x, expected, atol=1e-7, rtol=0)
 
@@ -81,6 +135,6 @@ def test_values_beyond_the_range_are_clamped_and_others_rounded() -> None:
 
 def test_tensors_are_channels_last() -> None:
     pixels = np.zeros((5, 16, 24, 3), np.uint8)
-    x = to_tensor(pixels, CPU, torch.bfloat16)
+    x = FrameChunk(pixels, [0], last=True).to_tensor(CPU, torch.bfloat16)
     assert x.is_contiguous(memory_format=torch.channels_last_3d)
     assert x.dtype == torch.bfloat16

@@ -235,6 +235,19 @@ def test_the_same_input_gives_the_same_bytes(tmp_path: Path, model: LoadedModel)
         assert first.read_bytes() == second.read_bytes()
 
 
+@pytest.mark.parametrize("sampling", [Sampling(), Sampling(short_side=24)])
+def test_colours_left_to_the_device_change_no_byte(
+    tmp_path: Path, model: LoadedModel, sampling: Sampling
+) -> None:
+    clip = write_clip(tmp_path / "in.mp4", moving(11, 44, 60))  # padded to 48x64 and 13 frames
+    options = EncodeOptions(chunk=5)
+    encode_clip(clip, tmp_path / "host", model, sampling=sampling, options=options)
+    with wfvae.open_clip(clip, sampling) as reader:
+        reader.leave_conversion()
+        encode_clip(reader, tmp_path / "device", model, options=options)
+    assert (tmp_path / "host").read_bytes() == (tmp_path / "device").read_bytes()
+
+
 def test_two_clips_take_turns_on_one_model(tmp_path: Path, model: LoadedModel) -> None:
     paths = [lossless(tmp_path / "a.mkv", 13), lossless(tmp_path / "b.mkv", 9, 24, 32)]
     plan = ChunkPlan(2, 1)

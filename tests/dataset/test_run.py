@@ -14,6 +14,7 @@ import torch
 from tests.dataset.clips import contents, write_image
 from tests.dataset.conftest import run
 from wfvae_cli.codec.encode import EncodeOptions, encode_clip
+from wfvae_cli.dataset import pipeline
 from wfvae_cli.dataset.inputs import find_inputs
 from wfvae_cli.dataset.ledger import last_outcomes
 from wfvae_cli.dataset.outcome import Outcome
@@ -25,6 +26,7 @@ from wfvae_cli.dataset.worker import EncodeJob
 from wfvae_cli.errors import OutputError, UsageError
 from wfvae_cli.latents.file import LatentFile
 from wfvae_cli.media.clip import Sampling
+from wfvae_cli.media.reader import ClipReader
 from wfvae_cli.models.load import load_model
 
 
@@ -167,6 +169,23 @@ def test_a_batch_mate_changes_no_byte(source: Path, tmp_path: Path) -> None:
     (tmp_path / "left" / "still1.png.safetensors").unlink()
     run(source, tmp_path / "left", recipe)
     assert contents(tmp_path / "all") == contents(tmp_path / "left")
+
+
+@pytest.mark.parametrize("batch", [1, 3])
+def test_colours_left_to_the_device_change_no_byte(
+    source: Path, tmp_path: Path, batch: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run(source, tmp_path / "host", Recipe(batch=batch))
+    left: list[str] = []
+
+    def leave(device: torch.device, reader: ClipReader) -> None:
+        reader.leave_conversion()
+        left.append(reader.name)
+
+    monkeypatch.setattr(pipeline, "convert_on", leave)
+    run(source, tmp_path / "device", Recipe(batch=batch))
+    assert len(left) == 7
+    assert contents(tmp_path / "host") == contents(tmp_path / "device")
 
 
 def test_samples_have_a_noise_of_their_own(tmp_path: Path) -> None:

@@ -2,23 +2,29 @@
 
 from __future__ import annotations
 
+from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from av.video.frame import VideoFrame
 from torch import Tensor
 from torch._dynamo.utils import counters
 
 from tests.models.tiny import tiny_state, write_checkpoint
 from wfvae_cli.bench.picture import write_moving_picture
-from wfvae_cli.codec.chunks import PendingPixels, to_tensor
+from wfvae_cli.codec.chunks import FrameChunk, PendingPixels
 from wfvae_cli.codec.decode import decode_clip
 from wfvae_cli.codec.encode import EncodeOptions, encode_clip
 from wfvae_cli.codec.staging import download, upload
 from wfvae_cli.latents.file import LatentFile
-from wfvae_cli.media.clip import Bits
+from wfvae_cli.media.clip import Bits, Colour, Sampling
+from wfvae_cli.media.filters import Converter
+from wfvae_cli.media.planar import find_conversion, planes_of
 from wfvae_cli.media.reader import open_clip
+from wfvae_cli.media.sampling import Orientation, plan_geometry
+from wfvae_cli.media.yuv import PictureFormat, to_planes
 from wfvae_cli.models.base import LoadedModel
 from wfvae_cli.models.load import DType, load_model
 from wfvae_cli.nn.stream import Stream
@@ -111,10 +117,30 @@ def test_staged_copies_are_exact_beside_other_work() -> None:
 def test_every_code_value_survives_the_device(bits: Bits) -> None:
     values = np.arange(2**bits).reshape(1, 16, -1, 1).repeat(3, axis=3)
     pixels = values.astype(np.uint8) if bits == 8 else values.astype(np.uint16)
-    frames = to_tensor(pixels, CUDA, torch.float32)
+    frames = FrameChunk(pixels, [0], last=True).to_tensor(CUDA, torch.float32)
     back = PendingPixels(frames, 16, 2**bits // 16, bits).wait()
     assert back.dtype == pixels.dtype
     assert (back == pixels).all()
+
+
+@pytest.mark.parametrize("name", ["yuv420p", "nv12", "yuv444p"])
+@pytest.mark.parametrize("sampling", [Sampling(), Sampling(short_side=96)])
+def test_colours_are_those_of_the_cpu(name: str, sampling: Sampling) -> None:
+    frame = VideoFrame(320, 180, name)
+    for plane in frame.planes:
+        plane.update(np.random.default_rng(0).bytes(plane.buffer_size))
+    geometry = plan_geometry(320, 180, Fraction(1), Orientation(), sampling)
+    convert = Converter(8, Colour(), geometry)
+    conversion = find_conversion(frame, convert)
+    assert conversion is not None
+    got = conversion(torch.from_numpy(planes_of(frame)).to(CUDA))
+    assert np.array_equal(got.cpu().numpy(), convert(frame))
+
+
+@pytest.mark.parametrize("name", ["yuv420p", "yuv444p10le"])
+def test_planes_are_those_of_the_cpu(name: str) -> None:
+    pixels, stored = torch.randint(0, 256, (48, 64, 3), dtype=torch.uint8), PictureFormat(name)
+    assert torch.equal(to_planes(pixels.to(CUDA), stored).cpu(), to_planes(pixels, stored))
 
 
 @pytest.mark.timeout(900)

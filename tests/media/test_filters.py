@@ -12,7 +12,7 @@ from av.video.frame import VideoFrame
 from numpy.typing import NDArray
 
 from wfvae_cli.media.clip import Chroma, Colour, Sampling
-from wfvae_cli.media.filters import Converter, _filtering, _format, _scale, over_black
+from wfvae_cli.media.filters import Converter, Pixels, _filtering, _format, _scale, over_black
 from wfvae_cli.media.sampling import Orientation, plan_geometry
 from wfvae_cli.media.yuv import PictureFormat
 from wfvae_cli.media.yuv import convert as to_yuv
@@ -122,7 +122,7 @@ def test_chroma_is_interpolated_not_repeated() -> None:
 @pytest.mark.parametrize("fmt", ["yuv420p", "yuv422p", "nv12", "yuv420p10le"])
 @pytest.mark.parametrize(("site", "shift"), [("left", 0.0), ("centre", 0.5)])
 def test_chroma_is_read_where_it_lies(fmt: str, site: Chroma, shift: float) -> None:
-    """A ramp of chroma over the columns: its samples are at 0 + shift, 2 + shift, …"""
+    """A ramp of chroma over the columns, whose samples are on every other one, plus `shift`."""
     deep = fmt.endswith("le")
     ramp = np.arange(32) * 2 + 90
     down = 1 if "422" in fmt else 2
@@ -146,7 +146,8 @@ def test_what_is_written_is_read_where_it_was() -> None:
     """A subsampled picture keeps its chroma in place, however often it is stored."""
     x, y = np.meshgrid(np.arange(64), np.arange(48))
     waves = [128 + 100 * np.sin((x + 2 * y) / (7 + channel)) for channel in range(3)]
-    pixels = once = np.stack(waves, axis=-1).round().astype(np.uint8)
+    once = np.stack(waves, axis=-1).round().astype(np.uint8)
+    pixels: Pixels = once
     for _ in range(8):
         pixels = converter(64, 48, 8, Colour())(to_yuv(pixels, PictureFormat("yuv420p")))
     middle = (slice(8, -8), slice(8, -8))

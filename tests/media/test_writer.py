@@ -11,11 +11,13 @@ from pathlib import Path
 import av
 import numpy as np
 import pytest
+import torch
 
 from tests.media.outputs import info_for, names, pictures, probe, write
 from wfvae_cli.errors import OutputError, UsageError
 from wfvae_cli.media.clip import Colour, Frame
 from wfvae_cli.media.writer import VideoOptions, VideoWriter, open_writer
+from wfvae_cli.media.yuv import to_planes
 
 FFV1 = VideoOptions(codec="ffv1")
 
@@ -45,6 +47,29 @@ def test_ffv1_is_lossless(tmp_path: Path, size: tuple[int, int], deep: bool) -> 
     video = probe(tmp_path / "a.mkv", deep=deep)
     assert video.codec == "ffv1"
     np.testing.assert_array_equal(np.stack(video.frames), np.stack(sent))
+
+
+@pytest.mark.parametrize("size", [(64, 48), (33, 31)])
+def test_converted_frames_give_the_same_file(tmp_path: Path, size: tuple[int, int]) -> None:
+    info = info_for(*size)
+    sent = pictures(info, 4)
+    write(tmp_path / "a.mp4", info, sent)
+    with open_writer(tmp_path / "b.mp4", info) as writer:
+        assert writer.planes is not None
+        for pts, picture in enumerate(sent):
+            writer.write_planes(to_planes(torch.from_numpy(picture), writer.planes).numpy(), pts)
+        with pytest.raises(UsageError, match="in order of time, got pts 3 after 3"):
+            writer.write_planes(np.zeros(0, np.uint8), 3)
+    assert writer.frames == 4
+    assert (tmp_path / "a.mp4").read_bytes() == (tmp_path / "b.mp4").read_bytes()
+
+
+@pytest.mark.parametrize("name", ["a.png", "a%05d.png", "a.mkv"])
+def test_rgb_outputs_take_rgb(tmp_path: Path, name: str) -> None:
+    options = FFV1 if name == "a.mkv" else None
+    with open_writer(tmp_path / name, info_for(), options) as writer:
+        assert writer.planes is None
+        writer.write(Frame(pictures(info_for(), 1)[0], 0))
 
 
 @pytest.mark.parametrize("codec", ["h264", "hevc"])

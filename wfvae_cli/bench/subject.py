@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from wfvae_cli.bench.measure import wait_for
-from wfvae_cli.codec.chunks import read_chunks, to_tensor
+from wfvae_cli.codec.chunks import read_chunks
 from wfvae_cli.codec.decode import decode_clip, decode_latents
 from wfvae_cli.codec.encode import EncodeOptions, encode_clip, encode_frames
 from wfvae_cli.codec.plan import ChunkPlan
@@ -162,7 +162,7 @@ class Subject:
         for chunk in self._chunks:
             stream.last = chunk.last
             with torch.inference_mode():
-                frames = to_tensor(chunk.pixels, self.device, self.encoder.dtype)
+                frames = chunk.to_tensor(self.device, self.encoder.dtype)
             yield encode_frames(self.encoder, frames, stream, self.plan.tile).mean
 
     def _load(self, task: Task) -> LoadedModel:

@@ -13,7 +13,7 @@ from typing import Literal
 import psutil
 import torch
 
-from wfvae_cli.codec.chunks import FrameChunk, to_tensor
+from wfvae_cli.codec.chunks import FrameChunk
 from wfvae_cli.codec.plan import ChunkPlan, Memory, explained_memory
 from wfvae_cli.codec.tiles import Tile
 from wfvae_cli.errors import DeviceError
@@ -94,7 +94,7 @@ def batch_size(model: LoadedModel, batch: Batch, chunk: FrameChunk) -> int:
     """
     if batch != "auto":
         return batch
-    frames, height, width, _ = chunk.pixels.shape
+    frames, height, width = chunk.shape
     fitting = _budget(model) / (_frame_bytes(model, width * height) * frames)
     return max(1, min(_LARGEST_BATCH, int(fitting)))
 
@@ -116,9 +116,9 @@ def encode_batch(model: LoadedModel, clips: Sequence[FrameChunk], size: int) -> 
     Raises:
         DeviceError: out of memory.
     """
-    frames, height, width, _ = clips[0].pixels.shape
+    frames, height, width = clips[0].shape
     with torch.inference_mode(), explained_memory(size * frames, width, height):
-        tensors = [to_tensor(clip.pixels, model.device, model.dtype) for clip in clips]
+        tensors = [clip.to_tensor(model.device, model.dtype) for clip in clips]
         tensors += tensors[-1:] * (size - len(tensors))
         together = model.vae.encode(torch.cat(tensors), Stream.whole())
     return [

@@ -18,6 +18,8 @@ from wfvae_cli.codec.plan import ChunkPlan
 from wfvae_cli.codec.staging import download, upload
 from wfvae_cli.errors import DeviceError
 from wfvae_cli.media.clip import Bits, Frame
+from wfvae_cli.media.planar import PlanarConversion
+from wfvae_cli.media.reader import ClipReader
 from wfvae_cli.media.yuv import PictureFormat, to_planes
 from wfvae_cli.timing import Strides, pad_to, padded_frames
 
@@ -29,10 +31,41 @@ class FrameChunk:
     """Frames that go through the model together."""
 
     pixels: Pixels
-    """THWC, padded in space and, in the last chunk, in time."""
+    """THWC RGB, padded in space and, in the last chunk, in time. With a `conversion` they are
+    what that takes of each frame, `[T, bytes]`, padded in time only."""
     pts: Sequence[int]
     """One for every frame that is no padding."""
     last: bool
+    conversion: PlanarConversion | None = None
+    """What makes RGB of the frames on the model's device."""
+    padding: tuple[int, int] = (0, 0)
+    """Rows and columns to add after the conversion."""
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """Frames, height and width, padding included."""
+        if self.conversion is None:
+            frames, height, width, _ = self.pixels.shape
+            return frames, height, width
+        width, height = self.conversion.size
+        return len(self.pixels), height + self.padding[0], width + self.padding[1]
+
+    def to_tensor(self, device: torch.device, dtype: torch.dtype) -> Tensor:
+        """1CTHW in [-1, 1] on a device, to which the samples cross as they are."""
+        samples = upload(torch.from_numpy(self.pixels), device)
+        if self.conversion is not None:
+            rgb = torch.stack([self.conversion(data) for data in samples])
+            samples = _padded(_padded(rgb, 1, self.padding[0]), 2, self.padding[1])
+        return _normalized(samples, dtype)
+
+
+def convert_on(device: torch.device, reader: ClipReader) -> None:
+    """Leave a clip's colours and scaling to the model's device, if it is not the host itself.
+
+    There, FFmpeg does it faster, and beside the model.
+    """
+    if device.type == "cuda":
+        reader.leave_conversion()
 
 
 def read_chunks(frames: Iterable[Frame], strides: Strides, plan: ChunkPlan) -> Iterator[FrameChunk]:
@@ -50,28 +83,41 @@ def read_chunks(frames: Iterable[Frame], strides: Strides, plan: ChunkPlan) -> I
         yield _pad_chunk(group, strides, first=not begun, last=True)
 
 
-def _pad_chunk(group: Sequence[Frame], strides: Strides, *, first: bool, last: bool) -> FrameChunk:
+def _pad_chunk(group: list[Frame], strides: Strides, *, first: bool, last: bool) -> FrameChunk:
     """Stack frames; repeat the last frame, and the right and bottom edge, to full strides."""
     count = len(group)
     full = padded_frames(count, strides.time) if first else count + pad_to(count, strides.time)
-    h, w, c = group[0].pixels.shape
+    pts, conversion = [frame.pts for frame in group], group[0].conversion
+    if conversion is not None and all(frame.conversion is conversion for frame in group):
+        w, h = conversion.size
+        repeated = group + group[-1:] * (full - count)
+        planes = np.stack([frame.pixels for frame in repeated], dtype=np.uint8)
+        padding = pad_to(h, strides.height), pad_to(w, strides.width)
+        return FrameChunk(planes, pts, last, conversion, padding)
+    # Where the format changes within a chunk, some frames may have been converted already.
+    pictures = [frame.in_rgb() for frame in group]
+    h, w, c = pictures[0].shape
     shape = (full, h + pad_to(h, strides.height), w + pad_to(w, strides.width), c)
-    pixels = np.empty(shape, group[0].pixels.dtype)
-    for i, frame in enumerate(group):
-        pixels[i, :h, :w] = frame.pixels
-    pixels[count:, :h, :w] = group[-1].pixels
+    pixels = np.empty(shape, pictures[0].dtype)
+    for i, picture in enumerate(pictures):
+        pixels[i, :h, :w] = picture
+    pixels[count:, :h, :w] = pictures[-1]
     pixels[:, h:, :w] = pixels[:, h - 1 : h, :w]
     pixels[:, :, w:] = pixels[:, :, w - 1 : w]
-    return FrameChunk(pixels, [frame.pts for frame in group], last)
+    return FrameChunk(pixels, pts, last)
 
 
-def to_tensor(pixels: Pixels, device: torch.device, dtype: torch.dtype) -> Tensor:
-    """THWC pixels to 1CTHW in [-1, 1], channels-last in memory as they came.
+def _padded(pixels: Tensor, dim: int, more: int) -> Tensor:
+    """Repeat the last row or column."""
+    if not more:
+        return pixels
+    edge = pixels.narrow(dim, pixels.size(dim) - 1, 1)
+    return torch.cat([pixels] + [edge] * more, dim=dim)
 
-    The samples cross to the device as they are and become numbers there.
-    """
-    half = np.iinfo(pixels.dtype).max / 2
-    samples = upload(torch.from_numpy(pixels), device)
+
+def _normalized(samples: Tensor, dtype: torch.dtype) -> Tensor:
+    """THWC samples to 1CTHW in [-1, 1], channels-last in memory as they came."""
+    half = np.iinfo(np.uint8 if samples.dtype == torch.uint8 else np.uint16).max / 2
     values = samples.to(torch.float32).div_(half).sub_(1)
     return values.to(dtype).permute(3, 0, 1, 2).unsqueeze(0)
 

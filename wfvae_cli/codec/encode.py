@@ -11,7 +11,7 @@ from typing import BinaryIO
 import torch
 from torch import Tensor
 
-from wfvae_cli.codec.chunks import FrameChunk, read_chunks, to_tensor
+from wfvae_cli.codec.chunks import FrameChunk, convert_on, read_chunks
 from wfvae_cli.codec.plan import ChunkPlan, announce, explained_memory, halved_if_too_large
 from wfvae_cli.codec.staging import Download, download
 from wfvae_cli.codec.threads import Clock, consumed, produced
@@ -107,7 +107,7 @@ def encode_pixels(
     model: LoadedModel, chunk: FrameChunk, stream: Stream, tile: int | None = None
 ) -> Posterior:
     """Send one chunk of a clip through the encoder, in tiles of `tile` pixels if given."""
-    frames = to_tensor(chunk.pixels, model.device, model.dtype)
+    frames = chunk.to_tensor(model.device, model.dtype)
     return encode_frames(model, frames, stream, tile)
 
 
@@ -173,6 +173,7 @@ def encode_clip(
     size = info.width, info.height
     plan = ChunkPlan.of(model, options.chunk, *size, tile=options.tile, task="encode")
     announce(plan)
+    convert_on(model.device, source)
     metadata = describe(info, model, options, source.name, tile=plan.tile)
     pts: list[int] = []
     with LatentWriter(target, metadata, options.save_dtype, overwrite=overwrite) as writer:

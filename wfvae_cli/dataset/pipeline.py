@@ -13,7 +13,7 @@ from typing import Protocol
 import torch
 
 from wfvae_cli.codec.batch import Batch, batch_size, check_memory, encode_batch, fixed_plan
-from wfvae_cli.codec.chunks import FrameChunk, read_chunks
+from wfvae_cli.codec.chunks import FrameChunk, convert_on, read_chunks
 from wfvae_cli.codec.encode import encode_pixels
 from wfvae_cli.codec.plan import ChunkPlan
 from wfvae_cli.codec.tiles import Tile
@@ -145,11 +145,12 @@ class Pipeline:
             DeviceError: this machine has not the memory for a chunk.
         """
         plan = self.plan(reader.info)
+        convert_on(self.model.device, reader)
         frames = _watched(reader, reading)
         for number, chunk in enumerate(read_chunks(frames, self.model.vae.strides, plan)):
             if number == 0:
                 info = reader.info
-                check_memory(self.model, len(chunk.pixels), info.width, info.height, plan.tile)
+                check_memory(self.model, chunk.shape[0], info.width, info.height, plan.tile)
             if chunk.last:
                 check_unchanged(item, marked)
             yield chunk
@@ -297,7 +298,7 @@ class _Held:
     def add(self, clip: Clip, size: int) -> Iterator[tuple[list[Clip], int]]:
         """Take a clip in; give the batch that is full, or the fullest if too much is held."""
         pixels = clip.first.pixels
-        key = (pixels.shape, pixels.dtype.str)
+        key = (clip.first.shape, pixels.dtype.str)
         clips, _ = self._batches.setdefault(key, ([], size))
         clips.append(clip)
         self._count, self._bytes = self._count + 1, self._bytes + pixels.nbytes

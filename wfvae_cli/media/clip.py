@@ -5,12 +5,15 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, field
 from fractions import Fraction
-from typing import Literal, get_args
+from typing import TYPE_CHECKING, Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
 from wfvae_cli.errors import UsageError
+
+if TYPE_CHECKING:
+    from wfvae_cli.media.planar import PlanarConversion
 
 Bits = Literal[8, 16]
 """Bits of each yielded sample: 8 for 8-bit sources, 16 for every deeper one."""
@@ -109,8 +112,16 @@ class ClipInfo:
 
 @dataclass(frozen=True)
 class Frame:
-    """One picture. `pixels`: HWC RGB, uint8 or uint16 over the full range of its dtype."""
+    """One picture."""
 
     pixels: NDArray[np.uint8] | NDArray[np.uint16]
+    """HWC RGB, uint8 or uint16 over the full range of its dtype."""
     pts: int
     """Presentation time in units of the clip's `time_base`; the first frame taken is 0."""
+    conversion: PlanarConversion | None = None
+    """What makes RGB of `pixels` on any device, where a reader was told to leave that: then
+    these are the decoded picture's own samples, one-dimensional."""
+
+    def in_rgb(self) -> NDArray[np.uint8] | NDArray[np.uint16]:
+        """HWC RGB, converted here and now if it has not been."""
+        return self.pixels if self.conversion is None else self.conversion.on_host(self.pixels)

@@ -22,6 +22,7 @@ from wfvae_cli.media.diagnosis import check_exists
 from wfvae_cli.media.filters import Converter, Pixels
 from wfvae_cli.media.images import ImageSource
 from wfvae_cli.media.pipe import Pipe
+from wfvae_cli.media.planar import PlanarConversion, find_conversion, planes_of
 from wfvae_cli.media.sampling import Orientation, Timed, plan_geometry, seconds, select
 from wfvae_cli.media.source import VideoSource
 
@@ -85,6 +86,7 @@ class ClipReader:
                 "pixels: ask for a smaller size"
             )
         self._convert = Converter(source.format.bits, source.colour, geometry)
+        self._conversion: PlanarConversion | None = None
         image = source.is_image
         self.info = ClipInfo(
             width=geometry.size[0],
@@ -134,6 +136,14 @@ class ClipReader:
                 if self._closed:  # `close` came from another thread meanwhile
                     self._release()
 
+    def leave_conversion(self) -> None:
+        """Leave the conversion to RGB, and scaling, to whoever takes the frames, where that may be.
+
+        It may where a device gives the same pixels: see `Frame.conversion`. To be called before
+        the first frame is taken.
+        """
+        self._conversion = find_conversion(self._source.first.item, self._convert)
+
     def close(self) -> None:
         """Let go of the source; at once, or when the frame being decoded is done.
 
@@ -167,10 +177,15 @@ class ClipReader:
         """Convert each frame that is taken, once even where it is repeated."""
         last: VideoFrame | None = None
         pixels: Pixels | None = None
+        conversion: PlanarConversion | None = None
         for timed in items:
             if pixels is None or timed.item is not last:
-                last, pixels = timed.item, self._convert(timed.item)
-            yield Frame(pixels, timed.pts)
+                last, conversion = timed.item, self._conversion
+                if conversion is not None and conversion.fits(last):
+                    pixels = planes_of(last)
+                else:
+                    pixels, conversion = self._convert(last), None
+            yield Frame(pixels, timed.pts, conversion)
 
 
 def open_clip(
