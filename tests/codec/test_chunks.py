@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from tests.media.conftest import write_clip
+from wfvae_cli.codec import chunks
 from wfvae_cli.codec.chunks import FrameChunk, PendingPixels, convert_on, read_chunks
 from wfvae_cli.codec.plan import ChunkPlan
 from wfvae_cli.media.clip import Bits, Colour, Frame, Sampling
@@ -79,6 +80,13 @@ def conversion_of(width: int, height: int) -> PlanarConversion:
     return PlanarConversion("yuv444p", (width, height), Colour(), geometry)
 
 
+@pytest.fixture(params=[1, 2, 2**23])
+def at_once(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One picture of 13x10 at a time, some, all."""
+    monkeypatch.setattr(chunks, "_AT_ONCE", 130 * request.param)
+
+
+@pytest.mark.usefixtures("at_once")
 @pytest.mark.parametrize("converted", [[], [1], [0, 2]])
 def test_unconverted_frames_make_the_same_chunk(converted: list[int]) -> None:
     """Whole on the device, or some of them converted before, as where a clip changes its format."""
@@ -100,6 +108,7 @@ def test_colours_are_left_to_gpus_only(tmp_path: Path, device: str, left: bool) 
         assert (next(reader).conversion is not None) == left
 
 
+@pytest.mark.usefixtures("at_once")
 @pytest.mark.parametrize("pix_fmt", ["yuv420p", "yuv444p10le"])
 def test_frames_become_yuv_where_they_are(pix_fmt: str) -> None:
     values, stored = torch.rand(1, 3, 2, 16, 24) * 2 - 1, PictureFormat(pix_fmt)

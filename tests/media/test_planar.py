@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 from av.video.frame import VideoFrame
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from tests.media.conftest import MakeClip
@@ -87,7 +87,9 @@ def test_every_geometry(
     chroma: Chroma,
 ) -> None:
     frame = noise(fmt, *old)
-    assert_equal(frame, converter(frame, Colour(chroma=chroma), turn, Sampling(size=new, fit=fit)))
+    convert = converter(frame, Colour(chroma=chroma), turn, Sampling(size=new, fit=fit))
+    assume(min(convert.geometry.scaled) >= 7)  # fitted in, a ribbon's width may nearly vanish
+    assert_equal(frame, convert)
 
 
 @pytest.mark.parametrize(

@@ -3,21 +3,29 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Literal
 
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
 from wfvae_cli.bench.measure import Action, Spread, time_in_turn
 from wfvae_cli.bench.report import describe_machine
 from wfvae_cli.bench.subject import Setting, Subject
-from wfvae_cli.media.clip import ClipInfo, Frame, Sampling
-from wfvae_cli.media.reader import open_clip
-from wfvae_cli.media.writer import VideoOptions, open_writer
+from wfvae_cli.codec.chunks import convert_on
+from wfvae_cli.media.clip import ClipInfo, Sampling
+from wfvae_cli.media.reader import ClipReader, open_clip
+from wfvae_cli.media.writer import open_writer
+from wfvae_cli.media.yuv import to_planes
+
+_NAME = "written.mp4"
 
 Side = Literal["read", "encode", "decode", "write"]
-"""A file to RGB frames, frames to latents, latents to frames, RGB frames to a file."""
+"""A file to frames for the device, these to latents, latents to frames, these in YUV to a file."""
 
 
 @dataclass(frozen=True)
@@ -78,12 +86,12 @@ def profile(
     """
     subject = Subject(setting, clip, sampling, folder)
     with open_clip(clip, sampling) as reader:
-        info, frames = reader.info, list(reader)
+        info, pictures = reader.info, list(_stored(reader))
     actions: dict[Side, Action] = {
-        "read": partial(_read, clip, sampling),
+        "read": partial(_read, clip, sampling, subject.device),
         "encode": partial(subject.run, "encode"),
         "decode": partial(subject.run, "decode"),
-        "write": partial(_write, folder / "written.mp4", info, frames),
+        "write": partial(_write, folder / _NAME, info, pictures),
     }
     spent: dict[Side, list[float]] = {side: [] for side in actions}
     timed = [_counting(action, spent[side]) for side, action in actions.items()]
@@ -108,16 +116,25 @@ def profile(
     )
 
 
-def _read(clip: Path, sampling: Sampling) -> None:
+def _stored(reader: ClipReader) -> Iterator[NDArray[np.uint8]]:
+    """The frames as decoding leaves them to the writer, which gets them from the device in YUV."""
+    stored = open_writer(_NAME, reader.info, overwrite=True).planes
+    assert stored is not None, "the default encoder takes YUV"
+    for frame in reader:
+        yield to_planes(torch.from_numpy(frame.pixels), stored).numpy()
+
+
+def _read(clip: Path, sampling: Sampling, device: torch.device) -> None:
     with open_clip(clip, sampling) as reader:
+        convert_on(device, reader)
         for _ in reader:
             pass
 
 
-def _write(path: Path, info: ClipInfo, frames: list[Frame]) -> None:
-    with open_writer(path, info, VideoOptions(), overwrite=True) as writer:
-        for frame in frames:
-            writer.write(frame)
+def _write(path: Path, info: ClipInfo, pictures: list[NDArray[np.uint8]]) -> None:
+    with open_writer(path, info, overwrite=True) as writer:
+        for pts, picture in enumerate(pictures):
+            writer.write_planes(picture, pts)
 
 
 def _counting(action: Action, spent: list[float]) -> Callable[[], None]:

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from wfvae_cli.bench.measure import wait_for
-from wfvae_cli.codec.chunks import read_chunks
+from wfvae_cli.codec.chunks import convert_on, read_chunks
 from wfvae_cli.codec.decode import decode_clip, decode_latents
 from wfvae_cli.codec.encode import EncodeOptions, encode_clip, encode_frames
 from wfvae_cli.codec.plan import ChunkPlan
@@ -90,6 +90,7 @@ class Subject:
         with open_clip(clip, sampling) as reader:
             self.width, self.height = reader.info.width, reader.info.height
             self.plan = self._plan(self.encoder)
+            convert_on(self.device, reader)
             self._chunks = list(read_chunks(reader, self.encoder.vae.strides, self.plan))
         self.frames = sum(len(chunk.pts) for chunk in self._chunks)
         begin = time.perf_counter()

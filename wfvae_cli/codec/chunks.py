@@ -6,8 +6,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import torch
@@ -22,6 +23,9 @@ from wfvae_cli.media.planar import PlanarConversion
 from wfvae_cli.media.reader import ClipReader
 from wfvae_cli.media.yuv import PictureFormat, to_planes
 from wfvae_cli.timing import Strides, pad_to, padded_frames
+
+_AT_ONCE = 2**23
+"""Pixels whose colours are converted together: some 50 bytes each while that lasts."""
 
 Pixels = NDArray[np.uint8] | NDArray[np.uint16]
 
@@ -54,7 +58,7 @@ class FrameChunk:
         """1CTHW in [-1, 1] on a device, to which the samples cross as they are."""
         samples = upload(torch.from_numpy(self.pixels), device)
         if self.conversion is not None:
-            rgb = torch.stack([self.conversion(data) for data in samples])
+            rgb = _in_parts(self.conversion, samples, self.conversion.pixels)
             samples = _padded(_padded(rgb, 1, self.padding[0]), 2, self.padding[1])
         return _normalized(samples, dtype)
 
@@ -107,6 +111,11 @@ def _pad_chunk(group: list[Frame], strides: Strides, *, first: bool, last: bool)
     return FrameChunk(pixels, pts, last)
 
 
+def _in_parts(convert: Callable[[Tensor], Tensor], pictures: Tensor, pixels: int) -> Tensor:
+    """Convert as many pictures at once as fill a GPU, but not its memory."""
+    return torch.cat([convert(part) for part in torch.split(pictures, max(1, _AT_ONCE // pixels))])
+
+
 def _padded(pixels: Tensor, dim: int, more: int) -> Tensor:
     """Repeat the last row or column."""
     if not more:
@@ -146,7 +155,7 @@ class PendingPixels:
         samples = values.clamp(-1, 1).add_(1).mul_(top / 2).round_()
         samples = samples.to(torch.uint8 if bits == 8 else torch.uint16)
         if planes is not None:
-            samples = torch.stack([to_planes(picture, planes) for picture in samples])
+            samples = _in_parts(partial(to_planes, stored=planes), samples, height * width)
         self._computed_in = str(frames.dtype).removeprefix("torch.")
         self._shape, self._type = samples.shape, samples.dtype
         # One more byte says whether all was finite: asking now would wait for the device.

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import functools
 import logging
+import math
 import re
 from fractions import Fraction
 
@@ -39,7 +40,7 @@ _ROW_UNIT, _COLUMN_UNIT = 1 << 14, 1 << 12
 
 
 class PlanarConversion:
-    """Makes RGB of the planes of one decoded picture; made by `find_conversion`.
+    """Makes RGB of the planes of decoded pictures; made by `find_conversion`.
 
     All sums are int32 and wrap around where libswscale's do.
     """
@@ -51,6 +52,11 @@ class PlanarConversion:
         self._format, self._size = fmt, size
         self._shifts = _SHIFTS[found[1]]
         self._colour, self._geometry = colour, geometry
+
+    @property
+    def pixels(self) -> int:
+        """Pixels of what it takes, or of what comes out if there are more."""
+        return max(math.prod(self._size), math.prod(self._geometry.scaled))
 
     @property
     def size(self) -> tuple[int, int]:
@@ -65,10 +71,10 @@ class PlanarConversion:
         """Convert, scale, turn, crop and pad.
 
         Args:
-            data: what `planes_of` gives, on any device.
+            data: what `planes_of` gives, `[…, bytes]`, on any device.
 
         Returns:
-            HWC RGB, uint8, on the same device.
+            `[…, H, W, 3]` RGB, uint8, on the same device.
         """
         luma, blue, red = self._planes(data)
         left = self._colour.chroma == "left"
@@ -83,23 +89,23 @@ class PlanarConversion:
         return rgb
 
     def _planes(self, data: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Luma and both chroma planes, HW."""
+        """Luma and both chroma planes, `[…, H, W]`."""
         width, height = self._size
         columns, rows = (-(-side >> k) for side, k in zip(self._size, self._shifts, strict=True))
-        luma, chroma = data[: width * height], data[width * height :]
+        luma, chroma = data[..., : width * height], data[..., width * height :]
         if self._format == "nv12":
-            blue, red = chroma.view(rows, columns, 2).unbind(-1)
+            blue, red = torch.unflatten(chroma, -1, (rows, columns, 2)).unbind(-1)
         else:
-            blue, red = chroma.view(2, rows, columns)
-        return luma.view(height, width), blue, red
+            blue, red = torch.unflatten(chroma, -1, (2, rows, columns)).unbind(-3)
+        return torch.unflatten(luma, -1, (height, width)), blue, red
 
     def _scaled(self, plane: Tensor, across: int) -> Tensor:
-        """A plane at the scaled picture's size: HW, int32, in units of 2**-19 code values."""
+        """A plane at the scaled picture's size, int32, in units of 2**-19 code values."""
         width, height = self._geometry.scaled
         if self._geometry.orientation.transpose:
             width, height = height, width
-        rows = _weighted(plane.int(), 1, width, _ROW_UNIT, across) >> 7
-        return _weighted(rows.clamp_(max=2**15 - 1), 0, height, _COLUMN_UNIT, MIDDLE)
+        rows = _weighted(plane, -1, width, _ROW_UNIT, across) >> 7
+        return _weighted(rows.clamp_(max=2**15 - 1), -2, height, _COLUMN_UNIT, MIDDLE)
 
 
 def find_conversion(like: VideoFrame, convert: Converter) -> PlanarConversion | None:
@@ -149,12 +155,14 @@ def planes_of(frame: VideoFrame) -> NDArray[np.uint8]:
 
 def _weighted(plane: Tensor, dim: int, new: int, unit: int, site: int) -> Tensor:
     """The lines of a plane, along `dim`, as `new` sums of their samples times `bicubic_taps`."""
-    total: Tensor | None = None
-    for positions, weights in _taps_on(plane.device, plane.size(dim), new, unit, site):
-        part = plane.index_select(dim, positions)
-        part *= weights if dim == 1 else weights[:, None]
-        total = part if total is None else total.add_(part)
-    assert total is not None, "there is at least one tap"
+    taps = _taps_on(plane.device, plane.size(dim), new, unit, site)
+    parts = (
+        plane.index_select(dim, positions) * (weights if dim == -1 else weights[:, None])
+        for positions, weights in taps
+    )
+    total = next(parts)
+    for part in parts:
+        total += part
     return total
 
 
@@ -171,7 +179,7 @@ def _taps_on(
 
 
 def _to_rgb(luma: Tensor, blue: Tensor, red: Tensor, colour: Colour) -> Tensor:
-    """HW in units of 2**-19 to HWC RGB, uint8."""
+    """`[…, H, W]` in units of 2**-19 to `[…, H, W, 3]` RGB, uint8."""
     gain, black, red_v, green_u, green_v, blue_u = _coefficients(colour)
     half = 1 << 9
     y = ((((luma + half) >> 10) - black) * gain).add_(1 << 21)
@@ -202,13 +210,13 @@ def _coefficients(colour: Colour) -> tuple[int, int, int, int, int, int]:
 
 
 def _shaped(pixels: Tensor, geometry: Geometry) -> Tensor:
-    """Turn a scaled HWC picture, then crop it or pad it with black."""
+    """Turn scaled pictures, `[…, H, W, 3]`, then crop them or pad them with black."""
     turn, (x, y) = geometry.orientation, geometry.offset
     if turn.transpose:
-        pixels = pixels.transpose(0, 1)
-    pixels = pixels.flip([dim for dim, flips in enumerate((turn.vflip, turn.hflip)) if flips])
+        pixels = pixels.transpose(-3, -2)
+    pixels = pixels.flip([dim for dim, flips in ((-3, turn.vflip), (-2, turn.hflip)) if flips])
     width, height = geometry.size
-    pixels = pixels[max(y, 0) :, max(x, 0) :][:height, :width]
+    pixels = pixels[..., max(y, 0) :, max(x, 0) :, :][..., :height, :width, :]
     left, top = max(-x, 0), max(-y, 0)
-    right, bottom = width - left - pixels.size(1), height - top - pixels.size(0)
+    right, bottom = width - left - pixels.size(-2), height - top - pixels.size(-3)
     return functional.pad(pixels, (0, 0, left, right, top, bottom))

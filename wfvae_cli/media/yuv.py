@@ -138,14 +138,14 @@ def frame_of(planes: NDArray[np.uint8], width: int, height: int, pix_fmt: str) -
 
 
 def to_planes(pixels: Tensor, stored: PictureFormat) -> Tensor:
-    """Luma and chroma of an RGB picture (ITU-T H.273, section 8.3), on its own device.
+    """Luma and chroma of RGB pictures (ITU-T H.273, section 8.3), on their own device.
 
     Args:
-        pixels: HWC RGB, uint8 or uint16 over the full range of the dtype.
+        pixels: `[…, H, W, 3]` RGB, uint8 or uint16 over the full range of the dtype.
         stored: a planar YUV format or grey.
 
     Returns:
-        The bytes of all planes, one after the other: uint8, or uint16 viewed as that.
+        The bytes of all planes, one after the other, `[…, bytes]`: uint8, or uint16 viewed as that.
     """
     kr, kb = LUMA_WEIGHTS[stored.matrix]
     bits = depth(stored.pix_fmt)
@@ -156,7 +156,7 @@ def to_planes(pixels: Tensor, stored: PictureFormat) -> Tensor:
         luma_span, luma_zero, chroma_span = peak, 0, peak
     white = _peak(pixels)
     # One operation a time, so that every device rounds alike; a matrix product would not.
-    red, green, blue = pixels.permute(2, 0, 1).to(torch.float32)
+    red, green, blue = (channel.to(torch.float32) for channel in pixels.unbind(-1))
     luma = red * kr
     luma += green * (1 - kr - kb)
     luma += blue * kb
@@ -166,19 +166,19 @@ def to_planes(pixels: Tensor, stored: PictureFormat) -> Tensor:
             chroma = _subsampled(colour - luma, subsampling(stored.pix_fmt), stored.chroma)
             scale = chroma_span / (white * 2 * (1 - weight))
             planes.append(_quantised(chroma, scale, 128 * unit, bits))
-    return torch.cat([plane.view(-1).view(torch.uint8) for plane in planes])
+    return torch.cat([plane.flatten(-2).view(torch.uint8) for plane in planes], dim=-1)
 
 
 def _subsampled(chroma: Tensor, factors: tuple[int, int], site: Chroma) -> Tensor:
     """Average chroma where its samples lie."""
     across, down = factors
     if down == 2:
-        chroma = (chroma[0::2] + chroma[1::2]) * 0.5
+        chroma = (chroma[..., 0::2, :] + chroma[..., 1::2, :]) * 0.5
     if across == 2 and site == "centre":
-        chroma = (chroma[:, 0::2] + chroma[:, 1::2]) * 0.5
+        chroma = (chroma[..., 0::2] + chroma[..., 1::2]) * 0.5
     elif across == 2:
-        left = torch.cat((chroma[:, :1], chroma[:, 1:-1:2]), dim=1)
-        chroma = (left + chroma[:, 1::2]) * 0.25 + chroma[:, 0::2] * 0.5
+        left = torch.cat((chroma[..., :1], chroma[..., 1:-1:2]), dim=-1)
+        chroma = (left + chroma[..., 1::2]) * 0.25 + chroma[..., 0::2] * 0.5
     return chroma
 
 
