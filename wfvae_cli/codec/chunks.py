@@ -66,7 +66,7 @@ class FrameChunk:
 def convert_on(device: torch.device, reader: ClipReader) -> None:
     """Leave a clip's colours and scaling to the model's device, if it is not the host itself.
 
-    There, FFmpeg does it faster, and beside the model.
+    On the host, FFmpeg is faster at it, and converts while the model computes.
     """
     if device.type == "cuda":
         reader.leave_conversion()
