@@ -8,11 +8,13 @@ from av.video.frame import VideoFrame
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
+from torch import Tensor
 
 from tests.media.conftest import write_clip
 from wfvae_cli.codec import chunks
 from wfvae_cli.codec.chunks import FrameChunk, PendingPixels, convert_on, read_chunks
 from wfvae_cli.codec.plan import ChunkPlan
+from wfvae_cli.errors import DeviceError
 from wfvae_cli.media.clip import Bits, Colour, Frame, Sampling
 from wfvae_cli.media.planar import PlanarConversion
 from wfvae_cli.media.reader import open_clip
@@ -99,6 +101,20 @@ def test_unconverted_frames_make_the_same_chunk(converted: list[int]) -> None:
     assert chunk.shape == wanted.shape == (5, 16, 16)
     assert (chunk.conversion is None) == bool(converted)
     assert torch.equal(*(c.to_tensor(CPU, torch.float32) for c in (chunk, wanted)))
+
+
+def test_running_out_of_memory_on_colours_is_explained(monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object, **__: object) -> Tensor:
+        raise torch.OutOfMemoryError("no more")
+
+    monkeypatch.setattr(chunks, "_in_parts", full)
+    planes = np.zeros((5, 3 * 130), np.uint8)
+    chunk = FrameChunk(planes, range(5), True, conversion_of(13, 10), padding=(6, 3))
+    message = "out of memory in a chunk of 5 frames of 16x16: use a smaller --chunk"
+    with pytest.raises(DeviceError, match=message):
+        chunk.to_tensor(CPU, torch.float32)
+    with pytest.raises(DeviceError, match=message):
+        PendingPixels(torch.zeros(1, 3, 5, 16, 16), 16, 16, 8, PictureFormat("yuv420p"))
 
 
 @pytest.mark.parametrize(("device", "left"), [("cpu", False), ("cuda", True)])

@@ -15,7 +15,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from wfvae_cli.codec.plan import ChunkPlan
+from wfvae_cli.codec.plan import ChunkPlan, explained_memory
 from wfvae_cli.codec.staging import download, upload
 from wfvae_cli.errors import DeviceError
 from wfvae_cli.media.clip import Bits, Frame
@@ -55,12 +55,18 @@ class FrameChunk:
         return len(self.pixels), height + self.padding[0], width + self.padding[1]
 
     def to_tensor(self, device: torch.device, dtype: torch.dtype) -> Tensor:
-        """1CTHW in [-1, 1] on a device, to which the samples cross as they are."""
-        samples = upload(torch.from_numpy(self.pixels), device)
-        if self.conversion is not None:
-            rgb = _in_parts(self.conversion, samples, self.conversion.pixels)
-            samples = _padded(_padded(rgb, 1, self.padding[0]), 2, self.padding[1])
-        return _normalized(samples, dtype)
+        """1CTHW in [-1, 1] on a device, to which the samples cross as they are.
+
+        Raises:
+            DeviceError: out of memory.
+        """
+        frames, height, width = self.shape
+        with explained_memory(frames, width, height):
+            samples = upload(torch.from_numpy(self.pixels), device)
+            if self.conversion is not None:
+                rgb = _in_parts(self.conversion, samples, self.conversion.pixels)
+                samples = _padded(_padded(rgb, 1, self.padding[0]), 2, self.padding[1])
+            return _normalized(samples, dtype)
 
 
 def convert_on(device: torch.device, reader: ClipReader) -> None:
@@ -131,6 +137,13 @@ def _normalized(samples: Tensor, dtype: torch.dtype) -> Tensor:
     return values.to(dtype).permute(3, 0, 1, 2).unsqueeze(0)
 
 
+def _quantized(frames: Tensor, bits: Bits) -> Tensor:
+    """CTHW in about [-1, 1] to THWC samples."""
+    values = frames.permute(1, 2, 3, 0).float().clamp(-1, 1)
+    samples = values.add_(1).mul_((2**bits - 1) / 2).round_()
+    return samples.to(torch.uint8 if bits == 8 else torch.uint16)
+
+
 class PendingPixels:
     """A chunk of decoded frames on its way to pixels: quantised on the device, then fetched.
 
@@ -140,6 +153,9 @@ class PendingPixels:
         width: pixels of a frame without padding.
         bits: 8 or 16.
         planes: the format to convert frames to on the device; None leaves them RGB.
+
+    Raises:
+        DeviceError: out of memory.
     """
 
     def __init__(
@@ -150,18 +166,16 @@ class PendingPixels:
         bits: Bits,
         planes: PictureFormat | None = None,
     ) -> None:
-        top = 2**bits - 1
-        values = frames[0, :, :, :height, :width].permute(1, 2, 3, 0).float()
-        samples = values.clamp(-1, 1).add_(1).mul_(top / 2).round_()
-        samples = samples.to(torch.uint8 if bits == 8 else torch.uint16)
-        if planes is not None:
-            samples = _in_parts(partial(to_planes, stored=planes), samples, height * width)
         self._computed_in = str(frames.dtype).removeprefix("torch.")
-        self._shape, self._type = samples.shape, samples.dtype
-        # One more byte says whether all was finite: asking now would wait for the device.
-        finite = frames.isfinite().all().view(1).view(torch.uint8)
-        data = samples.contiguous().view(-1).view(torch.uint8)
-        self._download = download(torch.cat((data, finite)))
+        with explained_memory(frames.size(2), width, height):
+            samples = _quantized(frames[0, :, :, :height, :width], bits)
+            if planes is not None:
+                samples = _in_parts(partial(to_planes, stored=planes), samples, height * width)
+            self._shape, self._type = samples.shape, samples.dtype
+            # One more byte says whether all was finite: asking now would wait for the device.
+            finite = frames.isfinite().all().view(1).view(torch.uint8)
+            data = samples.contiguous().view(-1).view(torch.uint8)
+            self._download = download(torch.cat((data, finite)))
 
     def __len__(self) -> int:
         return self._shape[0]
