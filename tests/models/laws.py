@@ -154,6 +154,22 @@ def check_interleaving(vae: VideoVAE) -> None:
                 assert torch.equal(next(decoder), decoded[turn][step])
 
 
+def check_batch(vae: VideoVAE) -> None:
+    """Clips that go through one stream side by side give what each gives alone."""
+    chunks = (2, 1, 2)
+    with torch.inference_mode():
+        clips = torch.cat([random_clip(vae, sum(chunks), seed) for seed in (1, 2, 3)])
+        together = torch.cat(list(encode_parts(vae, clips, chunks, Stream())), dim=2)
+        latents = together.chunk(2, dim=1)[0]
+        decoded = torch.cat(list(decode_parts(vae, latents, chunks, Stream())), dim=2)
+        for i in range(3):
+            alone = torch.cat(list(encode_parts(vae, clips[i : i + 1], chunks, Stream())), dim=2)
+            assert (alone - together[i : i + 1]).abs().max() <= TOLERANCE[clips.dtype]
+            back = decode_parts(vae, latents[i : i + 1], chunks, Stream())
+            difference = torch.cat(list(back), dim=2) - decoded[i : i + 1]
+            assert difference.abs().max() <= TOLERANCE[clips.dtype]
+
+
 def check_causality(vae: VideoVAE) -> None:
     """What comes later never changes what a latent frame says."""
     with torch.inference_mode():

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 import torch
 
-from tests.models.laws import check_every_chunking, check_interleaving, random_clip
+from tests.models.laws import check_batch, check_every_chunking, check_interleaving, random_clip
 from wfvae_cli.errors import MissingExtraError, WeightsError
 from wfvae_cli.models.kl import KLImageVAE
 from wfvae_cli.models.registry import find_family
@@ -71,6 +71,7 @@ def test_it_streams_any_number_of_frames(vae: KLImageVAE) -> None:
     assert vae.strides == Strides(1, 8, 8)
     check_every_chunking(vae, longest=3)
     check_interleaving(vae)
+    check_batch(vae)
 
 
 def test_a_batch_of_videos_keeps_its_order(vae: KLImageVAE) -> None:

@@ -8,6 +8,7 @@ import torch
 
 from tests.models.build import build, cached, check_parity
 from tests.models.laws import (
+    check_batch,
     check_causality,
     check_every_chunking,
     check_footprint,
@@ -96,6 +97,7 @@ def test_chunked_is_whole_wherever_time_is_halved(halves_time: list[bool]) -> No
 
 def test_streams_do_not_mix() -> None:
     check_interleaving(small())
+    check_batch(small())
 
 
 def test_the_future_never_alters_the_past() -> None:

@@ -3,6 +3,7 @@ import torch
 
 from tests.models.build import build, cached, check_parity
 from tests.models.laws import (
+    check_batch,
     check_causality,
     check_every_chunking,
     check_footprint,
@@ -56,6 +57,7 @@ def test_a_plan_knows_how_much_state_there_is(case: str) -> None:
 @pytest.mark.parametrize("case", MINIS)
 def test_streams_do_not_mix(case: str) -> None:
     check_interleaving(cached(case))
+    check_batch(cached(case))
 
 
 @pytest.mark.parametrize("case", MINIS)

@@ -7,6 +7,7 @@ import torch
 
 from tests.models.build import build, cached, check_parity
 from tests.models.laws import (
+    check_batch,
     check_causality,
     check_every_chunking,
     check_footprint,
@@ -102,6 +103,7 @@ def test_chunked_is_whole_where_every_level_halves_time() -> None:
 @pytest.mark.parametrize("config", [SMALL, DEEP])
 def test_streams_do_not_mix(config: dict[str, Any]) -> None:
     check_interleaving(small(config))
+    check_batch(small(config))
 
 
 def test_the_future_never_alters_the_past() -> None:
@@ -136,6 +138,7 @@ def test_the_image_form_takes_each_frame_of_a_video_alone() -> None:
 def test_the_image_form_streams() -> None:
     check_every_chunking(cached(IMAGE), longest=3)
     check_interleaving(cached(IMAGE))
+    check_batch(cached(IMAGE))
 
 
 def test_group_norm_streams_in_the_image_form_only() -> None:
