@@ -12,6 +12,7 @@ from PIL import Image
 from torch import Tensor
 from torch.nn import functional as F
 
+from wfvae_cli.atomic import atomic_file
 from wfvae_cli.media.clip import Sampling
 from wfvae_cli.media.reader import open_clip
 
@@ -84,7 +85,8 @@ class Footage:
         for path in sorted((data / "train").glob("*.mp4")):
             file = cache / f"{path.stem}.npy"
             if not file.exists():
-                np.save(file, decode(path))
+                with atomic_file(file, overwrite=True) as cached:  # other workers decode it, too
+                    np.save(cached, decode(path))
             clip = np.load(file, mmap_mode="r")
             if path.stem in HELD_OUT_CLIPS:
                 self.held_out[path.stem] = clip[:VALIDATION_FRAMES]

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import signal
 import subprocess
 import sys
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import typer.testing
@@ -38,7 +40,12 @@ def start(
     """Start the program as a process of its own."""
     command = [sys.executable, "-c", "from wfvae_cli.cli import main; main()"]
     return subprocess.Popen(
-        [*command, *map(str, arguments)], stdin=stdin, stdout=stdout, stderr=subprocess.PIPE
+        [*command, *map(str, arguments)],
+        stdin=stdin,
+        stdout=stdout,
+        stderr=subprocess.PIPE,
+        # A shell's background jobs, and what they start, would not hear of Ctrl-C.
+        preexec_fn=partial(signal.signal, signal.SIGINT, signal.SIG_DFL),
     )
 
 
