@@ -4,10 +4,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from av.video.frame import VideoFrame
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from numpy.typing import NDArray
 from torch import Tensor
 
 from tests.media.conftest import write_clip
@@ -16,21 +14,13 @@ from wfvae_cli.codec.chunks import FrameChunk, PendingPixels, convert_on, read_c
 from wfvae_cli.codec.plan import ChunkPlan
 from wfvae_cli.errors import DeviceError
 from wfvae_cli.media.clip import Bits, Colour, Frame, Sampling
-from wfvae_cli.media.planar import PlanarConversion
+from wfvae_cli.media.from_planes import PlanarConversion
 from wfvae_cli.media.reader import open_clip
 from wfvae_cli.media.sampling import Orientation, plan_geometry
-from wfvae_cli.media.yuv import PictureFormat, convert
+from wfvae_cli.media.yuv import PictureFormat, convert, planes_of
 from wfvae_cli.timing import Strides, latent_frames
 
 CPU = torch.device("cpu")
-
-
-def bytes_of(frame: VideoFrame) -> NDArray[np.uint8]:
-    """All planes, without what FFmpeg pads their rows with."""
-    sample = (frame.format.components[0].bits + 7) // 8
-    planes = [np.frombuffer(memoryview(p), np.uint8).reshape(p.height, -1) for p in frame.planes]
-    widths = [plane.width * sample for plane in frame.planes]
-    return np.concatenate([p[:, :w].reshape(-1) for p, w in zip(planes, widths, strict=True)])
 
 
 def make_frames(count: int, height: int, width: int) -> list[Frame]:
@@ -132,7 +122,7 @@ def test_frames_become_yuv_where_they_are(pix_fmt: str) -> None:
     wanted = PendingPixels(values, 14, 20, bits).wait()
     planes = PendingPixels(values, 14, 20, bits, stored).wait()
     for picture, data in zip(wanted, planes, strict=True):
-        assert np.array_equal(data, bytes_of(convert(picture, stored)))
+        assert np.array_equal(data, planes_of(convert(picture, stored)))
 
 
 @pytest.mark.parametrize(("bits", "top"), [(8, 255), (16, 65535)])

@@ -1,4 +1,4 @@
-"""Weights against the kernel in floating point; `test_planar` holds them to FFmpeg's own pixels."""
+"""Weights against the kernel in floating point; `test_from_planes` holds them to FFmpeg."""
 
 from __future__ import annotations
 

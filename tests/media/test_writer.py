@@ -11,13 +11,12 @@ from pathlib import Path
 import av
 import numpy as np
 import pytest
-import torch
 
 from tests.media.outputs import info_for, names, pictures, probe, write
 from wfvae_cli.errors import OutputError, UsageError
 from wfvae_cli.media.clip import Colour, Frame
+from wfvae_cli.media.to_planes import to_planes_on_host
 from wfvae_cli.media.writer import VideoOptions, VideoWriter, open_writer
-from wfvae_cli.media.yuv import to_planes
 
 FFV1 = VideoOptions(codec="ffv1")
 
@@ -57,7 +56,7 @@ def test_converted_frames_give_the_same_file(tmp_path: Path, size: tuple[int, in
     with open_writer(tmp_path / "b.mp4", info) as writer:
         assert writer.planes is not None
         for pts, picture in enumerate(sent):
-            writer.write_planes(to_planes(torch.from_numpy(picture), writer.planes).numpy(), pts)
+            writer.write_planes(to_planes_on_host(picture, writer.planes), pts)
         with pytest.raises(UsageError, match="in order of time, got pts 3 after 3"):
             writer.write_planes(np.zeros(0, np.uint8), 3)
     assert writer.frames == 4

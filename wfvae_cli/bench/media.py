@@ -19,8 +19,8 @@ from wfvae_cli.bench.subject import Setting, Subject
 from wfvae_cli.codec.chunks import convert_on
 from wfvae_cli.media.clip import ClipInfo, Sampling
 from wfvae_cli.media.reader import ClipReader, open_clip
+from wfvae_cli.media.to_planes import to_planes_on_host
 from wfvae_cli.media.writer import open_writer
-from wfvae_cli.media.yuv import to_planes
 
 _NAME = "written.mp4"
 
@@ -121,7 +121,7 @@ def _stored(reader: ClipReader) -> Iterator[NDArray[np.uint8]]:
     stored = open_writer(_NAME, reader.info, overwrite=True).planes
     assert stored is not None, "the default encoder takes YUV"
     for frame in reader:
-        yield to_planes(torch.from_numpy(frame.pixels), stored).numpy()
+        yield to_planes_on_host(frame.pixels, stored)
 
 
 def _read(clip: Path, sampling: Sampling, device: torch.device) -> None:

@@ -19,9 +19,10 @@ from wfvae_cli.codec.plan import ChunkPlan, explained_memory
 from wfvae_cli.codec.staging import download, upload
 from wfvae_cli.errors import DeviceError
 from wfvae_cli.media.clip import Bits, Frame
-from wfvae_cli.media.planar import PlanarConversion
+from wfvae_cli.media.from_planes import PlanarConversion
 from wfvae_cli.media.reader import ClipReader
-from wfvae_cli.media.yuv import PictureFormat, to_planes
+from wfvae_cli.media.to_planes import to_planes
+from wfvae_cli.media.yuv import PictureFormat
 from wfvae_cli.timing import Strides, pad_to, padded_frames
 
 _AT_ONCE = 2**23

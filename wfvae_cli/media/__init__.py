@@ -1,1 +1,4 @@
-"""Video and image files in and out, as RGB frames in NumPy arrays. Never imports torch."""
+"""Video and image files in and out, as RGB frames in NumPy arrays.
+
+Only `from_planes` and `to_planes`, which convert colours on a device, import torch.
+"""

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from wfvae_cli.errors import UsageError
 
 if TYPE_CHECKING:
-    from wfvae_cli.media.planar import PlanarConversion
+    from wfvae_cli.media.from_planes import PlanarConversion
 
 Bits = Literal[8, 16]
 """Bits of each yielded sample: 8 for 8-bit sources, 16 for every deeper one."""

@@ -10,7 +10,7 @@ from collections.abc import Generator, Iterator
 from fractions import Fraction
 from pathlib import Path
 from types import TracebackType
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from av.video.frame import VideoFrame
 
@@ -22,9 +22,12 @@ from wfvae_cli.media.diagnosis import check_exists
 from wfvae_cli.media.filters import Converter, Pixels
 from wfvae_cli.media.images import ImageSource
 from wfvae_cli.media.pipe import Pipe
-from wfvae_cli.media.planar import PlanarConversion, find_conversion, planes_of
 from wfvae_cli.media.sampling import Orientation, Timed, plan_geometry, seconds, select
 from wfvae_cli.media.source import VideoSource
+from wfvae_cli.media.yuv import planes_of
+
+if TYPE_CHECKING:
+    from wfvae_cli.media.from_planes import PlanarConversion
 
 _LOG = logging.getLogger("wfvae")
 
@@ -142,6 +145,9 @@ class ClipReader:
         It may where a device gives the same pixels: see `Frame.conversion`. To be called before
         the first frame is taken.
         """
+        # Here, because torch takes seconds to import, and reading alone does without it.
+        from wfvae_cli.media.from_planes import find_conversion
+
         self._conversion = find_conversion(self._source.first.item, self._convert)
 
     def close(self) -> None:

@@ -1,4 +1,4 @@
-"""RGB pictures to the pixel formats that encoders take, in PyTorch: on the device they are on.
+"""The pixel formats that encoders take: what is known of them, and frames of them.
 
 Not left to swscale, which reads 16-bit white as 65280 and centres full-range chroma on 127.5:
 shifts of up to 3 levels at 10 bits. Here every format, depth and range is rounded once from the
@@ -13,9 +13,7 @@ from typing import Literal
 
 import av
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from wfvae_cli.media.clip import Chroma
 
@@ -112,8 +110,10 @@ def convert(pixels: Pixels, stored: PictureFormat) -> av.VideoFrame:
         planes = rescale(pixels, depth(pix_fmt))[..., [1, 2, 0]].transpose(2, 0, 1)
         data = np.ascontiguousarray(planes).view(np.uint8).reshape(-1)
     else:
-        writable = np.require(pixels, requirements=["C", "W"])
-        data = to_planes(torch.from_numpy(writable), stored).numpy()
+        # Here, because torch takes seconds to import, and much of this package does without it.
+        from wfvae_cli.media.to_planes import to_planes_on_host
+
+        data = to_planes_on_host(pixels, stored)
     return frame_of(data, width, height, pix_fmt)
 
 
@@ -137,55 +137,16 @@ def frame_of(planes: NDArray[np.uint8], width: int, height: int, pix_fmt: str) -
     return frame
 
 
-def to_planes(pixels: Tensor, stored: PictureFormat) -> Tensor:
-    """Luma and chroma of RGB pictures (ITU-T H.273, section 8.3), on their own device.
-
-    Args:
-        pixels: `[…, H, W, 3]` RGB, uint8 or uint16 over the full range of the dtype.
-        stored: a planar YUV format or grey.
-
-    Returns:
-        The bytes of all planes, one after the other, `[…, bytes]`: uint8, or uint16 viewed as that.
-    """
-    kr, kb = LUMA_WEIGHTS[stored.matrix]
-    bits = depth(stored.pix_fmt)
-    unit, peak = 2 ** (bits - 8), 2**bits - 1
-    if stored.range == "tv":
-        luma_span, luma_zero, chroma_span = 219 * unit, 16 * unit, 224 * unit
-    else:
-        luma_span, luma_zero, chroma_span = peak, 0, peak
-    white = _peak(pixels)
-    # One operation a time, so that every device rounds alike; a matrix product would not.
-    red, green, blue = (channel.to(torch.float32) for channel in pixels.unbind(-1))
-    luma = red * kr
-    luma += green * (1 - kr - kb)
-    luma += blue * kb
-    planes = [_quantised(luma, luma_span / white, luma_zero, bits)]
-    if not stored.pix_fmt.startswith("gray"):
-        for colour, weight in ((blue, kb), (red, kr)):
-            chroma = _subsampled(colour - luma, subsampling(stored.pix_fmt), stored.chroma)
-            scale = chroma_span / (white * 2 * (1 - weight))
-            planes.append(_quantised(chroma, scale, 128 * unit, bits))
-    return torch.cat([plane.flatten(-2).view(torch.uint8) for plane in planes], dim=-1)
+def planes_of(frame: av.VideoFrame) -> NDArray[np.uint8]:
+    """The bytes of all planes of a planar frame or NV12, one after the other; a copy of them."""
+    sample = (frame.format.components[0].bits + 7) // 8
+    planes = []
+    for index, plane in enumerate(frame.planes):
+        interleaved = 2 if frame.format.name == "nv12" and index else 1
+        rows = np.frombuffer(memoryview(plane), np.uint8).reshape(plane.height, -1)
+        planes.append(rows[:, : plane.width * sample * interleaved].reshape(-1))
+    return np.concatenate(planes)
 
 
-def _subsampled(chroma: Tensor, factors: tuple[int, int], site: Chroma) -> Tensor:
-    """Average chroma where its samples lie."""
-    across, down = factors
-    if down == 2:
-        chroma = (chroma[..., 0::2, :] + chroma[..., 1::2, :]) * 0.5
-    if across == 2 and site == "centre":
-        chroma = (chroma[..., 0::2] + chroma[..., 1::2]) * 0.5
-    elif across == 2:
-        left = torch.cat((chroma[..., :1], chroma[..., 1:-1:2]), dim=-1)
-        chroma = (left + chroma[..., 1::2]) * 0.25 + chroma[..., 0::2] * 0.5
-    return chroma
-
-
-def _quantised(plane: Tensor, scale: float, zero: int, bits: int) -> Tensor:
-    plane = (plane * scale).add_(zero + 0.5).clamp_(0, 2**bits - 1)
-    return plane.to(torch.uint8 if bits == 8 else torch.uint16)
-
-
-def _peak(pixels: Pixels | Tensor) -> int:
-    return 255 if pixels.dtype in (np.uint8, torch.uint8) else 65535
+def _peak(pixels: Pixels) -> int:
+    return 255 if pixels.dtype == np.uint8 else 65535

@@ -24,7 +24,7 @@ from wfvae_cli.media.bicubic import MIDDLE, bicubic_taps
 from wfvae_cli.media.clip import Colour
 from wfvae_cli.media.filters import Converter
 from wfvae_cli.media.sampling import Geometry, Orientation
-from wfvae_cli.media.yuv import LUMA_WEIGHTS
+from wfvae_cli.media.yuv import LUMA_WEIGHTS, planes_of
 
 _LOG = logging.getLogger("wfvae")
 
@@ -141,16 +141,6 @@ def _rounds_like_ffmpeg() -> bool:
         return True
     _LOG.warning("this FFmpeg rounds colours otherwise than the device; converting on the CPU")
     return False
-
-
-def planes_of(frame: VideoFrame) -> NDArray[np.uint8]:
-    """The samples of an 8-bit frame, plane after plane, without padding; a copy of them."""
-    planes = []
-    for index, plane in enumerate(frame.planes):
-        samples = 2 if frame.format.name == "nv12" and index else 1
-        rows = np.frombuffer(memoryview(plane), np.uint8).reshape(plane.height, -1)
-        planes.append(rows[:, : plane.width * samples].reshape(-1))
-    return np.concatenate(planes)
 
 
 def _weighted(plane: Tensor, dim: int, new: int, unit: int, site: int) -> Tensor:

@@ -14,13 +14,13 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from tests.media.conftest import MakeClip
-from wfvae_cli.media import planar
+from wfvae_cli.media import from_planes
 from wfvae_cli.media.clip import Chroma, Colour, Frame, Sampling
 from wfvae_cli.media.filters import Converter
-from wfvae_cli.media.planar import find_conversion, planes_of
+from wfvae_cli.media.from_planes import find_conversion
 from wfvae_cli.media.reader import open_clip
 from wfvae_cli.media.sampling import Orientation, plan_geometry
-from wfvae_cli.media.yuv import LUMA_WEIGHTS
+from wfvae_cli.media.yuv import LUMA_WEIGHTS, planes_of
 
 FORMATS = ("yuv420p", "yuv422p", "yuv440p", "yuv444p", "nv12")
 UPRIGHT, ALL = Orientation(), Sampling()
@@ -117,15 +117,15 @@ def test_extreme_sizes_are_left_to_ffmpeg(old: tuple[int, int], new: tuple[int, 
 def test_an_ffmpeg_that_rounds_otherwise_goes_on_converting(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(planar, "_coefficients", lambda colour: (9539, 8192, 1, 2, 3, 4))
-    planar._rounds_like_ffmpeg.cache_clear()
+    monkeypatch.setattr(from_planes, "_coefficients", lambda colour: (9539, 8192, 1, 2, 3, 4))
+    from_planes._rounds_like_ffmpeg.cache_clear()
     frame = noise("yuv420p", 64, 48)
     try:
         with caplog.at_level(logging.WARNING, "wfvae"):
             assert find_conversion(frame, converter(frame)) is None
         assert "converting on the CPU" in caplog.text
     finally:
-        planar._rounds_like_ffmpeg.cache_clear()
+        from_planes._rounds_like_ffmpeg.cache_clear()
 
 
 @pytest.mark.parametrize(
