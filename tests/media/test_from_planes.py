@@ -67,6 +67,7 @@ def test_every_colour(
 def test_full_range_by_name() -> None:
     frame = noise("yuvj420p", 64, 48)
     assert_equal(frame, converter(frame, Colour("smpte170m", "pc")))
+    assert find_conversion(frame, converter(frame, Colour("smpte170m", "tv"))) is None
 
 
 @settings(deadline=None, max_examples=60)

@@ -22,8 +22,6 @@ from wfvae_cli.media.reader import ClipReader, open_clip
 from wfvae_cli.media.to_planes import to_planes_on_host
 from wfvae_cli.media.writer import open_writer
 
-_NAME = "written.mp4"
-
 Side = Literal["read", "encode", "decode", "write"]
 """A file to frames for the device, these to latents, latents to frames, these in YUV to a file."""
 
@@ -85,13 +83,14 @@ def profile(
         DeviceError: out of memory.
     """
     subject = Subject(setting, clip, sampling, folder)
+    target = folder / "written.mp4"
     with open_clip(clip, sampling) as reader:
-        info, pictures = reader.info, list(_stored(reader))
+        info, pictures = reader.info, list(_stored(reader, target))
     actions: dict[Side, Action] = {
         "read": partial(_read, clip, sampling, subject.device),
         "encode": partial(subject.run, "encode"),
         "decode": partial(subject.run, "decode"),
-        "write": partial(_write, folder / _NAME, info, pictures),
+        "write": partial(_write, target, info, pictures),
     }
     spent: dict[Side, list[float]] = {side: [] for side in actions}
     timed = [_counting(action, spent[side]) for side, action in actions.items()]
@@ -116,9 +115,9 @@ def profile(
     )
 
 
-def _stored(reader: ClipReader) -> Iterator[NDArray[np.uint8]]:
+def _stored(reader: ClipReader, target: Path) -> Iterator[NDArray[np.uint8]]:
     """The frames as decoding leaves them to the writer, which gets them from the device in YUV."""
-    stored = open_writer(_NAME, reader.info, overwrite=True).planes
+    stored = open_writer(target, reader.info, overwrite=True).planes
     assert stored is not None, "the default encoder takes YUV"
     for frame in reader:
         yield to_planes_on_host(frame.pixels, stored)

@@ -61,7 +61,7 @@ class ClipWriter(ABC):
         """Write the next frame, which has been converted to the format `self.planes`.
 
         Args:
-            planes: as `yuv.to_planes` gives them.
+            planes: as `to_planes.to_planes` gives them.
             pts: later than that of the frame before it.
 
         Raises:

@@ -117,6 +117,7 @@ def find_conversion(like: VideoFrame, convert: Converter) -> PlanarConversion | 
         convert.bits != 8
         or convert.colour.matrix not in LUMA_WEIGHTS
         or not _FORMAT.fullmatch(like.format.name)
+        or (like.format.name.startswith("yuvj") and convert.colour.range != "pc")
         or min(size) < _LEAST
         or any(old > _MOST * new for old, new in zip(size, scaled, strict=True))
         or not _rounds_like_ffmpeg()

@@ -121,7 +121,7 @@ def frame_of(planes: NDArray[np.uint8], width: int, height: int, pix_fmt: str) -
     """Make a frame, without timestamps, of the bytes of all its planes, one after the other.
 
     Args:
-        planes: as `to_planes` gives them.
+        planes: as `to_planes.to_planes` gives them.
         width: of the picture, in pixels.
         height: of the picture, in pixels.
         pix_fmt: a supported planar pixel format.
