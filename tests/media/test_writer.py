@@ -68,6 +68,8 @@ def test_rgb_outputs_take_rgb(tmp_path: Path, name: str) -> None:
     options = FFV1 if name == "a.mkv" else None
     with open_writer(tmp_path / name, info_for(), options) as writer:
         assert writer.planes is None
+        with pytest.raises(UsageError, match="expected RGB frames"):
+            writer.write_planes(np.zeros(64 * 48 * 3, np.uint8), 0)
         writer.write(Frame(pictures(info_for(), 1)[0], 0))
 
 

@@ -65,12 +65,10 @@ class ClipWriter(ABC):
             pts: later than that of the frame before it.
 
         Raises:
-            UsageError: the frame is not later.
+            UsageError: the frame is not later, or this output takes RGB only.
             OutputError: the frame cannot be encoded or stored.
         """
-        self._advance_to(pts)
-        self._write_planes(planes, pts)
-        self.frames += 1
+        raise UsageError(f"expected RGB frames: {type(self).__name__} takes no others")
 
     def _advance_to(self, pts: int) -> None:
         if self._last_pts is not None and pts <= self._last_pts:
@@ -81,9 +79,6 @@ class ClipWriter(ABC):
 
     @abstractmethod
     def _write(self, frame: Frame) -> None: ...
-
-    def _write_planes(self, planes: NDArray[np.uint8], pts: int) -> None:
-        raise NotImplementedError(f"{type(self).__name__} takes RGB")
 
     @abstractmethod
     def __enter__(self) -> ClipWriter: ...

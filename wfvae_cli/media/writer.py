@@ -196,9 +196,15 @@ class VideoWriter(ClipWriter):
     def _write(self, frame: Frame) -> None:
         self._take(yuv.convert(frame.pixels, self.plan.stored), frame.pts)
 
-    def _write_planes(self, planes: NDArray[np.uint8], pts: int) -> None:
+    def write_planes(self, planes: NDArray[np.uint8], pts: int) -> None:
+        """See `ClipWriter`."""
+        if self.planes is None:
+            super().write_planes(planes, pts)
+            return
+        self._advance_to(pts)
         width, height = self.info.width, self.info.height
-        self._take(yuv.frame_of(planes, width, height, self.plan.stored.pix_fmt), pts)
+        self._take(yuv.frame_of(planes, width, height, self.planes.pix_fmt), pts)
+        self.frames += 1
 
     def _take(self, picture: VideoFrame, pts: int) -> None:
         picture.pts = self._ticks(pts)
