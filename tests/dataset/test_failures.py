@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import http.server
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from PIL import Image
@@ -15,7 +16,6 @@ from tests.dataset.clips import contents, write_clip
 from tests.dataset.conftest import run
 from tests.dataset.kill_and_resume import compare_after_kills, make_dataset
 from wfvae_cli.codec.batch import encode_batch
-from wfvae_cli.codec.chunks import FrameChunk
 from wfvae_cli.codec.encode import EncodeOptions
 from wfvae_cli.dataset.inputs import find_inputs
 from wfvae_cli.dataset.ledger import last_outcomes
@@ -26,7 +26,8 @@ from wfvae_cli.dataset.recipe import Recipe
 from wfvae_cli.dataset.run import LocalEngine, Unobserved, encode_dataset
 from wfvae_cli.dataset.worker import EncodeJob
 from wfvae_cli.errors import OutputError
-from wfvae_cli.models.base import LoadedModel, Posterior
+from wfvae_cli.models.base import Posterior
+from wfvae_cli.nn.stream import Stream
 
 
 def test_broken_files_fail_with_their_reason_and_stop_nothing(tmp_path: Path) -> None:
@@ -115,15 +116,15 @@ def test_max_failures_stops_a_run_that_goes_wrong(source: Path, tmp_path: Path) 
 def test_nan_latents_fail_their_file_only(
     source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def poisoned(model: LoadedModel, clips: Sequence[FrameChunk], size: int) -> list[Posterior]:
-        first, *others = encode_batch(model, clips, size)
-        return [Posterior(first.mean * float("nan"), first.logvar), *others]
+    def poisoned(*given: Any) -> tuple[list[Posterior], list[Stream]]:
+        (first, *others), streams = encode_batch(*given)
+        return [Posterior(first.mean * float("nan"), first.logvar), *others], streams
 
     monkeypatch.setattr("wfvae_cli.dataset.pipeline.encode_batch", poisoned)
     summary = run(source, tmp_path, Recipe(batch=8))
-    # three shapes that are short enough for batches, one clip of each poisoned
-    assert (summary.done, summary.failures) == (4, {"bad latents": 3})
-    assert len(contents(tmp_path)) == 4
+    # four shapes, one of them of a long clip, and one clip of each poisoned
+    assert (summary.done, summary.failures) == (3, {"bad latents": 4})
+    assert len(contents(tmp_path)) == 3
 
 
 def test_stopping_finishes_what_has_begun(source: Path, tmp_path: Path) -> None:

@@ -162,12 +162,26 @@ def check_batch(vae: VideoVAE) -> None:
         together = torch.cat(list(encode_parts(vae, clips, chunks, Stream())), dim=2)
         latents = together.chunk(2, dim=1)[0]
         decoded = torch.cat(list(decode_parts(vae, latents, chunks, Stream())), dim=2)
+        check_rejoined(vae, clips, chunks[:2])
         for i in range(3):
             alone = torch.cat(list(encode_parts(vae, clips[i : i + 1], chunks, Stream())), dim=2)
             assert (alone - together[i : i + 1]).abs().max() <= TOLERANCE[clips.dtype]
             back = decode_parts(vae, latents[i : i + 1], chunks, Stream())
             difference = torch.cat(list(back), dim=2) - decoded[i : i + 1]
             assert difference.abs().max() <= TOLERANCE[clips.dtype]
+
+
+def check_rejoined(vae: VideoVAE, clips: Tensor, chunks: tuple[int, int]) -> None:
+    """A batch's stream that was split and joined anew, in another order, goes on as it was."""
+    middle, end = (frame_cut(vae, latents) for latents in (chunks[0], sum(chunks)))
+    order = [2, 0, 1]
+    stream = Stream()
+    vae.encode(clips[:, :, :middle], stream)
+    parts = stream.split(len(clips))
+    rejoined = Stream.join([parts[i] for i in order])
+    expected = vae.encode(clips[:, :, middle:end], stream).mean[order]
+    found = vae.encode(clips[order, :, middle:end], rejoined).mean
+    assert (found - expected).abs().max() <= TOLERANCE[clips.dtype]
 
 
 def check_causality(vae: VideoVAE) -> None:

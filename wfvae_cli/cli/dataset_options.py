@@ -65,7 +65,7 @@ BatchOption = Annotated[
     typer.Option(
         "--batch",
         metavar="N|auto",
-        help="Short clips and images of one shape that go through the model together.",
+        help="Clips and images of one shape that go through the model together.",
         rich_help_panel=_HOW,
     ),
 ]

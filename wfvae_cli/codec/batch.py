@@ -1,7 +1,7 @@
 """Many clips through one model: chunk sizes and batches that any machine chooses alike.
 
 What `encode_clip` does for one clip is done here in pieces that a dataset's worker puts together:
-several clips are open at once, and short ones of one shape share a call of the model.
+several clips are open at once, and chunks of one shape share a call of the model.
 """
 
 from __future__ import annotations
@@ -14,18 +14,27 @@ import psutil
 import torch
 
 from wfvae_cli.codec.chunks import FrameChunk
-from wfvae_cli.codec.plan import ChunkPlan, Memory, explained_memory
+from wfvae_cli.codec.encode import encode_frames
+from wfvae_cli.codec.plan import ChunkPlan, Memory
 from wfvae_cli.codec.tiles import Tile
 from wfvae_cli.errors import DeviceError
 from wfvae_cli.models.base import LoadedModel, Posterior
 from wfvae_cli.nn.stream import Stream
 
 Batch = int | Literal["auto"]
-"""Short clips that go through the model together; `auto` suits their size."""
+"""Clips that go through the model together; `auto` suits their size."""
+
+MOST_SIDE_BY_SIDE = 8
+"""Clips of several chunks that share a batch: each has its file open meanwhile."""
 
 _GIB = 2**30
 _MOST_LATENTS = 8
 _LARGEST_BATCH = 64
+_FILLS_CPU = 2**17
+"""Pixels of a call beyond which cores do not get faster: measured with wfvae-tiny, from 64x64."""
+_FILLS_GPU = 2**21
+"""The same of a GPU's multiprocessors, by counting the tiles of its matrix products: 33 frames of
+256x256 make a few for each in the deepest layers of WF-VAE."""
 
 
 def fixed_plan(
@@ -81,49 +90,65 @@ def check_memory(
         )
 
 
-def batch_size(model: LoadedModel, batch: Batch, chunk: FrameChunk) -> int:
+def batch_size(model: LoadedModel, batch: Batch, first: FrameChunk) -> int:
     """How many clips like this one go through the model together.
 
     Args:
         model: what they will go through.
         batch: what the user said.
-        chunk: a whole clip.
+        first: a clip's first chunk, or all of it.
 
     Returns:
-        `batch`, or for `auto` what fits into the same fixed budget that chunks are cut for.
+        Of whole clips `batch`, or for `auto` what fits into the same fixed budget that chunks are
+        cut for. Of clips with more chunks to come no more than it takes to keep the device busy:
+        where batches are not full they cost time, and only small frames leave any to gain.
     """
-    if batch != "auto":
-        return batch
-    frames, height, width = chunk.shape
-    fitting = _budget(model) / (_frame_bytes(model, width * height) * frames)
-    return max(1, min(_LARGEST_BATCH, int(fitting)))
+    frames, height, width = first.shape
+    if first.last:
+        if batch != "auto":
+            return batch
+        fitting = _budget(model) / (_frame_bytes(model, width * height) * frames)
+        return max(1, min(_LARGEST_BATCH, int(fitting)))
+    fills = _FILLS_GPU if model.device.type == "cuda" else _FILLS_CPU
+    most = MOST_SIDE_BY_SIDE if batch == "auto" else min(batch, MOST_SIDE_BY_SIDE)
+    return max(1, min(most, fills // (frames * height * width)))
 
 
-def encode_batch(model: LoadedModel, clips: Sequence[FrameChunk], size: int) -> list[Posterior]:
-    """Encode whole clips of one shape together.
+def encode_batch(
+    model: LoadedModel,
+    chunks: Sequence[FrameChunk],
+    streams: Sequence[Stream],
+    size: int,
+    tile: int | None = None,
+) -> tuple[list[Posterior], list[Stream]]:
+    """Encode the next chunks of clips together, each of which has a stream of its own.
 
     A batch of fewer than `size` is filled up with copies of its last clip: kernels are chosen by
     the shape, so a clip's latents depend on `size`, but not on who shares its batch.
 
     Args:
         model: from `load_model`.
-        clips: 1 to `size` chunks, each a whole clip, of equal shape and dtype.
+        chunks: 1 to `size`, of equal shape and dtype.
+        streams: of the same clips, equally far.
         size: clips that the model is given.
+        tile: pixels of a tile's side, or None for the whole picture; a batch of one only.
 
     Returns:
-        One posterior for each clip, BCTHW with B = 1.
+        For each clip its posterior, BCTHW with B = 1, and its stream for the next chunk.
 
     Raises:
         DeviceError: out of memory.
     """
-    frames, height, width = clips[0].shape
-    with torch.inference_mode(), explained_memory(size * frames, width, height):
-        tensors = [clip.to_tensor(model.device, model.dtype) for clip in clips]
-        tensors += tensors[-1:] * (size - len(tensors))
-        together = model.vae.encode(torch.cat(tensors), Stream.whole())
-    return [
-        Posterior(together.mean[i : i + 1], together.logvar[i : i + 1]) for i in range(len(clips))
-    ]
+    with torch.inference_mode():
+        tensors = [chunk.to_tensor(model.device, model.dtype) for chunk in chunks]
+        missing = size - len(tensors)
+        stream = Stream.join([*streams, *[streams[-1]] * missing])
+        frames = torch.cat(tensors + tensors[-1:] * missing) if size > 1 else tensors[0]
+        del tensors  # a large batch need not be there twice while it is encoded
+        mean, logvar = encode_frames(model, frames, stream, tile)
+        count = len(chunks)
+        posteriors = [Posterior(mean[i : i + 1], logvar[i : i + 1]) for i in range(count)]
+        return posteriors, stream.split(size)[:count]
 
 
 def _budget(model: LoadedModel) -> int:

@@ -114,13 +114,13 @@ def encode_pixels(
 def encode_frames(
     model: LoadedModel, frames: Tensor, stream: Stream, tile: int | None = None
 ) -> Posterior:
-    """Send frames, 1CTHW in [-1, 1], through the encoder, in tiles of `tile` pixels if given."""
+    """Send frames, BCTHW in [-1, 1], through the encoder, in tiles of `tile` pixels if given."""
     s = model.vae.strides
     stride = None if model.vae.whole_clip_only else s.time
 
     def encode(frames: Tensor, stream: Stream) -> Tensor:
-        _, _, t, h, w = frames.shape
-        with torch.inference_mode(), explained_memory(t, w, h):
+        b, _, t, h, w = frames.shape
+        with torch.inference_mode(), explained_memory(b * t, w, h):
             return torch.cat(model.vae.encode(frames, stream), dim=1)
 
     def run(frames: Tensor, stream: Stream) -> Tensor:

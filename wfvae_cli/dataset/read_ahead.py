@@ -179,11 +179,17 @@ class ReadAhead:
         self._active: set[Reading] = set()
         self._live = 0
         self._stopped = False
-        for _ in range(readers):
+        self.readers = 0
+        self.grow(readers)
+
+    def grow(self, readers: int) -> None:
+        """Read so many sources at once, if it is not as many already."""
+        while self.readers < readers:
+            self.readers += 1
             self._start_reader()
 
-    def take(self) -> Clip | Outcome | None:
-        """What is ready next; None where nothing has been for a moment.
+    def take(self, patience: float = _POLL) -> Clip | Outcome | None:
+        """What is ready next; None where nothing has been for `patience` seconds.
 
         Every source is given out once, as one of the two; a `Clip` may fail later.
 
@@ -191,7 +197,7 @@ class ReadAhead:
             ClosedError: there is no more.
         """
         try:
-            return self._ready.get(_POLL)
+            return self._ready.get(patience)
         except TimeoutError:
             return self._give_up_one()
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
 import torch
@@ -35,6 +36,23 @@ class Stream:
     def fork(self) -> Stream:
         """A copy that continues independently."""
         return replace(self, past=dict(self.past))
+
+    @classmethod
+    def join(cls, streams: Sequence[Stream]) -> Stream:
+        """Streams of clips that are equally far, as one of a batch; a single one stays itself."""
+        if len(streams) == 1:
+            return streams[0]
+        past = {key: torch.cat([each.past[key] for each in streams]) for key in streams[0].past}
+        return replace(streams[0], past=past)
+
+    def split(self, batch: int) -> list[Stream]:
+        """One stream for each clip of a batch: see `join`."""
+        if batch == 1:
+            return [self]
+        return [
+            replace(self, past={key: tail[i : i + 1] for key, tail in self.past.items()})
+            for i in range(batch)
+        ]
 
     @property
     def nbytes(self) -> int:
