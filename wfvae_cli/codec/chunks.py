@@ -25,8 +25,9 @@ from wfvae_cli.media.to_planes import to_planes
 from wfvae_cli.media.yuv import PictureFormat
 from wfvae_cli.timing import Strides, pad_to, padded_frames
 
-_AT_ONCE = 2**23
-"""Pixels whose colours are converted together: some 50 bytes each while that lasts."""
+_AT_ONCE = {"cpu": 2**20, "cuda": 2**23}
+"""Pixels whose colours are converted together, at some 50 bytes each while that lasts: as many as
+keep a GPU busy, and few enough to stay in a CPU's caches."""
 
 Pixels = NDArray[np.uint8] | NDArray[np.uint16]
 
@@ -119,8 +120,9 @@ def _pad_chunk(group: list[Frame], strides: Strides, *, first: bool, last: bool)
 
 
 def _in_parts(convert: Callable[[Tensor], Tensor], pictures: Tensor, pixels: int) -> Tensor:
-    """Convert as many pictures at once as fill a GPU, but not its memory."""
-    return torch.cat([convert(part) for part in torch.split(pictures, max(1, _AT_ONCE // pixels))])
+    """Convert a few pictures of `pixels` at a time."""
+    count = max(1, _AT_ONCE[pictures.device.type] // pixels)
+    return torch.cat([convert(part) for part in torch.split(pictures, count)])
 
 
 def _padded(pixels: Tensor, dim: int, more: int) -> Tensor:
@@ -138,11 +140,12 @@ def _normalized(samples: Tensor, dtype: torch.dtype) -> Tensor:
     return values.to(dtype).permute(3, 0, 1, 2).unsqueeze(0)
 
 
-def _quantized(frames: Tensor, bits: Bits) -> Tensor:
-    """CTHW in about [-1, 1] to THWC samples."""
-    values = frames.permute(1, 2, 3, 0).float().clamp(-1, 1)
+def _quantized(frames: Tensor, bits: Bits, planes: PictureFormat | None) -> Tensor:
+    """TCHW in about [-1, 1] to THWC samples, or to the planes of each frame."""
+    values = frames.permute(0, 2, 3, 1).float().clamp(-1, 1)
     samples = values.add_(1).mul_((2**bits - 1) / 2).round_()
-    return samples.to(torch.uint8 if bits == 8 else torch.uint16)
+    samples = samples.to(torch.uint8 if bits == 8 else torch.uint16)
+    return samples if planes is None else to_planes(samples, planes)
 
 
 class PendingPixels:
@@ -169,9 +172,9 @@ class PendingPixels:
     ) -> None:
         self._computed_in = str(frames.dtype).removeprefix("torch.")
         with explained_memory(frames.size(2), width, height):
-            samples = _quantized(frames[0, :, :, :height, :width], bits)
-            if planes is not None:
-                samples = _in_parts(partial(to_planes, stored=planes), samples, height * width)
+            pictures = frames[0, :, :, :height, :width].transpose(0, 1)
+            quantize = partial(_quantized, bits=bits, planes=planes)
+            samples = _in_parts(quantize, pictures, height * width)
             self._shape, self._type = samples.shape, samples.dtype
             # One more byte says whether all was finite: asking now would wait for the device.
             finite = frames.isfinite().all().view(1).view(torch.uint8)
