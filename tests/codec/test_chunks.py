@@ -75,7 +75,7 @@ def conversion_of(width: int, height: int) -> PlanarConversion:
 @pytest.fixture(params=[1, 2, 2**23])
 def at_once(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """One picture of 13x10 at a time, some, all."""
-    monkeypatch.setattr(chunks, "_AT_ONCE", {"cpu": 130 * request.param})
+    monkeypatch.setattr(chunks, "_AT_ONCE_ON_HOST", 130 * request.param)
 
 
 @pytest.mark.usefixtures("at_once")

@@ -6,9 +6,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import partial
 
 import numpy as np
 import torch
@@ -25,9 +24,10 @@ from wfvae_cli.media.to_planes import to_planes
 from wfvae_cli.media.yuv import PictureFormat
 from wfvae_cli.timing import Strides, pad_to, padded_frames
 
-_AT_ONCE = {"cpu": 2**20, "cuda": 2**23}
-"""Pixels whose colours are converted together, at some 50 bytes each while that lasts: as many as
-keep a GPU busy, and few enough to stay in a CPU's caches."""
+_AT_ONCE = 2**23
+"""Pixels whose colours a device converts together: some 50 bytes each while that lasts."""
+_AT_ONCE_ON_HOST = 2**20
+"""The same of a CPU, whose caches would not hold more."""
 
 Pixels = NDArray[np.uint8] | NDArray[np.uint16]
 
@@ -66,7 +66,8 @@ class FrameChunk:
         with explained_memory(frames, width, height):
             samples = upload(torch.from_numpy(self.pixels), device)
             if self.conversion is not None:
-                rgb = _in_parts(self.conversion, samples, self.conversion.pixels)
+                parts = _in_parts(samples, self.conversion.pixels)
+                rgb = torch.cat([self.conversion(part) for part in parts])
                 samples = _padded(_padded(rgb, 1, self.padding[0]), 2, self.padding[1])
             return _normalized(samples, dtype)
 
@@ -119,10 +120,10 @@ def _pad_chunk(group: list[Frame], strides: Strides, *, first: bool, last: bool)
     return FrameChunk(pixels, pts, last)
 
 
-def _in_parts(convert: Callable[[Tensor], Tensor], pictures: Tensor, pixels: int) -> Tensor:
-    """Convert a few pictures of `pixels` at a time."""
-    count = max(1, _AT_ONCE[pictures.device.type] // pixels)
-    return torch.cat([convert(part) for part in torch.split(pictures, count)])
+def _in_parts(pictures: Tensor, pixels: int) -> Sequence[Tensor]:
+    """A few pictures of `pixels` at a time."""
+    most = _AT_ONCE_ON_HOST if pictures.device.type == "cpu" else _AT_ONCE
+    return torch.split(pictures, max(1, most // pixels))
 
 
 def _padded(pixels: Tensor, dim: int, more: int) -> Tensor:
@@ -173,13 +174,13 @@ class PendingPixels:
         self._computed_in = str(frames.dtype).removeprefix("torch.")
         with explained_memory(frames.size(2), width, height):
             pictures = frames[0, :, :, :height, :width].transpose(0, 1)
-            quantize = partial(_quantized, bits=bits, planes=planes)
-            samples = _in_parts(quantize, pictures, height * width)
-            self._shape, self._type = samples.shape, samples.dtype
+            parts = [_quantized(part, bits, planes) for part in _in_parts(pictures, height * width)]
+            self._shape: tuple[int, ...] = (len(pictures), *parts[0].shape[1:])
+            self._type = parts[0].dtype
             # One more byte says whether all was finite: asking now would wait for the device.
             finite = frames.isfinite().all().view(1).view(torch.uint8)
-            data = samples.contiguous().view(-1).view(torch.uint8)
-            self._download = download(torch.cat((data, finite)))
+            data = [part.contiguous().view(-1).view(torch.uint8) for part in parts]
+            self._download = download(torch.cat([*data, finite]))
 
     def __len__(self) -> int:
         return self._shape[0]
