@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 
@@ -14,9 +15,10 @@ from torch._dynamo.utils import counters
 
 from tests.models.tiny import tiny_state, write_checkpoint
 from wfvae_cli.bench.picture import write_moving_picture
+from wfvae_cli.codec.batch import encode_batch
 from wfvae_cli.codec.chunks import FrameChunk, PendingPixels
 from wfvae_cli.codec.decode import decode_clip
-from wfvae_cli.codec.encode import EncodeOptions, encode_clip
+from wfvae_cli.codec.encode import EncodeOptions, encode_clip, encode_pixels
 from wfvae_cli.codec.staging import download, upload
 from wfvae_cli.latents.file import LatentFile
 from wfvae_cli.media.clip import Bits, Colour, Sampling
@@ -97,6 +99,22 @@ def test_files_are_those_of_the_cpu(folder: Path, tmp_path: Path) -> None:
     assert len(pairs) == 33
     for frame, same in pairs:
         assert np.abs(frame.pixels.astype(int) - same.pixels.astype(int)).mean() < 1
+
+
+def test_clips_go_side_by_side(folder: Path) -> None:
+    """They are what each is alone, and the same to the bit whoever shares the batch."""
+    model, random = load(folder), np.random.default_rng(0)
+    chunks = [FrameChunk(random.integers(0, 256, (5, 32, 32, 3), np.uint8), range(5), False)]
+    chunks += [replace(chunks[0], pixels=255 - chunks[0].pixels)]
+    together, streams = encode_batch(model, chunks, [Stream(), Stream()], 4)
+    for chunk, posterior, stream in zip(chunks, together, streams, strict=True):
+        alone = Stream()
+        torch.testing.assert_close(
+            posterior, encode_pixels(model, chunk, alone), atol=1e-4, rtol=1e-4
+        )
+        assert stream.nbytes == alone.nbytes
+        (lonely,), _ = encode_batch(model, [chunk], [Stream()], 4)
+        assert torch.equal(lonely.mean, posterior.mean)
 
 
 def test_staged_copies_are_exact_beside_other_work() -> None:
