@@ -14,10 +14,11 @@ from wfvae_cli.codec.chunks import FrameChunk, PendingPixels, convert_on, read_c
 from wfvae_cli.codec.plan import ChunkPlan
 from wfvae_cli.errors import DeviceError
 from wfvae_cli.media.clip import Bits, Colour, Frame, Sampling
+from wfvae_cli.media.frames import convert, planes_of
 from wfvae_cli.media.from_planes import PlanarConversion
 from wfvae_cli.media.reader import open_clip
 from wfvae_cli.media.sampling import Orientation, plan_geometry
-from wfvae_cli.media.yuv import PictureFormat, convert, planes_of
+from wfvae_cli.media.yuv import PictureFormat
 from wfvae_cli.timing import Strides, latent_frames
 
 CPU = torch.device("cpu")

@@ -23,11 +23,12 @@ from wfvae_cli.codec.staging import download, upload
 from wfvae_cli.latents.file import LatentFile
 from wfvae_cli.media.clip import Bits, Colour, Sampling
 from wfvae_cli.media.filters import Converter
+from wfvae_cli.media.frames import planes_of
 from wfvae_cli.media.from_planes import find_conversion
 from wfvae_cli.media.reader import open_clip
 from wfvae_cli.media.sampling import Orientation, plan_geometry
 from wfvae_cli.media.to_planes import to_planes
-from wfvae_cli.media.yuv import PictureFormat, planes_of
+from wfvae_cli.media.yuv import PictureFormat
 from wfvae_cli.models.base import LoadedModel
 from wfvae_cli.models.load import DType, load_model
 from wfvae_cli.nn.stream import Stream

@@ -13,9 +13,9 @@ from numpy.typing import NDArray
 
 from wfvae_cli.media.clip import Chroma, Colour, Sampling
 from wfvae_cli.media.filters import Converter, Pixels, _filtering, _format, _scale, over_black
+from wfvae_cli.media.frames import convert as to_yuv
 from wfvae_cli.media.sampling import Orientation, plan_geometry
 from wfvae_cli.media.yuv import PictureFormat
-from wfvae_cli.media.yuv import convert as to_yuv
 
 Range = Literal["tv", "pc"]
 RGB, UPRIGHT, ALL = Colour("gbr", "pc"), Orientation(), Sampling()

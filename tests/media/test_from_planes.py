@@ -17,10 +17,11 @@ from tests.media.conftest import MakeClip
 from wfvae_cli.media import from_planes
 from wfvae_cli.media.clip import Chroma, Colour, Frame, Sampling
 from wfvae_cli.media.filters import Converter
+from wfvae_cli.media.frames import planes_of
 from wfvae_cli.media.from_planes import find_conversion
 from wfvae_cli.media.reader import open_clip
 from wfvae_cli.media.sampling import Orientation, plan_geometry
-from wfvae_cli.media.yuv import LUMA_WEIGHTS, planes_of
+from wfvae_cli.media.yuv import LUMA_WEIGHTS
 
 FORMATS = ("yuv420p", "yuv422p", "yuv440p", "yuv444p", "nv12")
 UPRIGHT, ALL = Orientation(), Sampling()

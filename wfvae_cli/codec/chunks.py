@@ -17,8 +17,7 @@ from torch import Tensor
 from wfvae_cli.codec.plan import ChunkPlan, explained_memory
 from wfvae_cli.codec.staging import download, upload
 from wfvae_cli.errors import DeviceError
-from wfvae_cli.media.clip import Bits, Frame
-from wfvae_cli.media.from_planes import PlanarConversion
+from wfvae_cli.media.clip import Bits, Conversion, Frame
 from wfvae_cli.media.reader import ClipReader
 from wfvae_cli.media.to_planes import to_planes
 from wfvae_cli.media.yuv import PictureFormat
@@ -42,7 +41,7 @@ class FrameChunk:
     pts: Sequence[int]
     """One for every frame that is no padding."""
     last: bool
-    conversion: PlanarConversion | None = None
+    conversion: Conversion | None = None
     """What makes RGB of the frames on the model's device."""
     padding: tuple[int, int] = (0, 0)
     """Rows and columns to add after the conversion."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, field
 from fractions import Fraction
-from typing import TYPE_CHECKING, Literal, get_args
+from typing import TYPE_CHECKING, Literal, Protocol, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from wfvae_cli.errors import UsageError
 
 if TYPE_CHECKING:
-    from wfvae_cli.media.from_planes import PlanarConversion
+    from torch import Tensor
 
 Bits = Literal[8, 16]
 """Bits of each yielded sample: 8 for 8-bit sources, 16 for every deeper one."""
@@ -110,6 +110,24 @@ class ClipInfo:
     """What a user should know of this source, such as alpha composited onto black."""
 
 
+class Conversion(Protocol):
+    """What makes RGB of decoded pictures' own samples: see `from_planes.PlanarConversion`."""
+
+    @property
+    def pixels(self) -> int:
+        """Pixels of what it takes, or of what comes out if there are more."""
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Width and height of what comes out."""
+
+    def __call__(self, data: Tensor) -> Tensor:
+        """`[…, bytes]` to `[…, H, W, 3]` RGB, uint8, on the same device."""
+
+    def on_host(self, planes: NDArray[np.generic]) -> NDArray[np.uint8]:
+        """The same in ordinary memory."""
+
+
 @dataclass(frozen=True)
 class Frame:
     """One picture."""
@@ -118,7 +136,7 @@ class Frame:
     """HWC RGB, uint8 or uint16 over the full range of its dtype."""
     pts: int
     """Presentation time in units of the clip's `time_base`; the first frame taken is 0."""
-    conversion: PlanarConversion | None = None
+    conversion: Conversion | None = None
     """What makes RGB of `pixels` on any device, where a reader was told to leave that: then
     these are the decoded picture's own samples, one-dimensional."""
 

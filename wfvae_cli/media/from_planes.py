@@ -23,8 +23,9 @@ from torch.nn import functional
 from wfvae_cli.media.bicubic import MIDDLE, bicubic_taps
 from wfvae_cli.media.clip import Colour
 from wfvae_cli.media.filters import Converter
+from wfvae_cli.media.frames import planes_of
 from wfvae_cli.media.sampling import Geometry, Orientation
-from wfvae_cli.media.yuv import LUMA_WEIGHTS, planes_of
+from wfvae_cli.media.yuv import LUMA_WEIGHTS
 
 _LOG = logging.getLogger("wfvae")
 

@@ -21,6 +21,7 @@ from wfvae_cli.errors import OutputError, UsageError
 from wfvae_cli.media import yuv
 from wfvae_cli.media.clip import ClipInfo, Frame
 from wfvae_cli.media.clip_writer import ClipWriter
+from wfvae_cli.media.frames import rescale
 
 # Pillow's settings per suffix. Lossy formats at the quality where loss is hard to see, without
 # chroma subsampling: these images are looked at closely.
@@ -72,7 +73,7 @@ def save_image(pixels: yuv.Pixels, path: Path, suffix: str) -> None:
             f"{settings['format']} holds at most {limit} pixels a side, and this picture is "
             f"{width}x{height}; use .png"
         )
-    Image.fromarray(np.ascontiguousarray(yuv.rescale(pixels, 8))).save(path, **settings)
+    Image.fromarray(np.ascontiguousarray(rescale(pixels, 8))).save(path, **settings)
 
 
 def _encode_deep(pixels: yuv.Pixels, codec: str, pix_fmt: str) -> bytes:

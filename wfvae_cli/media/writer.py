@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from wfvae_cli.atomic import STDOUT, atomic_file, check_output, output_error
 from wfvae_cli.errors import OutputError, UsageError, WfvaeError
-from wfvae_cli.media import yuv
+from wfvae_cli.media import frames, yuv
 from wfvae_cli.media.audio import AudioTrack
 from wfvae_cli.media.clip import ClipInfo, Frame
 from wfvae_cli.media.clip_writer import ClipWriter
@@ -194,7 +194,7 @@ class VideoWriter(ClipWriter):
             ) from error
 
     def _write(self, frame: Frame) -> None:
-        self._take(yuv.convert(frame.pixels, self.plan.stored), frame.pts)
+        self._take(frames.convert(frame.pixels, self.plan.stored), frame.pts)
 
     def write_planes(self, planes: NDArray[np.uint8], pts: int) -> None:
         """See `ClipWriter`."""
@@ -203,7 +203,7 @@ class VideoWriter(ClipWriter):
             return
         self._advance_to(pts)
         width, height = self.info.width, self.info.height
-        self._take(yuv.frame_of(planes, width, height, self.planes.pix_fmt), pts)
+        self._take(frames.frame_of(planes, width, height, self.planes.pix_fmt), pts)
         self.frames += 1
 
     def _take(self, picture: VideoFrame, pts: int) -> None:

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from wfvae_cli.media import yuv
+from wfvae_cli.media import frames, yuv
 from wfvae_cli.media.clip import Chroma
 
 Floats = NDArray[np.float64]
@@ -73,7 +73,7 @@ def test_rounds_the_exact_value(
     for rows, channel in ((slice(0, 2), 0), (slice(2, 4), 1), (slice(4, 6), 2)):
         pixels[rows, :, channel] = np.iinfo(pixels.dtype).max
     pixels[6] = np.iinfo(pixels.dtype).max
-    frame = yuv.convert(pixels, yuv.PictureFormat(pix_fmt, matrix, range_, chroma))
+    frame = frames.convert(pixels, yuv.PictureFormat(pix_fmt, matrix, range_, chroma))
     expected = reference(pixels, matrix, range_, yuv.depth(pix_fmt), chroma, *factors)
     for got, exact in zip(planes(frame), expected, strict=False):
         assert got.shape == exact.shape
@@ -83,27 +83,27 @@ def test_rounds_the_exact_value(
 @pytest.mark.parametrize("pix_fmt", ["bgr0", "gbrp", "rgb24"])
 def test_rgb_keeps_8_bits(pix_fmt: str) -> None:
     pixels = np.random.default_rng(0).integers(0, 256, (7, 9, 3), dtype=np.uint8)
-    back = yuv.convert(pixels, yuv.PictureFormat(pix_fmt)).to_ndarray(format="rgb24")
+    back = frames.convert(pixels, yuv.PictureFormat(pix_fmt)).to_ndarray(format="rgb24")
     np.testing.assert_array_equal(back, pixels)
 
 
 @pytest.mark.parametrize("pix_fmt", ["gbrp16le", "rgb48le"])
 def test_rgb_keeps_16_bits(pix_fmt: str) -> None:
     pixels = np.random.default_rng(0).integers(0, 65536, (7, 9, 3), dtype=np.uint16)
-    back = yuv.convert(pixels, yuv.PictureFormat(pix_fmt)).to_ndarray(format="rgb48le")
+    back = frames.convert(pixels, yuv.PictureFormat(pix_fmt)).to_ndarray(format="rgb48le")
     np.testing.assert_array_equal(back, pixels)
 
 
 @given(st.integers(0, 65535), st.sampled_from([8, 9, 10, 12, 14, 16]))
 @settings(deadline=None, max_examples=60)
 def test_rescale_rounds(value: int, bits: int) -> None:
-    got = yuv.rescale(np.full((1, 1, 3), value, np.uint16), bits)
+    got = frames.rescale(np.full((1, 1, 3), value, np.uint16), bits)
     assert abs(float(got[0, 0, 0]) - value * (2**bits - 1) / 65535) <= 0.5
 
 
 def test_rescale_inverts() -> None:
     levels = np.arange(256, dtype=np.uint8)
-    np.testing.assert_array_equal(yuv.rescale(yuv.rescale(levels, 16), 8), levels)
+    np.testing.assert_array_equal(frames.rescale(frames.rescale(levels, 16), 8), levels)
 
 
 def test_formats_that_are_not_made() -> None:
@@ -114,6 +114,6 @@ def test_formats_that_are_not_made() -> None:
 def test_equal_to_the_last_bit_on_a_strided_view() -> None:
     whole = np.random.default_rng(0).integers(0, 256, (16, 48, 3), dtype=np.uint8)
     view = whole[:, ::2]
-    a, b = (yuv.convert(each, yuv.PictureFormat("yuv420p")) for each in (view, view.copy()))
+    a, b = (frames.convert(each, yuv.PictureFormat("yuv420p")) for each in (view, view.copy()))
     for left, right in zip(planes(a), planes(b), strict=True):
         np.testing.assert_array_equal(left, right)
