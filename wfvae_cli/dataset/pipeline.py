@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import threading
 import time
 from collections.abc import Generator, Iterator
-from dataclasses import dataclass
-from typing import Protocol
 
 import torch
 
@@ -29,6 +26,7 @@ from wfvae_cli.dataset.lanes import Lane, Lanes
 from wfvae_cli.dataset.outcome import Outcome, TimeLimitError
 from wfvae_cli.dataset.read_ahead import Clip, Limits, Read, ReadAhead, Reading, Task
 from wfvae_cli.dataset.source import check_unchanged
+from wfvae_cli.dataset.watching import Profile, Unwatched, Watcher
 from wfvae_cli.dataset.write_behind import Encoded, Write, WriteBehind
 from wfvae_cli.errors import DeviceError, WfvaeError
 from wfvae_cli.media.clip import ClipInfo, Frame
@@ -41,45 +39,6 @@ _LANES_PER_PLACE = 2
 95% of the places, 1 takes 51 to 69%, and more keep many files open for little."""
 _BRIEFLY = 0.01
 """Seconds to wait for another clip while there are some that could go on."""
-
-
-class Watcher(Protocol):
-    """Told what a worker does, in its thread."""
-
-    def started(self, item: Item) -> None:
-        """The model begins with an item."""
-
-    def advanced(self, frames: int) -> None:
-        """So many more frames have been through the model."""
-
-
-class Unwatched:
-    """A watcher that looks away."""
-
-    def started(self, item: Item) -> None:
-        """See `Watcher`."""
-
-    def advanced(self, frames: int) -> None:
-        """See `Watcher`."""
-
-
-@dataclass
-class Profile:
-    """Where the time of the model's thread went, in seconds."""
-
-    waited_for_input: float = 0.0
-    in_model: float = 0.0
-    waited_for_output: float = 0.0
-    total: float = 0.0
-
-    @contextlib.contextmanager
-    def timing(self, name: str) -> Iterator[None]:
-        """Add the time of a block to one of the three."""
-        begin = time.perf_counter()
-        try:
-            yield
-        finally:
-            setattr(self, name, getattr(self, name) + time.perf_counter() - begin)
 
 
 class Pipeline:

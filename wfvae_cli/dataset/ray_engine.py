@@ -15,9 +15,9 @@ from queue import SimpleQueue
 from typing import Any, Protocol
 
 from wfvae_cli.dataset.outcome import Outcome
-from wfvae_cli.dataset.pipeline import Profile, Watcher
 from wfvae_cli.dataset.read_ahead import Task
 from wfvae_cli.dataset.recipe import Identity
+from wfvae_cli.dataset.watching import Profile, Watcher
 from wfvae_cli.dataset.worker import ClipWorker
 from wfvae_cli.errors import DeviceError, MissingExtraError, UsageError, WfvaeError
 

@@ -14,13 +14,13 @@ from typing import Protocol
 from wfvae_cli.dataset.inputs import Item
 from wfvae_cli.dataset.ledger import Ledger, MirroredLedger, last_outcomes
 from wfvae_cli.dataset.outcome import Outcome
-from wfvae_cli.dataset.pipeline import Profile, Unwatched, Watcher
 from wfvae_cli.dataset.place import Place, create_root
 from wfvae_cli.dataset.plan import Conflict, Plan, plan_run
 from wfvae_cli.dataset.read_ahead import Task
 from wfvae_cli.dataset.recipe import Identity
 from wfvae_cli.dataset.shard import Shard
 from wfvae_cli.dataset.tar_shards import TarFormat, TarShards, remove_empty
+from wfvae_cli.dataset.watching import Profile, Unwatched, Watcher
 from wfvae_cli.dataset.worker import ClipWorker, EncodeJob, make_layout
 from wfvae_cli.errors import UsageError
 

@@ -19,11 +19,12 @@ import torch
 
 from wfvae_cli.dataset.in_order import failed_clip, in_order, ordered, task_of
 from wfvae_cli.dataset.outcome import Outcome
-from wfvae_cli.dataset.pipeline import Pipeline, Profile, Unwatched
+from wfvae_cli.dataset.pipeline import Pipeline
 from wfvae_cli.dataset.ray_engine import RayEngine
 from wfvae_cli.dataset.read_ahead import Clip, Facts, Limits, Pieces, Reading, Task, settled
 from wfvae_cli.dataset.recipe import Identity, Recipe
 from wfvae_cli.dataset.source import at_hand, check_unchanged
+from wfvae_cli.dataset.watching import Profile, Unwatched
 from wfvae_cli.dataset.write_behind import Encoded
 from wfvae_cli.media.clip import Sampling
 from wfvae_cli.models.base import LoadedModel

@@ -12,11 +12,12 @@ from wfvae_cli.dataset.inputs import Item
 from wfvae_cli.dataset.layouts import LatentFiles, Layout
 from wfvae_cli.dataset.musubi import MusubiFiles
 from wfvae_cli.dataset.outcome import Outcome
-from wfvae_cli.dataset.pipeline import Pipeline, Profile, Watcher
+from wfvae_cli.dataset.pipeline import Pipeline
 from wfvae_cli.dataset.place import Place
 from wfvae_cli.dataset.read_ahead import Clip, Facts, Limits, Pieces, Reading, Task
 from wfvae_cli.dataset.recipe import Identity, Recipe
 from wfvae_cli.dataset.source import opened
+from wfvae_cli.dataset.watching import Profile, Watcher
 from wfvae_cli.dataset.write_behind import Encoded
 from wfvae_cli.media.reader import open_clip
 from wfvae_cli.models.load import DType, load_model
