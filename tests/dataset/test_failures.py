@@ -170,8 +170,11 @@ def test_the_output_folder_needs_a_parent(source: Path, tmp_path: Path) -> None:
         run(source, tmp_path / "no" / "such")
 
 
-def test_kill_and_resume(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "options", [(), pytest.param(("--batch", "4", "--chunk", "5"), marks=pytest.mark.slow)]
+)
+def test_kill_and_resume(tmp_path: Path, options: tuple[str, ...]) -> None:
     make_dataset(tmp_path / "in", 24)
-    verdict = compare_after_kills(tmp_path / "in", tmp_path, kills=2, seed=1)
+    verdict = compare_after_kills(tmp_path / "in", tmp_path, 2, seed=1, options=options)
     assert verdict.differences == ()
     assert verdict.outputs == 26
