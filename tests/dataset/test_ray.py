@@ -7,6 +7,7 @@ import signal
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import ClassVar
 
 import psutil
 import pytest
@@ -16,7 +17,7 @@ from wfvae_cli.dataset.inputs import find_inputs
 from wfvae_cli.dataset.ledger import last_outcomes
 from wfvae_cli.dataset.outcome import Outcome
 from wfvae_cli.dataset.place import Place
-from wfvae_cli.dataset.ray_engine import RayEngine
+from wfvae_cli.dataset.ray_engine import RayEngine, _Hand
 from wfvae_cli.dataset.read_ahead import Task
 from wfvae_cli.dataset.recipe import Recipe
 from wfvae_cli.dataset.run import Summary, Unobserved, encode_dataset
@@ -85,16 +86,27 @@ class Killer(Unobserved):
                 victim.kill()
 
 
+class Recording(RayEngine):
+    """Remembers how many files were given to workers at once."""
+
+    given: ClassVar[list[int]] = []
+
+    def _give(self, hand: _Hand, tasks: list[Task], *, end: bool) -> None:
+        self.given.append(len(tasks))
+        super()._give(hand, tasks, end=end)
+
+
 def _is_worker(process: psutil.Process) -> bool:
-    return "ray::_Actor" in " ".join(process.info["cmdline"] or [])
+    return "ray::Actor" in " ".join(process.info["cmdline"] or [])
 
 
 def test_a_killed_worker_changes_nothing(
     source: Path, tmp_path: Path, expected: dict[str, bytes]
 ) -> None:
-    killer = Killer()
-    summary = run(source, tmp_path, RayEngine(workers=2), killer)
+    killer, engine = Killer(), Recording(workers=2)
+    summary = run(source, tmp_path, engine, killer)
     assert killer.killed == 1
+    assert engine.given[0] == 7, "half of the files are kept for the other one, which starts"
     assert (summary.done, summary.failed) == (12, 1)
     assert contents(tmp_path) == expected
     assert run(source, tmp_path, None).current == 12  # and another engine goes on from there

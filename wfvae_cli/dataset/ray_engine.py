@@ -8,13 +8,15 @@ tried again one by one, so that one that kills its worker a second time is known
 from __future__ import annotations
 
 import logging
+import math
+import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, fields
-from queue import SimpleQueue
-from typing import Any, Protocol
+from typing import Any
 
 from wfvae_cli.dataset.outcome import Outcome
+from wfvae_cli.dataset.ray_actor import Actor, Job, Worker
 from wfvae_cli.dataset.read_ahead import Task
 from wfvae_cli.dataset.recipe import Identity
 from wfvae_cli.dataset.watching import Profile, Watcher
@@ -24,71 +26,10 @@ from wfvae_cli.errors import DeviceError, MissingExtraError, UsageError, WfvaeEr
 _FEED = "feed"
 """The actor's thread that takes files in while another one works."""
 _POLL = 0.5
+_PATIENCE = 60.0
+"""Seconds that a part of the files is kept for a worker that starts."""
 _MOST_STARTS = 3
 """Times that a worker may die before it can work, until the run is given up."""
-
-
-class Job(Protocol):
-    """What a worker has to know, of which the engine reads where it is to run."""
-
-    @property
-    def device(self) -> str:
-        """As of `--device`; anything but `cpu` asks for a GPU where there are any."""
-
-    @property
-    def threads(self) -> int:
-        """Cores that a worker without a GPU computes with."""
-
-
-class Worker(Protocol):
-    """What `ClipWorker` is to the engine; another one may answer with kinds of `Outcome`."""
-
-    @property
-    def identity(self) -> Identity:
-        """What it computes with; the same for all workers of a run."""
-
-    @property
-    def capacity(self) -> int:
-        """Items that it may keep before the first outcome."""
-
-    @property
-    def profile(self) -> Profile:
-        """Where the time went."""
-
-    def work(self, tasks: Iterator[Task]) -> Iterator[Outcome]:
-        """Give one outcome for every task."""
-
-    def stop(self) -> None:
-        """Begin nothing else."""
-
-
-class _Actor:
-    """A worker in a process of its own; Ray calls its methods."""
-
-    def __init__(self, make: Callable[[Any], Worker], job: Job) -> None:
-        self._worker = make(job)
-        self._tasks: SimpleQueue[Task | None] = SimpleQueue()
-
-    def identity(self) -> Identity:
-        return self._worker.identity
-
-    def capacity(self) -> int:
-        return self._worker.capacity
-
-    def give(self, tasks: Sequence[Task | None]) -> None:
-        for task in tasks:
-            self._tasks.put(task)
-
-    def run(self) -> Iterator[Outcome]:
-        # not `yield from`: Ray sends values in, which not every iterator takes
-        for outcome in self._worker.work(iter(self._tasks.get, None)):  # noqa: UP028
-            yield outcome
-
-    def stop(self) -> None:
-        self._worker.stop()
-
-    def profile(self) -> Profile:
-        return self._worker.profile
 
 
 @dataclass(eq=False)
@@ -98,6 +39,7 @@ class _Hand:
     actor: Any
     starting: Any
     """Reference to its identity, until that is there."""
+    hired: float = field(default_factory=time.monotonic)
     stream: Any = None
     """Its outcomes, while it works."""
     under_way: dict[str, Task] = field(default_factory=dict)
@@ -229,7 +171,7 @@ class RayEngine:
 
     def _hire(self) -> _Hand:
         remote = self._ray.remote(max_restarts=0, concurrency_groups={_FEED: 1}, **self._resources)(
-            _Actor
+            Actor
         )
         actor = remote.remote(self._make, self._job)
         return _Hand(actor, actor.identity.remote())
@@ -256,10 +198,20 @@ class RayEngine:
             if hand.suspects:
                 self._give(hand, [hand.suspects.popleft()], end=True)
         if not hand.is_ended:
-            room = 0 if self._hold() else self._capacity - len(hand.under_way)
+            room = 0 if self._hold() else max(0, self._share() - len(hand.under_way))
             taken = [self._waiting.popleft() for _ in range(min(room, len(self._waiting)))]
             self._give(hand, taken, end=self._stopped or not self._waiting)
         return True
+
+    def _share(self) -> int:
+        """Items that each worker may have: all that it can keep, but no more than its part.
+
+        Workers that have not come up after a while, for want of a machine, have none.
+        """
+        now = time.monotonic()
+        count = sum(hand.starting is None or now - hand.hired < _PATIENCE for hand in self._hands)
+        left = len(self._waiting) + sum(len(hand.under_way) for hand in self._hands)
+        return min(self._capacity, math.ceil(left / count))
 
     def _give(self, hand: _Hand, tasks: list[Task], *, end: bool) -> None:
         if not (tasks or end):

@@ -1,0 +1,81 @@
+"""What runs in a process that Ray started: a worker, and the files that it is given meanwhile."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from queue import SimpleQueue
+from typing import Any, Protocol
+
+from wfvae_cli.dataset.outcome import Outcome
+from wfvae_cli.dataset.read_ahead import Task
+from wfvae_cli.dataset.recipe import Identity
+from wfvae_cli.dataset.watching import Profile
+
+
+class Job(Protocol):
+    """What a worker has to know, of which the engine reads where it is to run."""
+
+    @property
+    def device(self) -> str:
+        """As of `--device`; anything but `cpu` asks for a GPU where there are any."""
+
+    @property
+    def threads(self) -> int:
+        """Cores that a worker without a GPU computes with."""
+
+
+class Worker(Protocol):
+    """What `ClipWorker` is to the engine; another one may answer with kinds of `Outcome`."""
+
+    @property
+    def identity(self) -> Identity:
+        """What it computes with; the same for all workers of a run."""
+
+    @property
+    def capacity(self) -> int:
+        """Items that it may keep before the first outcome."""
+
+    @property
+    def profile(self) -> Profile:
+        """Where the time went."""
+
+    def work(self, tasks: Iterator[Task]) -> Iterator[Outcome]:
+        """Give one outcome for every task."""
+
+    def stop(self) -> None:
+        """Begin nothing else."""
+
+
+class Actor:
+    """A worker in a process of its own; Ray calls its methods."""
+
+    def __init__(self, make: Callable[[Any], Worker], job: Job) -> None:
+        self._worker = make(job)
+        self._tasks: SimpleQueue[Task | None] = SimpleQueue()
+
+    def identity(self) -> Identity:
+        """See `Worker`."""
+        return self._worker.identity
+
+    def capacity(self) -> int:
+        """See `Worker`."""
+        return self._worker.capacity
+
+    def give(self, tasks: Sequence[Task | None]) -> None:
+        """Take in more to work on; None ends `run`."""
+        for task in tasks:
+            self._tasks.put(task)
+
+    def run(self) -> Iterator[Outcome]:
+        """Work on what is given, up to None."""
+        # not `yield from`: Ray sends values in, which not every iterator takes
+        for outcome in self._worker.work(iter(self._tasks.get, None)):  # noqa: UP028
+            yield outcome
+
+    def stop(self) -> None:
+        """See `Worker`."""
+        self._worker.stop()
+
+    def profile(self) -> Profile:
+        """See `Worker`."""
+        return self._worker.profile
