@@ -15,7 +15,7 @@ import torch
 
 from wfvae_cli.codec.chunks import FrameChunk
 from wfvae_cli.codec.encode import encode_frames
-from wfvae_cli.codec.plan import ChunkPlan, Memory
+from wfvae_cli.codec.plan import ChunkPlan, Memory, explained_memory
 from wfvae_cli.codec.tiles import Tile
 from wfvae_cli.errors import DeviceError
 from wfvae_cli.models.base import LoadedModel, Posterior
@@ -139,13 +139,14 @@ def encode_batch(
     Raises:
         DeviceError: out of memory.
     """
-    with torch.inference_mode():
+    frames, height, width = chunks[0].shape
+    with torch.inference_mode(), explained_memory(size * frames, width, height):
         tensors = [chunk.to_tensor(model.device, model.dtype) for chunk in chunks]
         missing = size - len(tensors)
         stream = Stream.join([*streams, *[streams[-1]] * missing])
-        frames = torch.cat(tensors + tensors[-1:] * missing) if size > 1 else tensors[0]
+        together = torch.cat(tensors + tensors[-1:] * missing) if size > 1 else tensors[0]
         del tensors  # a large batch need not be there twice while it is encoded
-        mean, logvar = encode_frames(model, frames, stream, tile)
+        mean, logvar = encode_frames(model, together, stream, tile)
         count = len(chunks)
         posteriors = [Posterior(mean[i : i + 1], logvar[i : i + 1]) for i in range(count)]
         return posteriors, stream.split(size)[:count]
