@@ -13,6 +13,7 @@ from einops import rearrange
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from wfvae_cli.nn.arithmetic import convolved_in
 from wfvae_cli.nn.norm import silu
 from wfvae_cli.nn.stream import Stream, Streaming
 
@@ -25,6 +26,19 @@ PixelNorm = Callable[[Tensor], Tensor]
 BAND_BYTES = 8 * 2**20
 """Of a layer's input, on a CPU, go through at a time: little beside the whole, and enough that
 oneDNN's rearranging of the weights for every call takes no time to speak of."""
+
+
+def convolve_2d(
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    stride: tuple[int, ...],
+    padding: tuple[int, ...],
+) -> Tensor:
+    """Convolve BCHW, as `torch.nn.functional.conv2d` does, in the type `convolved_in` says."""
+    dtype = convolved_in(x)
+    bias = None if bias is None else bias.to(dtype)
+    return F.conv2d(x.to(dtype), weight.to(dtype), bias, stride, padding).to(x.dtype)
 
 
 class CausalConv3d(Streaming):
@@ -82,10 +96,17 @@ class CausalConv3d(Streaming):
         if still:
             return self._convolve_still(x)
         x = torch.cat((self._past_of(x) if past is None else past, x), dim=2)
-        y: Tensor = self.conv(x)
+        y = self._convolve_3d(x)
         if not stream.last:
             stream.past[self.key] = x[:, :, y.size(2) * stride :].clone()
         return y
+
+    def _convolve_3d(self, x: Tensor) -> Tensor:
+        """Convolve BCTHW with what stands in front of it."""
+        dtype, bias = convolved_in(x), self.conv.bias
+        bias = None if bias is None else bias.to(dtype)
+        y: Tensor = self.conv._conv_forward(x.to(dtype), self.conv.weight.to(dtype), bias)
+        return y.to(x.dtype)
 
     def _past_of(self, x: Tensor) -> Tensor:
         """Make what stands in front of a clip that starts with `x`."""
@@ -113,16 +134,17 @@ class CausalConv3d(Streaming):
         above, beside = int(self.conv.padding[1]), int(self.conv.padding[2])
         padding = (above if rim is None else rim, beside)
         frames = rearrange(x, "b c t h w -> (b t) c h w")
-        y = F.conv2d(frames, weight, bias, (height, width), padding)
+        y = convolve_2d(frames, weight, bias, (height, width), padding)
         return rearrange(y, "(b t) c h w -> b c t h w", b=x.size(0))
 
     def runs_by_tap(self, x: Tensor) -> bool:
         """Whether numbers of this type and device are convolved tap by tap.
 
         On CPUs three 2D convolutions run at the speed of a matrix product, where a 3D one in
-        channels-last memory does not. Shorter types are left alone: each addition would round.
+        channels-last memory does not. Shorter types are left alone where they are convolved as
+        such: each addition would round.
         """
-        exact = x.dtype in (torch.float32, torch.float64)
+        exact = convolved_in(x) in (torch.float32, torch.float64)
         return (
             self.by_tap
             and x.device.type == "cpu"
@@ -148,6 +170,7 @@ class CausalConv3d(Streaming):
         else:
             x = x if norm is None else silu(norm(x))
             y, sums = self._add_taps(x, carried, stream.last)
+            y = y.to(x.dtype)
         if sums is not None:
             stream.past[self.key] = sums
         return y
@@ -169,7 +192,7 @@ class CausalConv3d(Streaming):
         _, channels, frames, height, _ = x.shape
         rim, outputs = int(self.conv.padding[1]), self.conv.out_channels
         y = x if overwrite and channels == outputs else _empty_like(x, outputs, frames, height)
-        sums = None if last else _empty_like(x, outputs, 2, height)
+        sums = None if last else _empty_like(x, outputs, 2, height, convolved_in(x))
         seen = _empty_like(x, channels, frames, rim).zero_()  # above the picture there are zeros
         for begin in range(0, height, rows):
             end = min(begin + rows, height)
@@ -196,9 +219,11 @@ class CausalConv3d(Streaming):
     ) -> tuple[Tensor, Tensor | None]:
         """The result, and unless this is the `last` chunk what it adds to the next two frames.
 
+        Both are of the type `convolved_in` says: what is carried on is not rounded on the way.
         `carried` is what earlier frames add to this chunk's first two; None in front of the clip.
         `rim` is how many rows of zeros to put above and below, if not as many as the layer says.
         """
+        x = x.to(convolved_in(x))
         frames, starts = x.size(2), carried is None
         # What only the frames of a next chunk would see is not computed in the last one.
         reach = (max(frames - 1, starts), max(frames - 2, starts)) if last else (frames,) * 2
@@ -219,9 +244,12 @@ class CausalConv3d(Streaming):
         return y, torch.cat((once[:, :, -1:] + before, twice[:, :, -1:]), dim=2)
 
 
-def _empty_like(x: Tensor, channels: int, frames: int, height: int) -> Tensor:
-    """BCTHW in channels-last memory, of the batch, width, type and device of `x`."""
-    return x.new_empty(x.size(0), frames, height, x.size(4), channels).permute(0, 4, 1, 2, 3)
+def _empty_like(
+    x: Tensor, channels: int, frames: int, height: int, dtype: torch.dtype | None = None
+) -> Tensor:
+    """BCTHW in channels-last memory, of the batch, width and device of `x`, and of its type."""
+    shape = x.size(0), frames, height, x.size(4), channels
+    return x.new_empty(shape, dtype=dtype).permute(0, 4, 1, 2, 3)
 
 
 def laid_out(weight: Tensor, layer: nn.Module) -> Tensor:
@@ -242,7 +270,8 @@ class FrameConv2d(nn.Conv2d):
     def forward(self, x: Tensor, stream: Stream | None = None) -> Tensor:
         """Convolve every frame; frames know nothing of each other, so `stream` is not used."""
         del stream
-        y = super().forward(rearrange(x, "b c t h w -> (b t) c h w"))
+        frames, padding = rearrange(x, "b c t h w -> (b t) c h w"), tuple(map(int, self.padding))
+        y = convolve_2d(frames, self.weight, self.bias, self.stride, padding)
         return rearrange(y, "(b t) c h w -> b c t h w", b=x.size(0))
 
 
