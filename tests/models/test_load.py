@@ -337,3 +337,13 @@ def test_loading_holds_the_weights_once(tmp_path: Path) -> None:
         env=os.environ | {"MALLOC_MMAP_THRESHOLD_": str(1 << 20)},
     )
     assert int(done.stdout) < 1.25 * size, json.dumps({"size": size, "grew": done.stdout})
+
+
+def test_types_without_instructions_are_told_and_planned_for(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO", "wfvae")
+    for lacking, expected in ((frozenset(), 2), (frozenset([torch.bfloat16]), 4)):
+        monkeypatch.setattr("wfvae_cli.nn.arithmetic.WITHOUT_INSTRUCTIONS", lacking)
+        assert load_model(device="cpu", dtype="bfloat16").value_bytes == expected
+        assert ("this processor convolves bfloat16 in float32" in caplog.text) == (expected == 4)

@@ -157,4 +157,4 @@ def _budget(model: LoadedModel) -> int:
 
 
 def _frame_bytes(model: LoadedModel, pixels: int) -> float:
-    return model.vae.peak_values_per_pixel * model.dtype.itemsize * pixels
+    return model.vae.peak_values_per_pixel * model.value_bytes * pixels

@@ -206,7 +206,7 @@ class Picture:
             outside = 0.0
         parked = state * kept if plan.parked and memory.host is not None else 0.0
         held = share * state if parked else state * kept
-        scale = self.width * self.height * self.model.dtype.itemsize
+        scale = self.width * self.height * self.model.value_bytes
         return scale * (share * working + outside + held), scale * parked
 
     def _in_strips(self, plan: ChunkPlan) -> Iterator[ChunkPlan]:
@@ -243,7 +243,7 @@ def _default_latents(model: LoadedModel, pixels: int, memory: Memory) -> int:
     as much to spare; less memory makes smaller chunks.
     """
     budget = (16 if model.device.type == "cuda" else 1.25) * _GIB
-    frame_bytes = model.vae.peak_values_per_pixel * model.dtype.itemsize * pixels
+    frame_bytes = model.vae.peak_values_per_pixel * model.value_bytes * pixels
     frames = min(budget, memory.free // 2) / frame_bytes
     return max(1, min(_MOST_LATENTS, int((frames - 1) // model.vae.strides.time)))
 

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from wfvae_cli.errors import UsageError
+from wfvae_cli.nn.arithmetic import convolved_in
 from wfvae_cli.nn.stream import Stream
 from wfvae_cli.nn.strips import Footprint
 from wfvae_cli.timing import Strides
@@ -209,6 +210,11 @@ class LoadedModel:
     def dtype(self) -> torch.dtype:
         """The floating-point type that the model computes in."""
         return self._weight.dtype
+
+    @property
+    def value_bytes(self) -> int:
+        """Bytes of each number on its way through the model, as far as memory is concerned."""
+        return convolved_in(self._weight).itemsize
 
     @property
     def nbytes(self) -> int:

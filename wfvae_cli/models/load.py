@@ -90,7 +90,12 @@ def load_model(
     vae.eval().requires_grad_(False)
     if compile:
         compile_halves(vae, placed)
-    return LoadedModel(vae, name, sha256, found.config)
+    model = LoadedModel(vae, name, sha256, found.config)
+    if model.value_bytes > resolved.itemsize:
+        _log.info(
+            "this processor convolves %s in float32: weights take half, time is the same", dtype
+        )
+    return model
 
 
 @dataclass(frozen=True)
