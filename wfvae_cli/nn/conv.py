@@ -6,6 +6,7 @@ All of them expect BCTHW in channels-last memory, where turning BCTHW into frame
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Literal
 
 import torch
@@ -13,7 +14,7 @@ from einops import rearrange
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from wfvae_cli.nn.arithmetic import convolved_in
+from wfvae_cli.nn.arithmetic import convolve, convolved_in
 from wfvae_cli.nn.norm import silu
 from wfvae_cli.nn.stream import Stream, Streaming
 
@@ -26,19 +27,6 @@ PixelNorm = Callable[[Tensor], Tensor]
 BAND_BYTES = 8 * 2**20
 """Of a layer's input, on a CPU, go through at a time: little beside the whole, and enough that
 oneDNN's rearranging of the weights for every call takes no time to speak of."""
-
-
-def convolve_2d(
-    x: Tensor,
-    weight: Tensor,
-    bias: Tensor | None,
-    stride: tuple[int, ...],
-    padding: tuple[int, ...],
-) -> Tensor:
-    """Convolve BCHW, as `torch.nn.functional.conv2d` does, in the type `convolved_in` says."""
-    dtype = convolved_in(x)
-    bias = None if bias is None else bias.to(dtype)
-    return F.conv2d(x.to(dtype), weight.to(dtype), bias, stride, padding).to(x.dtype)
 
 
 class CausalConv3d(Streaming):
@@ -96,17 +84,10 @@ class CausalConv3d(Streaming):
         if still:
             return self._convolve_still(x)
         x = torch.cat((self._past_of(x) if past is None else past, x), dim=2)
-        y = self._convolve_3d(x)
+        y = convolve(self.conv._conv_forward, x, self.conv.weight, self.conv.bias)
         if not stream.last:
             stream.past[self.key] = x[:, :, y.size(2) * stride :].clone()
         return y
-
-    def _convolve_3d(self, x: Tensor) -> Tensor:
-        """Convolve BCTHW with what stands in front of it."""
-        dtype, bias = convolved_in(x), self.conv.bias
-        bias = None if bias is None else bias.to(dtype)
-        y: Tensor = self.conv._conv_forward(x.to(dtype), self.conv.weight.to(dtype), bias)
-        return y.to(x.dtype)
 
     def _past_of(self, x: Tensor) -> Tensor:
         """Make what stands in front of a clip that starts with `x`."""
@@ -134,7 +115,8 @@ class CausalConv3d(Streaming):
         above, beside = int(self.conv.padding[1]), int(self.conv.padding[2])
         padding = (above if rim is None else rim, beside)
         frames = rearrange(x, "b c t h w -> (b t) c h w")
-        y = convolve_2d(frames, weight, bias, (height, width), padding)
+        run = partial(F.conv2d, stride=(height, width), padding=padding)
+        y = convolve(run, frames, weight, bias)
         return rearrange(y, "(b t) c h w -> b c t h w", b=x.size(0))
 
     def runs_by_tap(self, x: Tensor) -> bool:
@@ -270,8 +252,8 @@ class FrameConv2d(nn.Conv2d):
     def forward(self, x: Tensor, stream: Stream | None = None) -> Tensor:
         """Convolve every frame; frames know nothing of each other, so `stream` is not used."""
         del stream
-        frames, padding = rearrange(x, "b c t h w -> (b t) c h w"), tuple(map(int, self.padding))
-        y = convolve_2d(frames, self.weight, self.bias, self.stride, padding)
+        frames = rearrange(x, "b c t h w -> (b t) c h w")
+        y = convolve(self._conv_forward, frames, self.weight, self.bias)
         return rearrange(y, "(b t) c h w -> b c t h w", b=x.size(0))
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Literal
 
 import torch
@@ -9,7 +10,7 @@ from einops import rearrange
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from wfvae_cli.nn.arithmetic import convolved_in
+from wfvae_cli.nn.arithmetic import convolve, convolved_in
 from wfvae_cli.nn.conv import CausalConv3d, FrameConv2d
 from wfvae_cli.nn.stream import Stream, Streaming
 
@@ -126,11 +127,10 @@ def convolve_doubled(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     Returns:
         BCTHW of twice the height and width.
     """
-    dtype = convolved_in(x)
-    weight, bias = weight.to(dtype), None if bias is None else bias.to(dtype)
+    weight = weight.to(convolved_in(x))  # sums of taps are not rounded, either
     taps = F.pad(weight.flip(2, 3).transpose(0, 1), (1, 1, 1, 1))
     rows = taps[:, :, 1:] + taps[:, :, :-1]
     summed = (rows[..., 1:] + rows[..., :-1]).contiguous(memory_format=torch.channels_last)
-    frames = rearrange(x.to(dtype), "b c t h w -> (b t) c h w")
-    y = F.conv_transpose2d(frames, summed, bias, stride=2, padding=1).to(x.dtype)
+    frames = rearrange(x, "b c t h w -> (b t) c h w")
+    y = convolve(partial(F.conv_transpose2d, stride=2, padding=1), frames, summed, bias)
     return rearrange(y, "(b t) c h w -> b c t h w", b=x.size(0))
