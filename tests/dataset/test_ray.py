@@ -5,15 +5,15 @@ from __future__ import annotations
 import os
 import signal
 import sys
+from collections import deque
 from collections.abc import Iterator
 from pathlib import Path
-from typing import ClassVar
 
 import psutil
 import pytest
 
 from tests.dataset.clips import contents, write_clip
-from wfvae_cli.dataset.inputs import find_inputs
+from wfvae_cli.dataset.inputs import Item, find_inputs
 from wfvae_cli.dataset.ledger import last_outcomes
 from wfvae_cli.dataset.outcome import Outcome
 from wfvae_cli.dataset.place import Place
@@ -89,11 +89,18 @@ class Killer(Unobserved):
 class Recording(RayEngine):
     """Remembers how many files were given to workers at once."""
 
-    given: ClassVar[list[int]] = []
+    def __init__(self, workers: int) -> None:
+        super().__init__(workers=workers)
+        self.given: list[int] = []
 
     def _give(self, hand: _Hand, tasks: list[Task], *, end: bool) -> None:
         self.given.append(len(tasks))
         super()._give(hand, tasks, end=end)
+
+
+def task_of(number: int) -> Task:
+    name = f"{number}.mp4"
+    return Task(Item(f"/{name}", name))
 
 
 def _is_worker(process: psutil.Process) -> bool:
@@ -110,6 +117,18 @@ def test_a_killed_worker_changes_nothing(
     assert (summary.done, summary.failed) == (12, 1)
     assert contents(tmp_path) == expected
     assert run(source, tmp_path, None).current == 12  # and another engine goes on from there
+
+
+def test_a_worker_that_does_not_come_up_has_no_part() -> None:
+    engine = RayEngine()
+    engine._capacity, engine._waiting = 10, deque([task_of(i) for i in range(12)])
+    up, starting = _Hand(actor=None, starting=None), _Hand(actor=None, starting=object())
+    engine._hands = [up, starting]
+    assert engine._share() == 6
+    up.under_way = {"a": task_of(0), "b": task_of(1)}
+    assert engine._share() == 7, "what it has counts"
+    starting.hired -= 100
+    assert engine._share() == 10, "all, but no more than it can keep"
 
 
 def test_a_file_that_kills_workers_twice_has_failed(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -25,6 +26,7 @@ from wfvae_cli.dataset.run import LocalEngine, Unobserved, encode_dataset
 from wfvae_cli.dataset.source import stamp
 from wfvae_cli.dataset.worker import EncodeJob
 from wfvae_cli.dataset.write_behind import Encoded
+from wfvae_cli.errors import DeviceError
 from wfvae_cli.latents.file import LatentFile
 from wfvae_cli.media.clip import Sampling
 from wfvae_cli.media.reader import open_clip
@@ -52,11 +54,9 @@ def shares(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """How many clips shared each call of the model."""
     calls: list[int] = []
 
-    def counted(*given: object) -> object:
-        chunks = given[1]
-        assert isinstance(chunks, list)
-        calls.append(len(chunks))
-        return encode_batch(*given)  # type: ignore[arg-type]
+    def counted(*given: Any) -> object:
+        calls.append(len(given[1]))
+        return encode_batch(*given)
 
     monkeypatch.setattr(pipeline, "encode_batch", counted)
     return calls
@@ -99,6 +99,24 @@ def test_one_that_breaks_midway_fails_alone(long: Path, tmp_path: Path) -> None:
     assert (summary.done, summary.failed) == (12, 1)
     run(long, tmp_path / "expected", BATCH)
     assert contents(tmp_path / "out") == contents(tmp_path / "expected")
+
+
+def test_a_call_that_fails_fails_its_clips_only(
+    long: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    failed: list[int] = []
+
+    def failing(*given: Any) -> object:
+        _, chunks, streams, *_ = given
+        if not failed and len(chunks) > 1 and not streams[0].first:
+            failed.append(len(chunks))
+            raise DeviceError("out of memory")
+        return encode_batch(*given)
+
+    monkeypatch.setattr(pipeline, "encode_batch", failing)
+    summary = run(long, tmp_path, BATCH)
+    assert (summary.done, summary.failed) == (12 - failed[0], failed[0])
+    assert len(contents(tmp_path)) == summary.done
 
 
 def test_stopping_finishes_those_that_have_begun(long: Path, tmp_path: Path) -> None:

@@ -35,8 +35,8 @@ from wfvae_cli.models.base import LoadedModel, Posterior
 
 _WRITERS = 3
 _LANES_PER_PLACE = 2
-"""Open clips for each place of a batch. Simulated with clips of some 5 to 20 chunks: 2 take 76 to
-95% of the places, 1 takes 51 to 69%, and more keep many files open for little."""
+"""Open clips for each place of a batch: while some are at last chunks that no other has, the rest
+fills it."""
 _BRIEFLY = 0.01
 """Seconds to wait for another clip while there are some that could go on."""
 
@@ -262,11 +262,9 @@ class Pipeline:
         try:
             with self.profile.timing("waited_for_input"):
                 lane.advance()
-        except TimeLimitError as error:
-            ahead.abandon(lane.clip)
-            self._failed([lane], behind, error)
-            return False
         except Exception as error:
+            if isinstance(error, TimeLimitError):
+                ahead.abandon(lane.clip)
             self._failed([lane], behind, error)
             return False
         return True
