@@ -225,8 +225,12 @@ def test_nothing_or_text_on_a_pipe(monkeypatch: pytest.MonkeyPatch, data: bytes)
     assert "standard input" in refusal("-")
 
 
+@pytest.mark.parametrize("stop", [KeyboardInterrupt, SystemExit])
 def test_interrupt_while_ffmpeg_reads_a_pipe(
-    make_clip: MakeClip, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+    make_clip: MakeClip,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+    stop: type[BaseException],
 ) -> None:
     data = io.BytesIO(make_clip("a.mkv", 5).read_bytes()[:2000])
 
@@ -234,11 +238,11 @@ def test_interrupt_while_ffmpeg_reads_a_pipe(
         def read(self, size: int | None = -1) -> bytes:
             part = data.read(size)
             if not part:
-                raise KeyboardInterrupt
+                raise stop
             return part
 
     monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(Interrupted()))
-    with pytest.raises(KeyboardInterrupt):
+    with pytest.raises(stop):
         list(open_clip("-"))
     assert capfd.readouterr().err == ""
 

@@ -5,9 +5,12 @@ Nothing here imports torch or av before a command runs, so that `wfvae --help` i
 
 from __future__ import annotations
 
+import functools
 import os
 import sys
 import threading
+
+from wfvae_cli.cli.signals import Stopped, ending, leave_at_signals, raise_signals
 
 
 def main() -> None:
@@ -15,23 +18,28 @@ def main() -> None:
     # OpenMP's threads would otherwise spin while they wait for each other, against the threads that
     # read, measure and write beside the model: many times slower where cores are few or busy.
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+    raise_signals()
     try:
         from wfvae_cli.cli.app import app
 
         app()
-    except KeyboardInterrupt:  # before a command took over, while modules are imported
-        sys.stderr.write("interrupted\n")
-        sys.exit(130)
-    except SystemExit as ending:
+    except Stopped as stop:  # before a command took over
+        word, code = ending(stop)
+        sys.stderr.write(f"{word}\n")
+        sys.exit(code)
+    except SystemExit as end:
+        leave = functools.partial(_leave, end.code)
         if any(thread.name.startswith("wfvae-") for thread in threading.enumerate()):
-            _leave(ending.code)
+            leave()
+        leave_at_signals(leave)
         raise
 
 
 def _leave(code: str | int | None) -> None:
-    """End the process although a thread still sits in a read that nothing will answer.
+    """End the process at once: outputs are complete or removed by now.
 
-    An orderly exit would wait for it or trip over it. Outputs are complete or removed by now.
+    An orderly exit would wait for, or trip over, a thread that still sits in a read that nothing
+    will answer.
     """
     sys.stdout.flush()
     sys.stderr.flush()

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Literal
 
 from wfvae_cli.cli.console import Console
 from wfvae_cli.cli.dataset_options import check_engine
+from wfvae_cli.cli.signals import Stopped
 from wfvae_cli.errors import PartialFailureError, UsageError, WeightsError
 
 if TYPE_CHECKING:
@@ -122,7 +123,7 @@ def encode_dataset(
 
     Raises:
         PartialFailureError: some files could not be encoded.
-        KeyboardInterrupt: Ctrl-C ended it early.
+        Stopped: Ctrl-C ended it early.
     """
     if flags.keep and request.overwrite:
         raise UsageError("--keep and --overwrite contradict each other: choose one")
@@ -153,7 +154,7 @@ def encode_dataset(
         )
     view.conclude(summary, profile=flags.profile)
     if interrupted:
-        raise KeyboardInterrupt
+        raise Stopped(signal.SIGINT)
     _judge(summary)
 
 
@@ -236,7 +237,8 @@ def _stopping(engine: Engine, console: Console) -> Iterator[list[int]]:
     def handle(signum: int, frame: FrameType | None) -> None:
         del frame
         if interrupted:
-            raise KeyboardInterrupt
+            signal.signal(signum, before)
+            signal.raise_signal(signum)
         interrupted.append(signum)
         engine.stop()
         console.note("finishing the current files; Ctrl-C again stops now")

@@ -6,29 +6,18 @@ import contextlib
 import functools
 import logging
 import os
-import signal
 import sys
 from collections.abc import Callable
-from types import FrameType
 from typing import ParamSpec
 
 import typer
 
 from wfvae_cli.cli.console import Console
+from wfvae_cli.cli.signals import Stopped, ending
 from wfvae_cli.errors import WfvaeError
 from wfvae_cli.heap import keep_freed_memory
 
 P = ParamSpec("P")
-
-
-class _Terminated(BaseException):
-    """SIGTERM came: what a batch system sends before it kills."""
-
-
-_ENDS: dict[type[BaseException], tuple[str, int]] = {
-    KeyboardInterrupt: ("interrupted", 130),
-    _Terminated: ("terminated", 143),
-}
 
 
 def reported(command: Callable[P, None]) -> Callable[P, None]:
@@ -43,7 +32,6 @@ def reported(command: Callable[P, None]) -> Callable[P, None]:
         _forward_notices(console)
         if console.quiet:  # read when huggingface_hub is imported, which is not yet
             os.environ["HF_HUB_DISABLE_PROGRESS_BARS"] = "1"
-        signal.signal(signal.SIGTERM, _terminate)
         keep_freed_memory()
         try:
             command(*args, **kwargs)
@@ -54,32 +42,12 @@ def reported(command: Callable[P, None]) -> Callable[P, None]:
         except BrokenPipeError:
             # Whoever reads our output has seen enough: no fault of ours or theirs.
             _let_go_of_stdout()
-        except (KeyboardInterrupt, _Terminated, RuntimeError) as error:
-            stop = _signal_behind(error)
-            if stop is None:
-                raise
-            word, code = _ENDS[type(stop)]
+        except (Stopped, KeyboardInterrupt) as stop:
+            word, code = ending(stop)
             console.error(f"{word}; unfinished output was removed")
             raise typer.Exit(code) from None
 
     return run
-
-
-def _signal_behind(error: BaseException) -> BaseException | None:
-    """The signal that an error stands for, if it does.
-
-    Up to Python 3.11, what is raised while a class is made comes wrapped in a RuntimeError: so
-    does a signal that arrives in the middle of an import.
-    """
-    for each in (error, error.__cause__):
-        if type(each) in _ENDS:
-            return each
-    return None
-
-
-def _terminate(signum: int, frame: FrameType | None) -> None:
-    del signum, frame
-    raise _Terminated
 
 
 def _let_go_of_stdout() -> None:

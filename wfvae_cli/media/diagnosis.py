@@ -50,7 +50,7 @@ def open_container(source: Path | str | Pipe, accelerator: HWAccel | None = None
         container = av.open(file, "r", metadata_errors="replace", hwaccel=accelerator)
     except (av.error.FFmpegError, OSError, ValueError) as error:
         if isinstance(source, Pipe):
-            source.check_interrupt()
+            source.check()
         message = _last_message(file) if isinstance(file, str) else None
         reason = explain_unreadable(source, message or getattr(error, "strerror", None) or "")
         raise VideoError(f"{source}: {reason}") from error

@@ -25,7 +25,7 @@ class Pipe:
         """Position of the next MP4 box's header."""
         self._header = b""
         self._is_mp4: bool | None = None
-        self._interrupted = False
+        self._stop: BaseException | None = None
         self._in_header = size_in_header(io.BytesIO(self.peek(1024)))
 
     def __str__(self) -> str:
@@ -41,31 +41,41 @@ class Pipe:
         return self._ahead[:count]
 
     def read(self, count: int = -1) -> bytes:
-        """Up to `count` bytes; empty at the end only."""
-        if self._ahead and count > 0:
-            data, self._ahead = self._ahead[:count], self._ahead[count:]
-        else:
-            try:
-                data = self._ahead + self._file.read(count)
-            except KeyboardInterrupt:  # FFmpeg calls this, and cannot pass it on
-                self._interrupted = True
-                return b""
-            self._ahead = b""
-        self._follow(data)
-        return data
+        """Up to `count` bytes; empty at the end only, or once a signal came, see `check`."""
+        try:
+            return self._read(count)
+        except Exception:
+            raise
+        except BaseException as stop:  # FFmpeg calls this, and would lose it
+            self._stop = stop
+            return b""
 
-    def check_interrupt(self) -> None:
-        """Raise the `KeyboardInterrupt` that came while FFmpeg was reading."""
-        if self._interrupted:
-            raise KeyboardInterrupt
+    def check(self) -> None:
+        """Raise what came while FFmpeg was reading and is to end the program, such as Ctrl-C."""
+        if self._stop is not None:
+            raise self._stop
 
     def missing(self) -> str | None:
-        """Read what FFmpeg left unread, and say what the file then still owes."""
+        """Read what FFmpeg left unread, and say what the file then still owes.
+
+        Raises:
+            BaseException: as `check`.
+        """
         while self._passed < self._promised() and self.read(1 << 16):
             pass
+        self.check()
         if self._passed < self._promised():
             return f"its header announces {self._promised()} bytes, {self._passed} came"
         return None
+
+    def _read(self, count: int) -> bytes:
+        if self._ahead and count > 0:
+            data, self._ahead = self._ahead[:count], self._ahead[count:]
+        else:
+            data = self._ahead + self._file.read(count)
+            self._ahead = b""
+        self._follow(data)
+        return data
 
     def _promised(self) -> int:
         if self._in_header is None:

@@ -305,7 +305,6 @@ class VideoSource:
     def _check_end(self) -> None:
         """On a pipe only the end shows whether everything came."""
         if isinstance(self._source, Pipe):
-            self._source.check_interrupt()
             missing = self._source.missing()
             if missing:
                 raise VideoError(f"{self.name}: cut short: {missing}: check what feeds the pipe")
