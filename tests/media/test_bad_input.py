@@ -9,6 +9,7 @@ from pathlib import Path
 import av
 import numpy as np
 import pytest
+import safetensors.numpy
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
@@ -57,6 +58,12 @@ def test_text(tmp_path: Path, name: str) -> None:
     path = tmp_path / name
     path.write_text("Once upon a time, häßlich wie die Nacht.\n" * 200)
     assert "text file" in refusal(path)
+
+
+def test_latents(tmp_path: Path) -> None:
+    path = tmp_path / "z.safetensors"
+    safetensors.numpy.save_file({"latents": np.zeros((1, 16, 2, 4, 4), np.float32)}, path)
+    assert "wfvae decode" in refusal(path)
 
 
 def test_noise(tmp_path: Path) -> None:

@@ -114,9 +114,8 @@ def read_header(stream: IO[bytes], file_bytes: int | None = None) -> Header:
     length = int.from_bytes(prefix, "little")
     if length > MAX_HEADER_BYTES:
         raise LatentError(
-            f"expected a safetensors file, but its first 8 bytes announce a header of {length} "
-            f"bytes (at most {MAX_HEADER_BYTES}): this is another format; "
-            "give a file that wfvae encode wrote"
+            "expected latents in a safetensors file, but this is another format: give a file that "
+            "wfvae encode wrote"
         )
     if file_bytes is not None and length > file_bytes - 8:
         raise LatentError(

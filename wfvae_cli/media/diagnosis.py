@@ -17,6 +17,8 @@ from wfvae_cli.unreadable import why_unreadable
 _HEAD = 4096
 _READABLE_TEXT = (b"#EXTM3U", b"ffconcat", b"v=0", b"<?xml", b"<MPD", b"P1", b"P2", b"P3")
 """How playlists and images made of text begin."""
+_SAFETENSORS = b'\0\0\0{"'
+"""Bytes 5 to 9 of a safetensors file: the end of its header's length, and how the header begins."""
 
 
 def check_exists(path: Path) -> None:
@@ -33,6 +35,10 @@ def check_exists(path: Path) -> None:
         raise VideoError(f"{path}: the file is empty: copy or download it again")
     if _is_text(head) and not head.startswith(_READABLE_TEXT):
         raise VideoError(f"{path}: a text file, not a video or an image: is it the right file?")
+    if head[5:10] == _SAFETENSORS:
+        raise VideoError(
+            f"{path}: a safetensors file, not a video or an image: wfvae decode takes latents"
+        )
 
 
 def open_container(source: Path | str | Pipe, accelerator: HWAccel | None = None) -> InputContainer:
