@@ -18,6 +18,7 @@ _BEGIN = """
 import os, signal, sys, time
 from wfvae_cli.cli import signals
 NUMBER = {number}
+signal.signal(NUMBER, signal.{before})
 def come():
     os.kill(os.getpid(), NUMBER)
     time.sleep(0.05)
@@ -36,10 +37,13 @@ print("imported")
 """
 
 
-def _run(tmp_path: Path, number: signal.Signals, body: str, *, begin: str = "") -> str:
-    """What a program printed; the modules that it imports are `tmp_path`'s."""
+def _run(tmp_path: Path, number: signal.Signals, body: str, *, before: str = "SIG_DFL") -> str:
+    """What a program printed that was started with the signal's handler `before`.
+
+    The modules that it imports are `tmp_path`'s.
+    """
     answer = subprocess.run(
-        [sys.executable, "-c", begin + _BEGIN.format(number=int(number)) + body],
+        [sys.executable, "-c", _BEGIN.format(number=int(number), before=before) + body],
         capture_output=True,
         text=True,
         timeout=60,
@@ -144,7 +148,7 @@ def test_a_signal_ignored_from_the_start_stays_ignored(tmp_path: Path) -> None:
         tmp_path,
         signal.SIGHUP,
         "come(); signals.leave_at_signals(sys.exit); come(); print('went on')",
-        begin="import signal; signal.signal(signal.SIGHUP, signal.SIG_IGN)\n",
+        before="SIG_IGN",
     )
     assert printed == "went on\n"
 
