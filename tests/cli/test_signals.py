@@ -89,17 +89,21 @@ except signals.Stopped as stop:
     assert printed == f"imported\n{int(number)}\n"
 
 
-def test_an_import_that_never_ends_is_interrupted(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("signals", "patience"), [(1, 0.2), (2, 60)])
+def test_an_import_without_end_is_interrupted_after_a_while_or_by_a_second_signal(
+    tmp_path: Path, signals: int, patience: float
+) -> None:
     (tmp_path / "endless.py").write_text(
-        "import __main__, time\n__main__.come()\nwhile True: time.sleep(1)"
+        f"import __main__, time\nfor _ in range({signals}): __main__.come()\ntime.sleep(30)"
     )
     printed = _run(
         tmp_path,
         signal.SIGTERM,
+        f"signals._PATIENCE = {patience}"
         """
-signals._PATIENCE = 0.2
 try:
     import endless
+    print("not here")
 except signals.Stopped as stop:
     print(stop.number)
 """,

@@ -20,8 +20,8 @@ if TYPE_CHECKING:
 _SOON = 0.02
 """Seconds until a signal that could not be raised is tried again."""
 
-_PATIENCE = 5.0
-"""Seconds that an import may hold a signal back."""
+_PATIENCE = 20.0
+"""Seconds that an import may hold a signal back, unless another one comes."""
 
 
 class Stopped(BaseException):
@@ -83,8 +83,8 @@ class _Raiser:
 
     def take(self, number: int, frame: FrameType | None) -> None:
         """Handle a signal that asks the program to end."""
-        if not self._number:
-            self._number, self._deadline = number, time.monotonic() + _PATIENCE
+        patience = 0.0 if self._number else _PATIENCE
+        self._number, self._deadline = number, time.monotonic() + patience
         self.try_again(signal.SIGALRM, frame)
 
     def try_again(self, alarm: int, frame: FrameType | None) -> None:
@@ -93,8 +93,10 @@ class _Raiser:
         if _is_importing(frame) and time.monotonic() < self._deadline:
             signal.setitimer(signal.ITIMER_REAL, _SOON)
             return
+        signal.setitimer(signal.ITIMER_REAL, 0)
         number, self._number = self._number, 0
-        raise Stopped(number)
+        if number:  # else another alarm came before this one was over
+            raise Stopped(number)
 
     def recover(self, lost: UnraisableHookArgs) -> None:
         """Try again with what was raised in a callback; what else is lost there is printed."""
