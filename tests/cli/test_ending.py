@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import pytest
 import typer
 
 from wfvae_cli.cli.run import reported
+from wfvae_cli.cli.signals import Stopped
+from wfvae_cli.errors import OutputError
 
 
 def test_ctrl_c_is_told_from_an_error(capsys: pytest.CaptureFixture[str]) -> None:
@@ -17,6 +23,25 @@ def test_ctrl_c_is_told_from_an_error(capsys: pytest.CaptureFixture[str]) -> Non
         command()
     assert ended.value.exit_code == 130
     assert "interrupted" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("failure", [RuntimeError, OutputError])
+def test_an_error_that_comes_of_leaving_is_no_error(failure: type[Exception]) -> None:
+    @contextmanager
+    def fragile() -> Iterator[None]:
+        try:
+            yield
+        finally:
+            raise failure("half entered")
+
+    @reported
+    def command() -> None:
+        with fragile():
+            raise Stopped(signal.SIGTERM)
+
+    with pytest.raises(typer.Exit) as ended:
+        command()
+    assert ended.value.exit_code == 143
 
 
 def test_other_errors_are_bugs_and_keep_their_traceback() -> None:

@@ -13,7 +13,7 @@ from typing import ParamSpec
 import typer
 
 from wfvae_cli.cli.console import Console
-from wfvae_cli.cli.signals import Stopped, ending
+from wfvae_cli.cli.signals import Stopped, ending, stop_behind
 from wfvae_cli.errors import WfvaeError
 from wfvae_cli.heap import keep_freed_memory
 
@@ -36,15 +36,19 @@ def reported(command: Callable[P, None]) -> Callable[P, None]:
         try:
             command(*args, **kwargs)
             sys.stdout.flush()
-        except WfvaeError as error:
-            console.error(str(error))
-            raise typer.Exit(error.exit_code) from None
         except BrokenPipeError:
             # Whoever reads our output has seen enough: no fault of ours or theirs.
             _let_go_of_stdout()
-        except (Stopped, KeyboardInterrupt) as stop:
-            word, code = ending(stop)
-            console.error(f"{word}; unfinished output was removed")
+        except (Exception, KeyboardInterrupt, Stopped) as error:
+            stop = stop_behind(error)
+            if stop is not None:
+                word, code = ending(stop)
+                message = f"{word}; unfinished output was removed"
+            elif isinstance(error, WfvaeError):
+                message, code = str(error), error.exit_code
+            else:
+                raise
+            console.error(message)
             raise typer.Exit(code) from None
 
     return run

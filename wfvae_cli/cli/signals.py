@@ -38,6 +38,16 @@ class Stopped(BaseException):
         self.number = number
 
 
+def stop_behind(error: BaseException | None) -> BaseException | None:
+    """The signal on which an error came up, if one did.
+
+    Not every `with` can be left in the middle of being entered: PyTorch's fail then, for one.
+    """
+    while error is not None and not isinstance(error, (Stopped, KeyboardInterrupt)):
+        error = error.__cause__ or error.__context__
+    return error
+
+
 def ending(stop: BaseException) -> tuple[str, int]:
     """A word for how the program ends, and its exit code: 128 and the signal's number."""
     number = stop.number if isinstance(stop, Stopped) else signal.SIGINT
