@@ -6,7 +6,6 @@ import signal
 import subprocess
 import sys
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 
 import typer.testing
@@ -36,6 +35,7 @@ def start(
     *arguments: str | Path,
     stdin: int | None = subprocess.DEVNULL,
     stdout: int | None = subprocess.PIPE,
+    stderr: int | None = subprocess.PIPE,
 ) -> subprocess.Popen[bytes]:
     """Start the program as a process of its own."""
     command = [sys.executable, "-c", "from wfvae_cli.cli import main; main()"]
@@ -43,10 +43,15 @@ def start(
         [*command, *map(str, arguments)],
         stdin=stdin,
         stdout=stdout,
-        stderr=subprocess.PIPE,
-        # A shell's background jobs, and what they start, would not hear of Ctrl-C.
-        preexec_fn=partial(signal.signal, signal.SIGINT, signal.SIG_DFL),
+        stderr=stderr,
+        preexec_fn=_heed_signals,
     )
+
+
+def _heed_signals() -> None:
+    """Undo what `nohup` and background jobs of a shell hand on: to ignore signals."""
+    for number in (signal.SIGINT, signal.SIGHUP):
+        signal.signal(number, signal.SIG_DFL)
 
 
 def assert_refused(answer: Answer, code: int, *words: str) -> None:

@@ -83,6 +83,24 @@ def test_an_interruption_leaves_nothing(
         assert b"Traceback" not in messages
 
 
+@pytest.mark.parametrize("delay", [0.3, 3.0])
+def test_a_terminal_that_closes_is_no_error(tmp_path: Path, delay: float) -> None:
+    terminal, stderr = os.openpty()
+    read_end, write_end = os.pipe()
+    output = tmp_path / "z.safetensors"
+    process = start("encode", "-", "-o", output, stdin=read_end, stderr=stderr)
+    os.close(read_end)
+    os.close(stderr)
+    time.sleep(delay)
+    os.close(terminal)
+    process.send_signal(signal.SIGHUP)
+    code = process.wait(timeout=30)
+    os.close(write_end)
+    # Before Python has installed its handlers a signal ends the process itself.
+    assert code in (129, -signal.SIGHUP)
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_an_interruption_while_waiting_for_stdin(tmp_path: Path) -> None:
     read_end, write_end = os.pipe()
     process = start("encode", "-", "-o", tmp_path / "z.safetensors", stdin=read_end)

@@ -5,6 +5,7 @@ Nothing here imports torch or av before a command runs, so that `wfvae --help` i
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import os
 import sys
@@ -25,7 +26,9 @@ def main() -> None:
         app()
     except Stopped as stop:  # before a command took over
         word, code = ending(stop)
-        sys.stderr.write(f"{word}\n")
+        with contextlib.suppress(OSError):  # of a terminal that was closed
+            sys.stderr.write(f"{word}\n")
+            sys.stderr.flush()
         sys.exit(code)
     except SystemExit as end:
         leave = functools.partial(_leave, end.code)

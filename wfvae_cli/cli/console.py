@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import sys
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -74,7 +74,7 @@ class Console:
                 "-o - would write binary data to the terminal: pipe it, or give a file"
             )
 
-    @contextmanager
+    @contextlib.contextmanager
     def progress(
         self, label: str, total: int | None, unit: str = "frames"
     ) -> Iterator[Callable[[int], None]]:
@@ -98,7 +98,8 @@ class Console:
             yield lambda frames: bar.advance(task, frames)
 
     def _print(self, kind: str, style: str, message: str) -> None:
-        stderr.print(Text.assemble((f"{kind}: ", style), message))
+        with contextlib.suppress(OSError):  # of a terminal that was closed
+            stderr.print(Text.assemble((f"{kind}: ", style), message))
 
 
 class _Speed(ProgressColumn):
