@@ -42,17 +42,17 @@ class Console:
 
     def error(self, message: str) -> None:
         """Say why the command failed, whatever the options."""
-        self._print("error", "bold red", message)
+        _print(Text.assemble(("error: ", "bold red"), message))
 
     def note(self, message: str) -> None:
         """Say something that the user should know and may ignore."""
         if not self.quiet:
-            self._print("note", "yellow", message)
+            _print(Text.assemble(("note: ", "yellow"), message))
 
     def say(self, message: str) -> None:
         """Say what was done."""
         if not (self.quiet or self.json):
-            stderr.print(Text(message))
+            _print(Text(message))
 
     def result(self, value: Mapping[str, Any]) -> None:
         """Put one JSON object on stdout where `--json` asks for it."""
@@ -97,9 +97,10 @@ class Console:
             task = bar.add_task(label, total=total)
             yield lambda frames: bar.advance(task, frames)
 
-    def _print(self, kind: str, style: str, message: str) -> None:
-        with contextlib.suppress(OSError):  # of a terminal that was closed
-            stderr.print(Text.assemble((f"{kind}: ", style), message))
+
+def _print(text: Text) -> None:
+    with contextlib.suppress(OSError):  # of a terminal that was closed
+        stderr.print(text)
 
 
 class _Speed(ProgressColumn):

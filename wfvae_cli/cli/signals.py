@@ -39,9 +39,10 @@ class Stopped(BaseException):
 
 
 def stop_behind(error: BaseException | None) -> BaseException | None:
-    """The signal on which an error came up, if one did.
+    """The signal that made an error, if one did.
 
-    Not every `with` can be left in the middle of being entered: PyTorch's fail then, for one.
+    Some context managers fail when a signal interrupts their own entering or leaving, PyTorch's
+    `with torch.device` for one.
     """
     while error is not None and not isinstance(error, (Stopped, KeyboardInterrupt)):
         error = error.__cause__ or error.__context__
@@ -93,13 +94,26 @@ class _Raiser:
 
     def take(self, number: int, frame: FrameType | None) -> None:
         """Handle a signal that asks the program to end."""
-        patience = 0.0 if self._number else _PATIENCE
-        self._number, self._deadline = number, time.monotonic() + patience
-        self.try_again(signal.SIGALRM, frame)
+        self._note(number, 0.0 if self._number else _PATIENCE)
+        self._raise(frame)
 
     def try_again(self, alarm: int, frame: FrameType | None) -> None:
         """Handle the alarm for a signal that could not be raised."""
         del alarm
+        self._raise(frame)
+
+    def recover(self, lost: UnraisableHookArgs) -> None:
+        """Try again with what was raised in a callback; what else is lost there is printed."""
+        if isinstance(lost.exc_value, Stopped):
+            self._note(lost.exc_value.number, _PATIENCE)
+            signal.setitimer(signal.ITIMER_REAL, _SOON)
+        else:
+            sys.__unraisablehook__(lost)
+
+    def _note(self, number: int, patience: float) -> None:
+        self._number, self._deadline = number, time.monotonic() + patience
+
+    def _raise(self, frame: FrameType | None) -> None:
         if _is_importing(frame) and time.monotonic() < self._deadline:
             signal.setitimer(signal.ITIMER_REAL, _SOON)
             return
@@ -107,14 +121,6 @@ class _Raiser:
         number, self._number = self._number, 0
         if number:  # else another alarm came before this one was over
             raise Stopped(number)
-
-    def recover(self, lost: UnraisableHookArgs) -> None:
-        """Try again with what was raised in a callback; what else is lost there is printed."""
-        if not isinstance(lost.exc_value, Stopped):
-            sys.__unraisablehook__(lost)
-            return
-        self._number, self._deadline = lost.exc_value.number, time.monotonic() + _PATIENCE
-        signal.setitimer(signal.ITIMER_REAL, _SOON)
 
 
 def _is_importing(frame: FrameType | None) -> bool:
