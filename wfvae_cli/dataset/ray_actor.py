@@ -68,7 +68,8 @@ class Actor:
 
     def run(self) -> Iterator[Outcome]:
         """Work on what is given, up to None."""
-        # not `yield from`: Ray sends values in, which not every iterator takes
+        # Ray sends values in. `yield from`, which UP028 asks for, would hand them down to iterators
+        # that take none, however deep: the run would end in an AttributeError.
         for outcome in self._worker.work(iter(self._tasks.get, None)):  # noqa: UP028
             yield outcome
 
