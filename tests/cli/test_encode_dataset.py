@@ -152,6 +152,11 @@ def test_places_that_cannot_be_written(tmp_path: Path, videos: Path) -> None:
     (tmp_path / "file").touch()
     assert_refused(wfvae("encode", videos, "-o", tmp_path / "file"), OUTPUT, "not a directory")
     assert_refused(wfvae("encode", videos, "-o", "-"), USAGE, "one clip")
+    (tmp_path / "list.txt").write_text(f"{videos}\n")
+    for source in (videos, tmp_path / "list.txt"):
+        answer = wfvae("encode", source, "-o", tmp_path / "z.safetensors")
+        assert_refused(answer, USAGE, "z.safetensors names one file", "-o latents/")
+    assert not (tmp_path / "z.safetensors").exists()
     assert_refused(wfvae("encode", tmp_path / "none/", "-o", tmp_path / "z"), INPUT, "none")
 
 

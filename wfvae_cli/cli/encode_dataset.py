@@ -90,8 +90,13 @@ class Flags:
     profile: bool
 
     def is_dataset(self, sources: Sequence[str], output: str) -> bool:
-        """Whether what was asked for is a dataset, by its inputs, its output or an option."""
+        """Whether what was asked for is a dataset, by its inputs, its output or an option.
+
+        Raises:
+            UsageError: it is one, and the output is not a place for one.
+        """
         from wfvae_cli.dataset.inputs import is_single
+        from wfvae_cli.dataset.layouts import SUFFIX
         from wfvae_cli.dataset.remote import is_url
 
         if sources == ["-"] or output == "-":
@@ -99,7 +104,13 @@ class Flags:
                 raise UsageError("-o - takes one clip: give a folder for a dataset's latents")
             return False
         folder = output.endswith("/") or Path(output).is_dir() or is_url(output)
-        return len(sources) > 1 or not is_single(sources[0]) or folder or self._asked
+        many = len(sources) > 1 or not is_single(sources[0]) or self._asked
+        if many and not folder and output.endswith(SUFFIX):
+            raise UsageError(
+                f"-o {output} names one file, but a folder, a list, a pattern or several inputs "
+                "make a dataset: give a folder, such as -o latents/"
+            )
+        return many or folder
 
     @property
     def _asked(self) -> bool:
