@@ -15,10 +15,6 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from wfvae_cli.codec.decode import decode_clip as decode_clip
-    from wfvae_cli.codec.encode import EncodeOptions as EncodeOptions
-    from wfvae_cli.codec.encode import encode_clip as encode_clip
-    from wfvae_cli.codec.roundtrip import roundtrip_clip as roundtrip_clip
     from wfvae_cli.dataset.training import LatentDataset as LatentDataset
     from wfvae_cli.latents.file import LatentFile as LatentFile
     from wfvae_cli.media.clip import Sampling as Sampling
@@ -27,20 +23,24 @@ if TYPE_CHECKING:
     from wfvae_cli.media.writer import open_writer as open_writer
     from wfvae_cli.models.load import load_model as load_model
     from wfvae_cli.nn.stream import Stream as Stream
+    from wfvae_cli.pipeline.decode import decode_clip as decode_clip
+    from wfvae_cli.pipeline.encode import EncodeOptions as EncodeOptions
+    from wfvae_cli.pipeline.encode import encode_clip as encode_clip
+    from wfvae_cli.pipeline.roundtrip import roundtrip_clip as roundtrip_clip
 
 _HOMES = {
-    "EncodeOptions": "codec.encode",
+    "EncodeOptions": "pipeline.encode",
     "LatentDataset": "dataset.training",
     "LatentFile": "latents.file",
     "Sampling": "media.clip",
     "Stream": "nn.stream",
     "VideoOptions": "media.writer",
-    "decode_clip": "codec.decode",
-    "encode_clip": "codec.encode",
+    "decode_clip": "pipeline.decode",
+    "encode_clip": "pipeline.encode",
     "load_model": "models.load",
     "open_clip": "media.reader",
     "open_writer": "media.writer",
-    "roundtrip_clip": "codec.roundtrip",
+    "roundtrip_clip": "pipeline.roundtrip",
 }
 __all__ = [*_HOMES, "__version__"]
 __version__ = "0.1.0"

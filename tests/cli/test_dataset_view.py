@@ -12,10 +12,10 @@ from wfvae_cli.cli import console as shared
 from wfvae_cli.cli import dataset_view
 from wfvae_cli.cli.console import Console
 from wfvae_cli.cli.dataset_view import DatasetView
-from wfvae_cli.dataset.inputs import Item
-from wfvae_cli.dataset.outcome import Outcome, failure
+from wfvae_cli.dataset.items import Item
 from wfvae_cli.dataset.plan import Plan
-from wfvae_cli.dataset.read_ahead import Task
+from wfvae_cli.dataset.prefetch import Task
+from wfvae_cli.dataset.result import ItemResult, failure
 from wfvae_cli.errors import VideoError
 
 
@@ -25,7 +25,7 @@ def watch(view: DatasetView) -> None:
     view.planned(Plan([Task(item) for item in items], [], []))
     view.started(items[0])
     view.advanced(33)
-    view.settled(Outcome("a", "/in/a", "done", output="a.safetensors", frames=33))
+    view.settled(ItemResult("a", "/in/a", "done", output="a.safetensors", frames=33))
     view.settled(failure(items[1], VideoError("/in/b: broken")))
     view.started(items[2])
 

@@ -12,7 +12,7 @@ import pytest
 
 from tests.cli.program import assert_refused, start, wfvae
 from tests.dataset.clips import contents, write_clip, write_image
-from wfvae_cli.dataset.ledger import read_outcomes
+from wfvae_cli.dataset.manifest import read_outcomes
 from wfvae_cli.latents.file import LatentFile
 
 INPUT, OUTPUT, USAGE, SOME_FAILED, INTERRUPTED = 3, 5, 2, 7, 130

@@ -136,7 +136,7 @@ def test_a_full_disk_leaves_nothing(tmp_path: Path, clip: Path) -> None:
 def test_too_little_memory_names_chunk_and_resolution(tmp_path: Path) -> None:
     clip = write_clip(tmp_path / "in.mp4", 9, width=640, height=640)
     limited = (
-        "import resource, torch, av, wfvae_cli.codec.roundtrip;"
+        "import resource, torch, av, wfvae_cli.pipeline.roundtrip;"
         "used = int(open('/proc/self/statm').read().split()[0]) * resource.getpagesize();"
         "resource.setrlimit(resource.RLIMIT_AS, (used + 500 * 2**20,) * 2);"
         "from wfvae_cli.cli import main; main()"

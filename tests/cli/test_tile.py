@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 
 from tests.cli.program import assert_refused, wfvae
-from wfvae_cli.codec.plan import Memory
 from wfvae_cli.latents.file import LatentFile
 from wfvae_cli.media.reader import open_clip
+from wfvae_cli.pipeline.plan import Memory
 
 SAMPLE = Path(__file__).parents[1] / "data" / "sample.mp4"
 FEW = ("--frames", "2", "--size", "64x48", "--device", "cpu")

@@ -8,13 +8,13 @@ from pathlib import Path
 import pytest
 
 from tests.dataset.clips import write_clip, write_image
-from wfvae_cli.dataset.inputs import find_inputs
-from wfvae_cli.dataset.place import Place
+from wfvae_cli.dataset.config import EncodeConfig
+from wfvae_cli.dataset.items import find_inputs
 from wfvae_cli.dataset.plan import Conflict
-from wfvae_cli.dataset.read_ahead import Limits
-from wfvae_cli.dataset.recipe import Recipe
+from wfvae_cli.dataset.prefetch import Limits
 from wfvae_cli.dataset.run import Summary, encode_dataset
 from wfvae_cli.dataset.shard import Shard
+from wfvae_cli.dataset.store import OutputStore
 from wfvae_cli.dataset.worker import EncodeJob
 
 
@@ -40,7 +40,7 @@ def copy(source: Path, tmp_path: Path) -> Path:
 def run(
     source: Path,
     output: Path,
-    recipe: Recipe | None = None,
+    recipe: EncodeConfig | None = None,
     *,
     shard: Shard | None = None,
     conflict: Conflict = "refuse",
@@ -49,7 +49,11 @@ def run(
     max_failures: int | None = None,
 ) -> Summary:
     job = EncodeJob(
-        Place(output), recipe or Recipe(), threads=1, readers=readers, limits=limits or Limits()
+        OutputStore(output),
+        recipe or EncodeConfig(),
+        threads=1,
+        readers=readers,
+        limits=limits or Limits(),
     )
     return encode_dataset(
         find_inputs([str(source)]),

@@ -15,19 +15,19 @@ from tests.dataset.broken import KINDS, lying_frames, make_broken, without_rate
 from tests.dataset.clips import contents, write_clip
 from tests.dataset.conftest import run
 from tests.dataset.kill_and_resume import compare_after_kills, make_dataset
-from wfvae_cli.codec.batch import encode_batch
-from wfvae_cli.codec.encode import EncodeOptions
-from wfvae_cli.dataset.inputs import find_inputs
-from wfvae_cli.dataset.ledger import last_outcomes
-from wfvae_cli.dataset.outcome import Outcome
-from wfvae_cli.dataset.place import Place
-from wfvae_cli.dataset.read_ahead import Limits
-from wfvae_cli.dataset.recipe import Recipe
+from wfvae_cli.dataset.config import EncodeConfig
+from wfvae_cli.dataset.items import find_inputs
+from wfvae_cli.dataset.manifest import last_results
+from wfvae_cli.dataset.prefetch import Limits
+from wfvae_cli.dataset.result import ItemResult
 from wfvae_cli.dataset.run import LocalEngine, Unobserved, encode_dataset
+from wfvae_cli.dataset.store import OutputStore
 from wfvae_cli.dataset.worker import EncodeJob
 from wfvae_cli.errors import OutputError
 from wfvae_cli.models.base import Posterior
 from wfvae_cli.nn.stream import Stream
+from wfvae_cli.pipeline.batch import encode_batch
+from wfvae_cli.pipeline.encode import EncodeOptions
 
 
 def test_broken_files_fail_with_their_reason_and_stop_nothing(tmp_path: Path) -> None:
@@ -38,7 +38,7 @@ def test_broken_files_fail_with_their_reason_and_stop_nothing(tmp_path: Path) ->
     summary = run(folder, tmp_path / "out")
     assert (summary.failed, summary.done) == (len(KINDS), 2)
     assert summary.failures == {"unreadable": len(KINDS)}
-    last = last_outcomes(tmp_path / "out" / "manifest.jsonl")
+    last = last_results(tmp_path / "out" / "manifest.jsonl")
     assert sorted(name for name, outcome in last.items() if outcome.status == "failed") == names
     assert all(
         outcome.error and name in outcome.error
@@ -58,7 +58,7 @@ def test_a_clip_that_breaks_in_the_middle_leaves_nothing(tmp_path: Path) -> None
     with (folder / "long.mjpeg").open("wb") as file:
         for size in [(32, 24)] * 40 + [(48, 40)]:
             Image.new("RGB", size, (90, 30, 10)).save(file, "jpeg")
-    recipe = Recipe(EncodeOptions(chunk=9))
+    recipe = EncodeConfig(EncodeOptions(chunk=9))
     summary = run(folder, tmp_path / "out", recipe)
     assert (summary.done, summary.failed) == (1, 1)
     assert list(contents(tmp_path / "out")) == ["a.mp4.safetensors"]
@@ -121,7 +121,7 @@ def test_nan_latents_fail_their_file_only(
         return [Posterior(first.mean * float("nan"), first.logvar), *others], streams
 
     monkeypatch.setattr("wfvae_cli.dataset.pipeline.encode_batch", poisoned)
-    summary = run(source, tmp_path, Recipe(batch=8))
+    summary = run(source, tmp_path, EncodeConfig(batch=8))
     # four shapes, one of them of a long clip, and one clip of each poisoned
     assert (summary.done, summary.failures) == (3, {"bad latents": 4})
     assert len(contents(tmp_path)) == 3
@@ -131,10 +131,10 @@ def test_stopping_finishes_what_has_begun(source: Path, tmp_path: Path) -> None:
     engine = LocalEngine()
 
     class Impatient(Unobserved):
-        def settled(self, outcome: Outcome) -> None:
+        def settled(self, outcome: ItemResult) -> None:
             engine.stop()
 
-    job = EncodeJob(Place(tmp_path), threads=1, readers=1)
+    job = EncodeJob(OutputStore(tmp_path), threads=1, readers=1)
     first = encode_dataset(find_inputs([str(source)]), job, engine=engine, observer=Impatient())
     assert 1 <= first.done < 7
     rest = run(source, tmp_path)
@@ -143,10 +143,10 @@ def test_stopping_finishes_what_has_begun(source: Path, tmp_path: Path) -> None:
 
 def test_an_exception_leaves_a_state_that_resumes(source: Path, tmp_path: Path) -> None:
     class Angry(Unobserved):
-        def settled(self, outcome: Outcome) -> None:
+        def settled(self, outcome: ItemResult) -> None:
             raise KeyboardInterrupt
 
-    job = EncodeJob(Place(tmp_path / "out"), threads=1)
+    job = EncodeJob(OutputStore(tmp_path / "out"), threads=1)
     with pytest.raises(KeyboardInterrupt):
         encode_dataset(find_inputs([str(source)]), job, observer=Angry())
     run(source, tmp_path / "out")
@@ -157,10 +157,10 @@ def test_an_exception_leaves_a_state_that_resumes(source: Path, tmp_path: Path) 
 def test_a_full_disk_ends_the_run(
     source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def full(self: Place, part: Path, name: str) -> int:
+    def full(self: OutputStore, part: Path, name: str) -> int:
         raise OutputError("cannot write: the disk is full")
 
-    monkeypatch.setattr(Place, "publish", full)
+    monkeypatch.setattr(OutputStore, "publish", full)
     with pytest.raises(OutputError, match="disk is full"):
         run(source, tmp_path)
 

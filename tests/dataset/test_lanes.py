@@ -5,13 +5,13 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from wfvae_cli.codec.chunks import FrameChunk
-from wfvae_cli.codec.plan import ChunkPlan
 from wfvae_cli.dataset import lanes
-from wfvae_cli.dataset.inputs import Item
+from wfvae_cli.dataset.items import Item
 from wfvae_cli.dataset.lanes import Lane, Lanes
-from wfvae_cli.dataset.read_ahead import Clip, Facts, Limits, Reading, Task
+from wfvae_cli.dataset.prefetch import Clip, Facts, Limits, Reading, Task
 from wfvae_cli.media.clip import ClipInfo
+from wfvae_cli.pipeline.chunks import FrameChunk
+from wfvae_cli.pipeline.plan import ChunkPlan
 
 
 def chunk_of(frames: int, width: int = 8, *, last: bool) -> FrameChunk:

@@ -13,14 +13,14 @@ import psutil
 import pytest
 
 from tests.dataset.clips import contents, write_clip
-from wfvae_cli.dataset.inputs import Item, find_inputs
-from wfvae_cli.dataset.ledger import last_outcomes
-from wfvae_cli.dataset.outcome import Outcome
-from wfvae_cli.dataset.place import Place
+from wfvae_cli.dataset.config import EncodeConfig
+from wfvae_cli.dataset.items import Item, find_inputs
+from wfvae_cli.dataset.manifest import last_results
+from wfvae_cli.dataset.prefetch import Task
 from wfvae_cli.dataset.ray_engine import RayEngine, _Hand
-from wfvae_cli.dataset.read_ahead import Task
-from wfvae_cli.dataset.recipe import Recipe
+from wfvae_cli.dataset.result import ItemResult
 from wfvae_cli.dataset.run import Summary, Unobserved, encode_dataset
+from wfvae_cli.dataset.store import OutputStore
 from wfvae_cli.dataset.worker import ClipWorker, EncodeJob
 
 ray = pytest.importorskip("ray", reason="the extra ray is not installed")
@@ -29,7 +29,7 @@ ray = pytest.importorskip("ray", reason="the extra ray is not installed")
 class DeadlyWorker(ClipWorker):
     """Dies of one file, as of a fault in a decoder's native code."""
 
-    def work(self, tasks: Iterator[Task]) -> Iterator[Outcome]:
+    def work(self, tasks: Iterator[Task]) -> Iterator[ItemResult]:
         def checked() -> Iterator[Task]:
             for task in tasks:
                 if task.item.relative == "03.mp4":
@@ -60,7 +60,7 @@ def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def run(
     source: Path, output: Path, engine: RayEngine | None, observer: Unobserved | None = None
 ) -> Summary:
-    job = EncodeJob(Place(output), Recipe(batch=2), threads=1)
+    job = EncodeJob(OutputStore(output), EncodeConfig(batch=2), threads=1)
     return encode_dataset(find_inputs([str(source)]), job, engine=engine, observer=observer)
 
 
@@ -78,7 +78,7 @@ class Killer(Unobserved):
     def __init__(self) -> None:
         self.killed = 0
 
-    def settled(self, outcome: Outcome) -> None:
+    def settled(self, outcome: ItemResult) -> None:
         if not self.killed:
             victims = [p for p in psutil.process_iter(["cmdline"]) if _is_worker(p)]
             self.killed = len(victims[:1])
@@ -137,7 +137,7 @@ def test_a_file_that_kills_workers_twice_has_failed(
     summary = run(source, tmp_path, RayEngine(workers=1, make=DeadlyWorker))
     assert (summary.done, summary.failed) == (11, 2)
     assert summary.failures == {"unreadable": 1, "killed workers": 1}
-    last = last_outcomes(tmp_path / "manifest.jsonl")
+    last = last_results(tmp_path / "manifest.jsonl")
     assert "killed its worker twice" in (last["03.mp4"].error or "")
     assert contents(tmp_path) == {n: d for n, d in expected.items() if not n.startswith("03")}
 
@@ -148,7 +148,7 @@ def test_stopping_leaves_a_state_that_resumes(
     engine = RayEngine(workers=1)
 
     class Impatient(Unobserved):
-        def settled(self, outcome: Outcome) -> None:
+        def settled(self, outcome: ItemResult) -> None:
             engine.stop()
 
     first = run(source, tmp_path, engine, Impatient())

@@ -13,21 +13,21 @@ import torch
 
 from tests.dataset.clips import contents, write_image
 from tests.dataset.conftest import run
-from wfvae_cli.codec.encode import EncodeOptions, encode_clip
 from wfvae_cli.dataset import pipeline
-from wfvae_cli.dataset.inputs import find_inputs
-from wfvae_cli.dataset.ledger import last_outcomes
-from wfvae_cli.dataset.outcome import Outcome
-from wfvae_cli.dataset.place import Place
-from wfvae_cli.dataset.recipe import Recipe, derived_seed
+from wfvae_cli.dataset.config import EncodeConfig, derived_seed
+from wfvae_cli.dataset.items import find_inputs
+from wfvae_cli.dataset.manifest import last_results
+from wfvae_cli.dataset.result import ItemResult
 from wfvae_cli.dataset.run import Unobserved, encode_dataset
 from wfvae_cli.dataset.shard import Shard
+from wfvae_cli.dataset.store import OutputStore
 from wfvae_cli.dataset.worker import EncodeJob
 from wfvae_cli.errors import OutputError, UsageError
 from wfvae_cli.latents.file import LatentFile
 from wfvae_cli.media.clip import Sampling
 from wfvae_cli.media.reader import ClipReader
 from wfvae_cli.models.load import load_model
+from wfvae_cli.pipeline.encode import EncodeOptions, encode_clip
 
 
 def test_every_clip_is_what_encoding_it_alone_gives(source: Path, tmp_path: Path) -> None:
@@ -92,7 +92,7 @@ def test_a_lost_manifest_is_made_up_for_by_content(source: Path, tmp_path: Path)
     summary = run(source, tmp_path)
     assert (summary.done, summary.frames) == (7, 68)
     assert times == {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*.safetensors")}
-    assert len(last_outcomes(tmp_path / "manifest.jsonl")) == 7
+    assert len(last_results(tmp_path / "manifest.jsonl")) == 7
 
 
 def test_a_source_that_changed_is_redone_and_one_that_was_touched_is_not(
@@ -124,7 +124,7 @@ def test_bytes_do_not_depend_on_the_time_of_change_or_the_folder(
 def test_other_options_are_refused_with_the_difference(source: Path, tmp_path: Path) -> None:
     run(source, tmp_path)
     before = contents(tmp_path)
-    other = Recipe(EncodeOptions(save_dtype="bfloat16"), Sampling(frames=5))
+    other = EncodeConfig(EncodeOptions(save_dtype="bfloat16"), Sampling(frames=5))
     message = r"7 outputs .* frames: unset, now 5; save_dtype: float32, now bfloat16 \(7 files, "
     with pytest.raises(OutputError, match=message):
         run(source, tmp_path, other)
@@ -140,8 +140,8 @@ def test_other_options_are_refused_with_the_difference(source: Path, tmp_path: P
 
 def test_kept_outputs_are_skipped_in_the_manifest(source: Path, tmp_path: Path) -> None:
     run(source, tmp_path)
-    run(source, tmp_path, Recipe(EncodeOptions(chunk=9)), conflict="keep")
-    last = last_outcomes(tmp_path / "manifest.jsonl")
+    run(source, tmp_path, EncodeConfig(EncodeOptions(chunk=9)), conflict="keep")
+    last = last_results(tmp_path / "manifest.jsonl")
     assert {outcome.status for outcome in last.values()} == {"skipped"}
     assert last["clip0.mp4"].error == "kept, made otherwise: chunk: auto, now 9"
     assert run(source, tmp_path).done == 7  # by content: they were up to date all along
@@ -152,7 +152,7 @@ def test_batches_equal_single_clips_to_rounding(
     source: Path, tmp_path: Path, batch: int | str
 ) -> None:
     run(source, tmp_path / "single")
-    run(source, tmp_path / "batch", Recipe(batch="auto" if batch == "auto" else int(batch)))
+    run(source, tmp_path / "batch", EncodeConfig(batch="auto" if batch == "auto" else int(batch)))
     for name in contents(tmp_path / "single"):
         with (
             LatentFile(tmp_path / "single" / name) as one,
@@ -162,7 +162,7 @@ def test_batches_equal_single_clips_to_rounding(
 
 
 def test_a_batch_mate_changes_no_byte(source: Path, tmp_path: Path) -> None:
-    recipe = Recipe(EncodeOptions(posterior="sample", seed=3), batch=3)
+    recipe = EncodeConfig(EncodeOptions(posterior="sample", seed=3), batch=3)
     run(source, tmp_path / "all", recipe, readers=1)
     run(source, tmp_path / "left", recipe, readers=3)
     (tmp_path / "left" / "clip1.mp4.safetensors").unlink()
@@ -175,7 +175,7 @@ def test_a_batch_mate_changes_no_byte(source: Path, tmp_path: Path) -> None:
 def test_colours_left_to_the_device_change_no_byte(
     source: Path, tmp_path: Path, batch: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    run(source, tmp_path / "host", Recipe(batch=batch))
+    run(source, tmp_path / "host", EncodeConfig(batch=batch))
     left: list[str] = []
 
     def leave(device: torch.device, reader: ClipReader) -> None:
@@ -183,7 +183,7 @@ def test_colours_left_to_the_device_change_no_byte(
         left.append(reader.name)
 
     monkeypatch.setattr(pipeline, "convert_on", leave)
-    run(source, tmp_path / "device", Recipe(batch=batch))
+    run(source, tmp_path / "device", EncodeConfig(batch=batch))
     assert len(left) == 7
     assert contents(tmp_path / "host") == contents(tmp_path / "device")
 
@@ -192,7 +192,7 @@ def test_samples_have_a_noise_of_their_own(tmp_path: Path) -> None:
     folder = tmp_path / "in"
     write_image(folder / "a.png", seed=1)
     shutil.copy(folder / "a.png", folder / "b.png")
-    recipe = Recipe(EncodeOptions(posterior="sample", seed=7))
+    recipe = EncodeConfig(EncodeOptions(posterior="sample", seed=7))
     run(folder, tmp_path / "out", recipe)
     with (
         LatentFile(tmp_path / "out/a.png.safetensors") as a,
@@ -224,9 +224,9 @@ def test_shards_that_do_not_exist(text: str) -> None:
 
 def test_two_runs_do_not_share_an_output(source: Path, tmp_path: Path) -> None:
     class Second(Unobserved):
-        def settled(self, outcome: Outcome) -> None:
+        def settled(self, outcome: ItemResult) -> None:
             with pytest.raises(OutputError, match="another run is writing here"):
                 run(source, tmp_path)
 
-    job = EncodeJob(Place(tmp_path), threads=1)
+    job = EncodeJob(OutputStore(tmp_path), threads=1)
     assert encode_dataset(find_inputs([str(source)], limit=1), job, observer=Second()).done == 1

@@ -13,17 +13,15 @@ import torch
 from tests.dataset.broken import KINDS
 from tests.dataset.clips import contents, write_clip, write_image
 from tests.dataset.conftest import run
-from wfvae_cli.codec.batch import encode_batch
-from wfvae_cli.codec.encode import EncodeOptions
 from wfvae_cli.dataset import pipeline
-from wfvae_cli.dataset.inputs import find_inputs
-from wfvae_cli.dataset.outcome import Outcome
+from wfvae_cli.dataset.config import EncodeConfig
+from wfvae_cli.dataset.items import find_inputs
 from wfvae_cli.dataset.pipeline import Pipeline
-from wfvae_cli.dataset.place import Place
-from wfvae_cli.dataset.read_ahead import Clip, Facts, Limits, Pieces, Reading, Task
-from wfvae_cli.dataset.recipe import Recipe
+from wfvae_cli.dataset.prefetch import Clip, Facts, Limits, Pieces, Reading, Task
+from wfvae_cli.dataset.result import ItemResult
 from wfvae_cli.dataset.run import LocalEngine, Unobserved, encode_dataset
 from wfvae_cli.dataset.source import stamp
+from wfvae_cli.dataset.store import OutputStore
 from wfvae_cli.dataset.worker import EncodeJob
 from wfvae_cli.dataset.write_behind import Encoded
 from wfvae_cli.errors import DeviceError
@@ -31,9 +29,11 @@ from wfvae_cli.latents.file import LatentFile
 from wfvae_cli.media.clip import Sampling
 from wfvae_cli.media.reader import open_clip
 from wfvae_cli.models.load import load_model
+from wfvae_cli.pipeline.batch import encode_batch
+from wfvae_cli.pipeline.encode import EncodeOptions
 
 OPTIONS = EncodeOptions(posterior="sample", seed=3, chunk=9)
-BATCH = Recipe(OPTIONS, batch=4)
+BATCH = EncodeConfig(OPTIONS, batch=4)
 LENGTHS = [9, 17, 18, 25, 25, 25, 27, 33, 41]
 
 
@@ -66,7 +66,7 @@ def shares(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 def test_they_equal_single_clips_to_rounding(
     long: Path, tmp_path: Path, shares: list[int], readers: int
 ) -> None:
-    assert run(long, tmp_path / "one", Recipe(OPTIONS)).done == 12
+    assert run(long, tmp_path / "one", EncodeConfig(OPTIONS)).done == 12
     assert set(shares) == {1}
     shares.clear()
     assert run(long, tmp_path / "four", BATCH, readers=readers).done == 12
@@ -123,10 +123,10 @@ def test_stopping_finishes_those_that_have_begun(long: Path, tmp_path: Path) -> 
     engine = LocalEngine()
 
     class Impatient(Unobserved):
-        def settled(self, outcome: Outcome) -> None:
+        def settled(self, outcome: ItemResult) -> None:
             engine.stop()
 
-    job = EncodeJob(Place(tmp_path), BATCH, threads=1, readers=1)
+    job = EncodeJob(OutputStore(tmp_path), BATCH, threads=1, readers=1)
     first = encode_dataset(find_inputs([str(long)]), job, engine=engine, observer=Impatient())
     assert 1 <= first.done < 12
     assert first.failed == 0
@@ -145,9 +145,9 @@ def test_one_that_hangs_midway_fails_alone(long: Path) -> None:
                     release.wait(60)
                 yield Facts(reader.info, marked, ""), chunk
 
-    def write(clip: Clip, encoded: Iterator[Encoded]) -> Outcome:
+    def write(clip: Clip, encoded: Iterator[Encoded]) -> ItemResult:
         frames = sum(len(each.pts) for each in encoded)
-        return Outcome(clip.task.item.relative, clip.task.item.path, "done", frames=frames)
+        return ItemResult(clip.task.item.relative, clip.task.item.path, "done", frames=frames)
 
     model, limits = load_model(device="cpu"), Limits(stall=0.5)
     tested = Pipeline(model, read, write, readers=2, limits=limits, chunk=9, batch=4)

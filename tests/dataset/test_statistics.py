@@ -13,9 +13,9 @@ import pytest
 from tests.cli.program import assert_refused, wfvae
 from tests.dataset.clips import write_clip
 from wfvae_cli.dataset import statistics
-from wfvae_cli.dataset.outcome import Outcome
-from wfvae_cli.dataset.read_ahead import Task
-from wfvae_cli.dataset.recipe import Identity
+from wfvae_cli.dataset.config import ModelFingerprint
+from wfvae_cli.dataset.prefetch import Task
+from wfvae_cli.dataset.result import ItemResult
 from wfvae_cli.dataset.statistics import StatsJob, StatsOnRay, StatsWorker
 from wfvae_cli.models.load import DEFAULT_MODEL
 from wfvae_cli.stats.collect import Measure, collect
@@ -34,7 +34,7 @@ class DeadlyWorker(StatsWorker):
     def capacity(self) -> int:
         return 2  # so that it never has both
 
-    def work(self, tasks: Iterator[Task]) -> Iterator[Outcome]:
+    def work(self, tasks: Iterator[Task]) -> Iterator[ItemResult]:
         def checked() -> Iterator[Task]:
             for task in tasks:
                 path = Path(task.item.path)
@@ -106,11 +106,11 @@ class Backwards:
     ) -> None:
         self._make, self._hold = make, hold
 
-    def start(self, job: StatsJob, watcher: object) -> Identity:
+    def start(self, job: StatsJob, watcher: object) -> ModelFingerprint:
         self._worker = self._make(job)
         return self._worker.identity
 
-    def work(self, tasks: Sequence[Task]) -> Iterator[Outcome]:
+    def work(self, tasks: Sequence[Task]) -> Iterator[ItemResult]:
         for count, outcome in enumerate(reversed(list(self._worker.work(iter(tasks))))):
             if not self._hold():
                 type(self).given = count + 1

@@ -10,10 +10,10 @@ import pytest
 
 from tests.dataset.clips import contents
 from tests.dataset.conftest import run
-from wfvae_cli.dataset.inputs import find_inputs
-from wfvae_cli.dataset.ledger import last_outcomes
-from wfvae_cli.dataset.place import Place
+from wfvae_cli.dataset.items import find_inputs
+from wfvae_cli.dataset.manifest import last_results
 from wfvae_cli.dataset.run import encode_dataset
+from wfvae_cli.dataset.store import OutputStore
 from wfvae_cli.dataset.tar_shards import TarFormat
 from wfvae_cli.dataset.worker import EncodeJob
 from wfvae_cli.errors import UsageError
@@ -23,7 +23,7 @@ def test_outputs_in_a_store(source: Path, tmp_path: Path) -> None:
     fsspec = pytest.importorskip("fsspec", reason="the extra fsspec is not installed")
     store, name = fsspec.filesystem("memory"), "clip0.mp4.safetensors"
     url = f"memory://{tmp_path.name}/z"
-    place, items = Place.of(url), find_inputs([str(source)])
+    place, items = OutputStore.of(url), find_inputs([str(source)])
     run(source, tmp_path / "local")
     expected = contents(tmp_path / "local")
     try:
@@ -49,7 +49,7 @@ def test_inputs_in_a_store(source: Path, tmp_path: Path) -> None:
     store.put(str(source), f"/{tmp_path.name}/in", recursive=True)
     run(source, tmp_path / "local")
     try:
-        job = EncodeJob(Place(tmp_path / "z"), threads=1)
+        job = EncodeJob(OutputStore(tmp_path / "z"), threads=1)
         items = find_inputs([f"memory://{tmp_path.name}/in"])
         assert encode_dataset(items, job).done == 7
         assert contents(tmp_path / "z") == contents(tmp_path / "local")
@@ -58,7 +58,7 @@ def test_inputs_in_a_store(source: Path, tmp_path: Path) -> None:
         store.pipe(bad, b"no video")
         items = find_inputs([f"memory://{tmp_path.name}/in"])
         assert encode_dataset(items, job).failed == 1
-        error = last_outcomes(tmp_path / "z/manifest.jsonl")["deep/bad.mp4"].error or ""
+        error = last_results(tmp_path / "z/manifest.jsonl")["deep/bad.mp4"].error or ""
         assert error.startswith(f"{bad}: ")
     finally:
         store.rm(f"/{tmp_path.name}", recursive=True)

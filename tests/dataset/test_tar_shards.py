@@ -13,18 +13,18 @@ import torch
 
 from tests.dataset.clips import contents, write_clip, write_image
 from tests.dataset.kill_and_resume import compare_after_kills
-from wfvae_cli.codec.encode import EncodeOptions
-from wfvae_cli.dataset.inputs import find_inputs
-from wfvae_cli.dataset.ledger import last_outcomes
-from wfvae_cli.dataset.outcome import Outcome
-from wfvae_cli.dataset.place import Place
+from wfvae_cli.dataset.config import EncodeConfig
+from wfvae_cli.dataset.items import find_inputs
+from wfvae_cli.dataset.manifest import last_results
 from wfvae_cli.dataset.plan import Conflict
-from wfvae_cli.dataset.recipe import Recipe
+from wfvae_cli.dataset.result import ItemResult
 from wfvae_cli.dataset.run import LocalEngine, Summary, Unobserved, encode_dataset
+from wfvae_cli.dataset.store import OutputStore
 from wfvae_cli.dataset.tar_shards import TarFormat, key_of
 from wfvae_cli.dataset.worker import EncodeJob
 from wfvae_cli.errors import OutputError
 from wfvae_cli.latents.file import LatentFile
+from wfvae_cli.pipeline.encode import EncodeOptions
 
 webdataset = pytest.importorskip("webdataset", reason="the extra webdataset is not installed")
 
@@ -44,11 +44,11 @@ def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def run(
     source: Path,
     output: Path,
-    recipe: Recipe | None = None,
+    recipe: EncodeConfig | None = None,
     form: TarFormat | None = None,
     conflict: Conflict = "refuse",
 ) -> Summary:
-    job = EncodeJob(Place(output), recipe or Recipe(), threads=1)
+    job = EncodeJob(OutputStore(output), recipe or EncodeConfig(), threads=1)
     items = find_inputs([str(source)])
     return encode_dataset(items, job, tar=form or TarFormat(clips=4), conflict=conflict)
 
@@ -77,7 +77,7 @@ def test_shards_hold_latent_files_and_json(source: Path, tmp_path: Path) -> None
     with LatentFile(tmp_path / "one.safetensors") as file:
         assert torch.equal(file.read(), latents)
         assert file.metadata.source == "clip.0.mp4"
-    last = last_outcomes(tmp_path / "manifest.jsonl")
+    last = last_results(tmp_path / "manifest.jsonl")
     assert last["a/clip.2.mp4"].output == "latents-000000-000.tar"
     assert last["a/clip.1b.mp4"].status == "failed"
 
@@ -123,13 +123,13 @@ def test_a_failure_that_is_repaired_gets_a_shard_behind_the_others(
 def test_an_interrupted_run_ends_in_the_same_shards(source: Path, tmp_path: Path) -> None:
     run(source, tmp_path / "whole")
     for stop_after in (2, 1, 3):
-        engine, seen = LocalEngine(), list[Outcome]()
+        engine, seen = LocalEngine(), list[ItemResult]()
 
         class Impatient(Unobserved):
             def settled(
                 self,
-                outcome: Outcome,
-                seen: list[Outcome] = seen,
+                outcome: ItemResult,
+                seen: list[ItemResult] = seen,
                 engine: LocalEngine = engine,
                 most: int = stop_after,
             ) -> None:
@@ -137,7 +137,7 @@ def test_an_interrupted_run_ends_in_the_same_shards(source: Path, tmp_path: Path
                 if len(seen) >= most:
                     engine.stop()
 
-        job = EncodeJob(Place(tmp_path / "parts"), threads=1, readers=1)
+        job = EncodeJob(OutputStore(tmp_path / "parts"), threads=1, readers=1)
         items = find_inputs([str(source)])
         encode_dataset(items, job, tar=TarFormat(clips=4), engine=engine, observer=Impatient())
     run(source, tmp_path / "parts")
@@ -166,7 +166,7 @@ def test_a_lost_or_damaged_shard_is_made_again(source: Path, tmp_path: Path) -> 
 
 def test_other_options_are_refused(source: Path, tmp_path: Path) -> None:
     run(source, tmp_path)
-    other = Recipe(EncodeOptions(save_dtype="float16"))
+    other = EncodeConfig(EncodeOptions(save_dtype="float16"))
     with pytest.raises(OutputError, match="save_dtype: float32, now float16"):
         run(source, tmp_path, other)
     kept = run(source, tmp_path, other, conflict="keep")

@@ -15,11 +15,6 @@ from torch._dynamo.utils import counters
 
 from tests.models.tiny import tiny_state, write_checkpoint
 from wfvae_cli.bench.picture import write_moving_picture
-from wfvae_cli.codec.batch import encode_batch
-from wfvae_cli.codec.chunks import FrameChunk, PendingPixels
-from wfvae_cli.codec.decode import decode_clip
-from wfvae_cli.codec.encode import EncodeOptions, encode_clip, encode_pixels
-from wfvae_cli.codec.staging import download, upload
 from wfvae_cli.latents.file import LatentFile
 from wfvae_cli.media.clip import Bits, Colour, Sampling
 from wfvae_cli.media.filters import Converter
@@ -32,6 +27,11 @@ from wfvae_cli.media.yuv import PictureFormat
 from wfvae_cli.models.base import LoadedModel
 from wfvae_cli.models.load import DType, load_model
 from wfvae_cli.nn.stream import Stream
+from wfvae_cli.pipeline.batch import encode_batch
+from wfvae_cli.pipeline.chunks import FrameChunk, PendingPixels
+from wfvae_cli.pipeline.decode import decode_clip
+from wfvae_cli.pipeline.encode import EncodeOptions, encode_clip, encode_pixels
+from wfvae_cli.pipeline.staging import download, upload
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
 

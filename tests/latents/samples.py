@@ -16,7 +16,7 @@ from torch import Tensor
 from wfvae_cli.latents.header import LatentDtype
 from wfvae_cli.latents.metadata import AppliedNormalization, LatentMetadata
 from wfvae_cli.latents.writer import LatentWriter
-from wfvae_cli.timing import Strides
+from wfvae_cli.strides import Strides
 
 Json = dict[str, Any]
 

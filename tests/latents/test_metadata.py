@@ -16,7 +16,7 @@ from wfvae_cli.latents.metadata import (
     PosteriorKind,
 )
 from wfvae_cli.latents.strings import clean_text
-from wfvae_cli.timing import Strides, pad_to, padded_frames
+from wfvae_cli.strides import Strides, pad_to, padded_frames
 
 text = st.text(st.characters(exclude_categories=("Cs", "Cc")), max_size=20)
 name = text.filter(bool)

@@ -95,8 +95,8 @@ def test_too_many_kinds_of_chunk_are_refused(monkeypatch: pytest.MonkeyPatch) ->
 
 def test_strips_are_refused() -> None:
     step = CompiledStep(lambda x, _: x, graphs=False)
-    with pytest.raises(UsageError, match="only in strips"):
-        step(torch.zeros(1, 3, 1, 8, 8), Stream(strips=2))
+    with pytest.raises(UsageError, match="only in row bands"):
+        step(torch.zeros(1, 3, 1, 8, 8), Stream(row_bands=2))
 
 
 def test_what_cannot_be_traced_says_so() -> None:

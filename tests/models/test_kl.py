@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 import torch
 
-from tests.models.laws import check_batch, check_every_chunking, check_interleaving, random_clip
+from tests.models.contract import check_batch, check_every_chunking, check_interleaving, random_clip
 from wfvae_cli.errors import MissingExtraError, WeightsError
 from wfvae_cli.models.kl import KLImageVAE
 from wfvae_cli.models.registry import find_family
@@ -14,7 +14,7 @@ from wfvae_cli.models.weights import build_on_meta
 from wfvae_cli.nn.stream import Stream
 from wfvae_cli.stats.accumulate import LatentStats
 from wfvae_cli.stats.summary import summarise
-from wfvae_cli.timing import Strides
+from wfvae_cli.strides import Strides
 
 diffusers = pytest.importorskip("diffusers", reason="KL image VAEs run through diffusers (kl)")
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from tests.models.build import cached
-from tests.models.laws import randomise
+from tests.models.contract import randomise
 from tests.parity.cases import case_config, case_shapes, case_weights
 from wfvae_cli.errors import UsageError, WeightsError
 from wfvae_cli.models.to_image import ImageCheckpoint, sample_stills, still_distance, to_image

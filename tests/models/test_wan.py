@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from tests.models.build import build, cached, check_parity
-from tests.models.laws import (
+from tests.models.contract import (
     check_batch,
     check_causality,
     check_every_chunking,
@@ -23,7 +23,7 @@ from tests.parity.cases import case_answers, case_config, case_shapes
 from wfvae_cli.errors import WeightsError
 from wfvae_cli.models.wan import WanVAE
 from wfvae_cli.nn.stream import Stream
-from wfvae_cli.timing import Strides
+from wfvae_cli.strides import Strides
 
 MINI = "mini-wan"
 FULL = "wan2.1-vae"

@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from tests.models.build import build, cached, check_parity
-from tests.models.laws import (
+from tests.models.contract import (
     check_batch,
     check_causality,
     check_every_chunking,
@@ -15,7 +15,7 @@ from tests.parity.cases import case_config
 from wfvae_cli.errors import UsageError, WeightsError
 from wfvae_cli.models.wfvae import WFVAE
 from wfvae_cli.nn.stream import Stream
-from wfvae_cli.timing import Strides
+from wfvae_cli.strides import Strides
 
 MINIS = ["mini-wfvae-trilinear", "mini-wfvae-nearest", "mini-wfvae-888"]
 
@@ -42,11 +42,11 @@ def test_in_strips_is_whole(case: str) -> None:
     check_strips(build(case).double())
 
 
-def test_groupnorm_cannot_be_run_in_strips() -> None:
+def test_groupnorm_cannot_be_run_in_bands() -> None:
     vae = cached("mini-wfvae-groupnorm")
     assert vae.footprint is None
-    with pytest.raises(UsageError, match="cannot be run in strips"):
-        vae.encode(random_clip(vae, 1), Stream(last=True, strips=2))
+    with pytest.raises(UsageError, match="cannot be run in row bands"):
+        vae.encode(random_clip(vae, 1), Stream(last=True, row_bands=2))
 
 
 @pytest.mark.parametrize("case", MINIS)

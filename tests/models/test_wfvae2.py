@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from tests.models.build import build, cached, check_parity
-from tests.models.laws import (
+from tests.models.contract import (
     check_batch,
     check_causality,
     check_every_chunking,
@@ -20,7 +20,7 @@ from tests.parity.cases import case_config, case_shapes
 from wfvae_cli.errors import UsageError, WeightsError
 from wfvae_cli.models.wfvae2 import WFVAE2
 from wfvae_cli.nn.stream import Stream
-from wfvae_cli.timing import Strides
+from wfvae_cli.strides import Strides
 
 VIDEO = "mini-wfvae2-video"
 IMAGE = "mini-wfvae2-image"

@@ -35,8 +35,8 @@ def test_a_block_in_bands_gives_what_it_gives_at_once(
         at_once, kept = run()
         monkeypatch.setattr("wfvae_cli.nn.conv.BAND_BYTES", 2 * x[:, :, :3, 0].numel() * 8)
         block.norm2.register_forward_pre_hook(listen)
-        in_bands, kept_in_bands = run()
-    assert max(sizes) < x.size(3), "it ran in bands"
-    torch.testing.assert_close(in_bands, at_once)
+        in_row_bands, kept_in_bands = run()
+    assert max(sizes) < x.size(3), "it ran in row bands"
+    torch.testing.assert_close(in_row_bands, at_once)
     assert kept_in_bands == kept
     assert torch.equal(x, given), "what goes around the convolutions is not overwritten"

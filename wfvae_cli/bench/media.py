@@ -16,11 +16,11 @@ from numpy.typing import NDArray
 from wfvae_cli.bench.measure import Action, Spread, time_in_turn
 from wfvae_cli.bench.report import describe_machine
 from wfvae_cli.bench.subject import Setting, Subject
-from wfvae_cli.codec.chunks import convert_on
 from wfvae_cli.media.clip import ClipInfo, Sampling
 from wfvae_cli.media.reader import ClipReader, open_clip
 from wfvae_cli.media.to_planes import to_planes_on_host
 from wfvae_cli.media.writer import open_writer
+from wfvae_cli.pipeline.chunks import convert_on
 
 Side = Literal["read", "encode", "decode", "write"]
 """A file to frames for the device, these to latents, latents to frames, these in YUV to a file."""

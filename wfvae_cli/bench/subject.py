@@ -13,16 +13,16 @@ import torch
 from torch import Tensor
 
 from wfvae_cli.bench.measure import wait_for
-from wfvae_cli.codec.chunks import convert_on, read_chunks
-from wfvae_cli.codec.decode import decode_clip, decode_latents
-from wfvae_cli.codec.encode import EncodeOptions, encode_clip, encode_frames
-from wfvae_cli.codec.plan import ChunkPlan
-from wfvae_cli.codec.tiles import Tile
 from wfvae_cli.errors import UsageError
 from wfvae_cli.media.clip import Sampling
 from wfvae_cli.media.reader import open_clip
 from wfvae_cli.models.base import LoadedModel, Task
 from wfvae_cli.models.load import DType, allow_tf32, load_model, resolve_device
+from wfvae_cli.pipeline.chunks import convert_on, read_chunks
+from wfvae_cli.pipeline.decode import decode_clip, decode_latents
+from wfvae_cli.pipeline.encode import EncodeOptions, encode_clip, encode_frames
+from wfvae_cli.pipeline.plan import ChunkPlan
+from wfvae_cli.pipeline.tiles import Tile
 
 Stage = Literal["encode", "decode", "encode from file", "decode to file"]
 """The bare model on a clip in memory, or all that the command of that name does."""

@@ -19,9 +19,9 @@ from wfvae_cli.cli import console as _console
 from wfvae_cli.cli.console import Console
 
 if TYPE_CHECKING:
-    from wfvae_cli.dataset.inputs import Item
-    from wfvae_cli.dataset.outcome import Outcome
+    from wfvae_cli.dataset.items import Item
     from wfvae_cli.dataset.plan import Plan
+    from wfvae_cli.dataset.result import ItemResult
     from wfvae_cli.dataset.run import Summary
 
 _LINE_EVERY = 30.0
@@ -112,7 +112,7 @@ class DatasetView:
         """See `Observer`."""
         self._counts.frames += frames
 
-    def settled(self, outcome: Outcome) -> None:
+    def settled(self, outcome: ItemResult) -> None:
         """See `Observer`."""
         counts = self._counts
         counts.under_way.pop(outcome.item, None)

@@ -90,8 +90,8 @@ def decode(
     video, tiles = o.make_video_options(codec, crf, pix_fmt, container), o.parse_tile(tile)
     check_output(output, overwrite=overwrite)
     with LatentFile(sys.stdin.buffer if source == "-" else source) as file:
-        from wfvae_cli.codec.decode import decode_clip
         from wfvae_cli.models.load import load_model
+        from wfvae_cli.pipeline.decode import decode_clip
 
         loaded = load_model(
             model or file.metadata.model,

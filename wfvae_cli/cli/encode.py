@@ -133,7 +133,7 @@ def encode(
     if stats is not None and not normalize:
         raise UsageError("--stats says what --normalize applies: add --normalize")
 
-    from wfvae_cli.codec.encode import EncodeOptions
+    from wfvae_cli.pipeline.encode import EncodeOptions
 
     request = Request(
         model=model,
@@ -182,9 +182,9 @@ def encode(
 
 def _encode_one(source: str, output: str, request: Request, console: Console) -> None:
     from wfvae_cli.atomic import check_output
-    from wfvae_cli.codec.encode import encode_clip
     from wfvae_cli.media.reader import open_clip
     from wfvae_cli.models.load import load_model
+    from wfvae_cli.pipeline.encode import encode_clip
 
     check_output(output, overwrite=request.overwrite)
     with open_clip(source, request.sampling, hwaccel=request.hwaccel) as reader:

@@ -16,13 +16,13 @@ from wfvae_cli.cli.signals import Stopped
 from wfvae_cli.errors import PartialFailureError, UsageError, WeightsError
 
 if TYPE_CHECKING:
-    from wfvae_cli.codec.batch import Batch
-    from wfvae_cli.codec.encode import EncodeOptions
     from wfvae_cli.dataset.run import Engine, Summary
     from wfvae_cli.dataset.tar_shards import TarFormat
     from wfvae_cli.dataset.worker import EncodeJob
     from wfvae_cli.media.clip import Sampling
     from wfvae_cli.models.base import Normalization
+    from wfvae_cli.pipeline.batch import Batch
+    from wfvae_cli.pipeline.encode import EncodeOptions
 
 
 @dataclass(frozen=True)
@@ -95,7 +95,7 @@ class Flags:
         Raises:
             UsageError: it is one, and the output is not a place for one.
         """
-        from wfvae_cli.dataset.inputs import is_single
+        from wfvae_cli.dataset.items import is_single
         from wfvae_cli.dataset.layouts import SUFFIX
         from wfvae_cli.dataset.remote import is_url
 
@@ -143,7 +143,7 @@ def encode_dataset(
 
     from wfvae_cli.cli.dataset_view import DatasetView
     from wfvae_cli.dataset import run
-    from wfvae_cli.dataset.inputs import find_inputs
+    from wfvae_cli.dataset.items import find_inputs
     from wfvae_cli.dataset.shard import Shard
 
     if isinstance(request.options.tile, int):
@@ -170,15 +170,15 @@ def encode_dataset(
 
 
 def _job(output: str, request: Request, flags: Flags) -> EncodeJob:
-    from wfvae_cli.dataset.place import Place
-    from wfvae_cli.dataset.read_ahead import Limits
-    from wfvae_cli.dataset.recipe import Recipe
+    from wfvae_cli.dataset.config import EncodeConfig
+    from wfvae_cli.dataset.prefetch import Limits
     from wfvae_cli.dataset.run import default_readers, default_threads
+    from wfvae_cli.dataset.store import OutputStore
     from wfvae_cli.dataset.worker import EncodeJob
 
     return EncodeJob(
-        place=Place.of(output),
-        recipe=Recipe(
+        place=OutputStore.of(output),
+        recipe=EncodeConfig(
             options=_options(request, flags),
             sampling=request.sampling,
             batch=flags.batch_size,

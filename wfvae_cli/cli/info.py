@@ -47,7 +47,7 @@ def info(
 
 
 def _describe(source: str) -> dict[str, Any]:
-    from wfvae_cli.dataset.inputs import SUFFIXES
+    from wfvae_cli.dataset.items import SUFFIXES
     from wfvae_cli.latents.file import is_latent_file
 
     path = Path(source)

@@ -11,9 +11,9 @@ import typer
 from wfvae_cli.errors import UsageError
 
 if TYPE_CHECKING:
-    from wfvae_cli.codec.tiles import Tile
     from wfvae_cli.media.clip import Sampling
     from wfvae_cli.media.writer import VideoOptions
+    from wfvae_cli.pipeline.tiles import Tile
 
 _MODEL, _FRAMES, _OUT, _RUN = "Model", "Which frames, and their size", "Output", "Messages"
 

@@ -13,8 +13,8 @@ from wfvae_cli.cli.run import reported
 from wfvae_cli.heap import keep_freed_memory
 
 if TYPE_CHECKING:
-    from wfvae_cli.codec.roundtrip import RoundtripResult
     from wfvae_cli.metrics.result import JsonValue
+    from wfvae_cli.pipeline.roundtrip import RoundtripResult
 
 _EXAMPLES = """Examples:
 
@@ -109,10 +109,10 @@ def roundtrip(
     targets = m.Targets(report, plot, worst, overwrite)
 
     from wfvae_cli.atomic import check_output
-    from wfvae_cli.codec.roundtrip import roundtrip_clip
     from wfvae_cli.media.audio import has_sound
     from wfvae_cli.media.reader import open_clip
     from wfvae_cli.models.load import load_model
+    from wfvae_cli.pipeline.roundtrip import roundtrip_clip
 
     video, tiles = o.make_video_options(codec, crf, pix_fmt, container), o.parse_tile(tile)
     if output is not None:

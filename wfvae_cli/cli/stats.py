@@ -200,7 +200,7 @@ def stats(
         "shard": shard,
     }
 
-    from wfvae_cli.dataset.read_ahead import Limits
+    from wfvae_cli.dataset.prefetch import Limits
     from wfvae_cli.dataset.run import default_readers, default_threads
     from wfvae_cli.dataset.statistics import StatsJob
     from wfvae_cli.models.load import DEFAULT_MODEL

@@ -46,7 +46,7 @@ class Targets:
 
             new_page(1, 1)
         if self.config is not None:
-            from wfvae_cli.codec.scaled_config import scaled_config_path
+            from wfvae_cli.pipeline.scaled_config import scaled_config_path
 
             scaled_config_path(self.config, overwrite=self.overwrite)
 
@@ -55,14 +55,14 @@ def list_sources(
     sources: Sequence[str], include: Sequence[str], exclude: Sequence[str], sampling: Sampling
 ) -> list[Source]:
     """Every clip of the dataset, with its own part of the file where a manifest names one."""
-    from wfvae_cli.dataset.inputs import find_inputs
-    from wfvae_cli.dataset.recipe import Recipe
+    from wfvae_cli.dataset.config import EncodeConfig
+    from wfvae_cli.dataset.items import find_inputs
     from wfvae_cli.stats.draw import Source
 
     items = find_inputs(
         sources, kinds=("video", "image", "latents"), include=include, exclude=exclude
     )
-    sampling_of = Recipe(sampling=sampling).sampling_of
+    sampling_of = EncodeConfig(sampling=sampling).sampling_of
     return [Source(item.path, item.relative, sampling_of(item)) for item in items]
 
 
@@ -75,7 +75,7 @@ def share_of(sources: Sequence[Source], text: str, draw: Draw) -> list[Source]:
         UsageError: it is no shard.
         InputError: it holds none.
     """
-    from wfvae_cli.dataset.inputs import Item
+    from wfvae_cli.dataset.items import Item
     from wfvae_cli.dataset.shard import Shard
 
     shard = Shard.parse(text)
@@ -123,7 +123,7 @@ def collect_latents(
     total = min(len(sources), draw.limit or len(sources))
     with _measurer(job, cluster) as measurer:
         if targets.config is not None and measurer.model is not None:
-            from wfvae_cli.codec.scaled_config import check_weights
+            from wfvae_cli.pipeline.scaled_config import check_weights
 
             check_weights(targets.config, measurer.model)
         with console.progress("statistics", total, "clips") as progress:
@@ -189,7 +189,7 @@ def _write(console: Console, report: StatsReport, targets: Targets) -> None:
         plot_stats(report, targets.plot, overwrite=targets.overwrite)
     written = [path for path in (targets.output, targets.plot) if path is not None]
     if targets.config is not None:
-        from wfvae_cli.codec.scaled_config import write_scaled_config
+        from wfvae_cli.pipeline.scaled_config import write_scaled_config
 
         written.append(write_scaled_config(targets.config, report, overwrite=targets.overwrite))
     if not (console.json or console.quiet):
@@ -225,7 +225,7 @@ def analyse_subbands(
         UsageError: there are videos and images.
         PartialFailureError: some clips are in no figure; everything is written.
     """
-    from wfvae_cli.dataset.inputs import SUFFIXES
+    from wfvae_cli.dataset.items import SUFFIXES
     from wfvae_cli.dataset.subbands import SubbandAnalysis
     from wfvae_cli.stats.collect_subbands import collect_subbands
 

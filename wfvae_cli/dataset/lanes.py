@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Hashable
 
-from wfvae_cli.codec.plan import ChunkPlan
-from wfvae_cli.dataset.read_ahead import Clip
+from wfvae_cli.dataset.prefetch import Clip
 from wfvae_cli.dataset.write_behind import Writing
+from wfvae_cli.pipeline.plan import ChunkPlan
 
 _MOST_HELD_BYTES = 1 << 30
 

@@ -10,16 +10,16 @@ from typing import Protocol
 
 from torch import Tensor
 
-from wfvae_cli.codec.encode import EncodeOptions
 from wfvae_cli.dataset import remote
-from wfvae_cli.dataset.inputs import Item
-from wfvae_cli.dataset.place import Place
-from wfvae_cli.dataset.recipe import WEIGHTS
+from wfvae_cli.dataset.config import WEIGHTS
+from wfvae_cli.dataset.items import Item
+from wfvae_cli.dataset.store import OutputStore
 from wfvae_cli.errors import LatentError
 from wfvae_cli.latents.file import LatentFile, first_non_finite
 from wfvae_cli.latents.header import read_header
 from wfvae_cli.latents.metadata import LatentMetadata
 from wfvae_cli.latents.writer import LatentWriter
+from wfvae_cli.pipeline.encode import EncodeOptions
 
 SUFFIX = ".safetensors"
 
@@ -83,7 +83,7 @@ class Layout(Protocol):
 class LatentFiles:
     """One latent file a clip, its source's name with `.safetensors` behind it."""
 
-    def __init__(self, place: Place) -> None:
+    def __init__(self, place: OutputStore) -> None:
         self._place = place
 
     def check(self, items: Iterable[Item]) -> None:
@@ -103,7 +103,7 @@ class LatentFiles:
 
 class _LatentOutput:
     def __init__(
-        self, place: Place, name: str, metadata: LatentMetadata, options: EncodeOptions
+        self, place: OutputStore, name: str, metadata: LatentMetadata, options: EncodeOptions
     ) -> None:
         self._place, self._name, self._part = place, name, place.part()
         self._channels, _, self._height, self._width = metadata.latent_shape

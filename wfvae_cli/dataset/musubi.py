@@ -17,16 +17,16 @@ import torch
 from torch import Tensor
 
 from wfvae_cli.atomic import atomic_file
-from wfvae_cli.codec.encode import EncodeOptions
-from wfvae_cli.dataset.inputs import Item
+from wfvae_cli.dataset.config import WEIGHTS, EncodeConfig
+from wfvae_cli.dataset.items import Item
 from wfvae_cli.dataset.layouts import ClipOutput, Existing, Written, check_finite, parse_options
-from wfvae_cli.dataset.place import Place
-from wfvae_cli.dataset.recipe import WEIGHTS, Recipe
+from wfvae_cli.dataset.store import OutputStore
 from wfvae_cli.errors import InputError, LatentError
 from wfvae_cli.latents.header import encode_header, read_header
 from wfvae_cli.latents.metadata import LatentMetadata
 from wfvae_cli.latents.raw import write_all
 from wfvae_cli.latents.spool import PlaneSpool
+from wfvae_cli.pipeline.encode import EncodeOptions
 
 _ARCHITECTURE = "wan"
 _FORMAT_VERSION = "1.0.1"
@@ -38,7 +38,7 @@ _OURS = "wfvae_"
 class MusubiFiles:
     """Cache files, in folders that mirror the inputs': each is a `cache_directory`."""
 
-    def __init__(self, place: Place, recipe: Recipe) -> None:
+    def __init__(self, place: OutputStore, recipe: EncodeConfig) -> None:
         self._place, self._recipe = place, recipe
         self._listed: dict[Path, dict[str, list[Path]]] = {}
         self._lock = threading.Lock()
@@ -73,7 +73,9 @@ class MusubiFiles:
 
 
 class _MusubiOutput:
-    def __init__(self, place: Place, item: Item, metadata: LatentMetadata, position: int) -> None:
+    def __init__(
+        self, place: OutputStore, item: Item, metadata: LatentMetadata, position: int
+    ) -> None:
         self._place, self._item, self._metadata = place, item, metadata
         self._position = position
         self._part = place.part()

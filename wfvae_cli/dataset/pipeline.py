@@ -9,7 +9,19 @@ from collections.abc import Generator, Iterator
 
 import torch
 
-from wfvae_cli.codec.batch import (
+from wfvae_cli.dataset.callbacks import Callbacks, NoCallbacks, Profile
+from wfvae_cli.dataset.channel import ClosedError
+from wfvae_cli.dataset.items import Item
+from wfvae_cli.dataset.lanes import Lane, Lanes
+from wfvae_cli.dataset.prefetch import Clip, Limits, Prefetcher, Read, Reading, Task
+from wfvae_cli.dataset.result import ItemResult, TimeLimitError
+from wfvae_cli.dataset.source import check_unchanged
+from wfvae_cli.dataset.write_behind import Encoded, Write, WriteBehind
+from wfvae_cli.errors import DeviceError, WfvaeError
+from wfvae_cli.media.clip import ClipInfo, Frame
+from wfvae_cli.media.reader import ClipReader
+from wfvae_cli.models.base import LoadedModel, Posterior
+from wfvae_cli.pipeline.batch import (
     MOST_SIDE_BY_SIDE,
     Batch,
     batch_size,
@@ -17,21 +29,9 @@ from wfvae_cli.codec.batch import (
     encode_batch,
     fixed_plan,
 )
-from wfvae_cli.codec.chunks import FrameChunk, convert_on, read_chunks
-from wfvae_cli.codec.plan import ChunkPlan
-from wfvae_cli.codec.tiles import Tile
-from wfvae_cli.dataset.channel import ClosedError
-from wfvae_cli.dataset.inputs import Item
-from wfvae_cli.dataset.lanes import Lane, Lanes
-from wfvae_cli.dataset.outcome import Outcome, TimeLimitError
-from wfvae_cli.dataset.read_ahead import Clip, Limits, Read, ReadAhead, Reading, Task
-from wfvae_cli.dataset.source import check_unchanged
-from wfvae_cli.dataset.watching import Profile, Unwatched, Watcher
-from wfvae_cli.dataset.write_behind import Encoded, Write, WriteBehind
-from wfvae_cli.errors import DeviceError, WfvaeError
-from wfvae_cli.media.clip import ClipInfo, Frame
-from wfvae_cli.media.reader import ClipReader
-from wfvae_cli.models.base import LoadedModel, Posterior
+from wfvae_cli.pipeline.chunks import FrameChunk, convert_on, read_chunks
+from wfvae_cli.pipeline.plan import ChunkPlan
+from wfvae_cli.pipeline.tiles import Tile
 
 _WRITERS = 3
 _LANES_PER_PLACE = 2
@@ -71,7 +71,7 @@ class Pipeline:
         chunk: int | None = None,
         tile: Tile = "auto",
         batch: Batch = 1,
-        watcher: Watcher | None = None,
+        watcher: Callbacks | None = None,
         is_timed: bool = False,
     ) -> None:
         fixed_plan(model, chunk, 64, 64, tile)  # refuses before any file is read
@@ -81,9 +81,9 @@ class Pipeline:
         self.model, self._read, self._write = model, read, write
         self._readers, self._limits = readers, limits
         self._chunk, self._tile, self._batch = chunk, tile, batch
-        self._watcher = watcher or Unwatched()
+        self._watcher = watcher or NoCallbacks()
         self._is_timed = is_timed
-        self._ahead: ReadAhead | None = None
+        self._ahead: Prefetcher | None = None
         self._stopped = threading.Event()
 
     @property
@@ -136,7 +136,7 @@ class Pipeline:
                 check_unchanged(item, marked)
             yield chunk
 
-    def work(self, tasks: Iterator[Task]) -> Generator[Outcome, None, None]:
+    def work(self, tasks: Iterator[Task]) -> Generator[ItemResult, None, None]:
         """Work on every task; the outcomes come in the order in which they are ready.
 
         Args:
@@ -147,7 +147,7 @@ class Pipeline:
             DeviceError: the device is lost.
         """
         begin = time.perf_counter()
-        ahead = ReadAhead(self._read, tasks, self._readers, self._limits)
+        ahead = Prefetcher(self._read, tasks, self._readers, self._limits)
         behind = WriteBehind(self._write, self._writers)
         self._ahead = ahead
         if self._stopped.is_set():
@@ -159,7 +159,7 @@ class Pipeline:
                     chosen = self._choose(lanes, ahead)
                 except ClosedError:
                     break
-                if isinstance(chosen, Outcome):
+                if isinstance(chosen, ItemResult):
                     yield chosen
                 else:
                     self._step(chosen, lanes, behind, ahead)
@@ -180,7 +180,7 @@ class Pipeline:
         if self._ahead is not None:
             self._ahead.stop()
 
-    def _choose(self, lanes: Lanes, ahead: ReadAhead) -> list[Lane] | Outcome:
+    def _choose(self, lanes: Lanes, ahead: Prefetcher) -> list[Lane] | ItemResult:
         """Whose chunks go through the model next, or an outcome that came without it.
 
         There is no lane where one has only begun to wait, or there was nothing for a moment.
@@ -204,7 +204,7 @@ class Pipeline:
             return []
         return ready or lanes.take_some(is_open=True)
 
-    def _admit(self, clip: Clip, lanes: Lanes, ahead: ReadAhead) -> None:
+    def _admit(self, clip: Clip, lanes: Lanes, ahead: Prefetcher) -> None:
         """Let a clip wait for others of its shape, of which there may be none."""
         size = batch_size(self.model, self._batch, clip.first)
         lane = Lane(clip, self.plan(clip.facts.info), size)
@@ -212,7 +212,7 @@ class Pipeline:
             ahead.grow(_LANES_PER_PLACE * size)
         lanes.add(lane)
 
-    def _step(self, due: list[Lane], lanes: Lanes, behind: WriteBehind, ahead: ReadAhead) -> None:
+    def _step(self, due: list[Lane], lanes: Lanes, behind: WriteBehind, ahead: Prefetcher) -> None:
         """Send the next chunks of `due` through the model together, and let them wait anew."""
         if self._stopped.is_set():
             for lane in due:
@@ -257,7 +257,7 @@ class Pipeline:
         self._watcher.advanced(len(chunk.pts))
         return not chunk.last
 
-    def _move_on(self, lane: Lane, behind: WriteBehind, ahead: ReadAhead) -> bool:
+    def _move_on(self, lane: Lane, behind: WriteBehind, ahead: Prefetcher) -> bool:
         """Wait for a lane's next chunk; whether there is one."""
         try:
             with self.profile.timing("waited_for_input"):

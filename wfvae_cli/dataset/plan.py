@@ -7,13 +7,13 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Literal
 
-from wfvae_cli.dataset.inputs import Item
+from wfvae_cli.dataset.config import WEIGHTS, EncodeConfig, ModelFingerprint, difference
+from wfvae_cli.dataset.items import Item
 from wfvae_cli.dataset.layouts import Existing, Layout
-from wfvae_cli.dataset.outcome import Outcome
-from wfvae_cli.dataset.place import Place
-from wfvae_cli.dataset.read_ahead import Task
-from wfvae_cli.dataset.recipe import WEIGHTS, Identity, Recipe, difference
+from wfvae_cli.dataset.prefetch import Task
+from wfvae_cli.dataset.result import ItemResult
 from wfvae_cli.dataset.source import stamp
+from wfvae_cli.dataset.store import OutputStore
 from wfvae_cli.errors import InputError, OutputError
 
 Conflict = Literal["refuse", "overwrite", "keep"]
@@ -30,9 +30,9 @@ class Plan:
 
     tasks: Sequence[Task]
     """To be encoded, in order."""
-    done: Sequence[Outcome]
+    done: Sequence[ItemResult]
     """Up to date."""
-    kept: Sequence[Outcome]
+    kept: Sequence[ItemResult]
     """Made with other options, and left as they are."""
 
 
@@ -45,11 +45,11 @@ class _Conflicting:
 
 def plan_run(
     items: Iterable[Item],
-    last: Mapping[str, Outcome],
-    place: Place,
+    last: Mapping[str, ItemResult],
+    place: OutputStore,
     layout: Layout,
-    recipe: Recipe,
-    identity: Identity,
+    recipe: EncodeConfig,
+    identity: ModelFingerprint,
     conflict: Conflict,
 ) -> Plan:
     """Sort items by what is to be done with them.
@@ -71,7 +71,7 @@ def plan_run(
         OutputError: some were, and `conflict` is `refuse`; the message shows how they differ.
     """
 
-    def look(item: Item) -> Task | Outcome | _Conflicting:
+    def look(item: Item) -> Task | ItemResult | _Conflicting:
         known = last.get(item.relative)
         if known is not None and _is_current(known, item, place, recipe, identity):
             return known
@@ -93,13 +93,17 @@ def plan_run(
     kept = conflicts if conflict == "keep" else []
     return Plan(
         tasks=[each for each in looks if isinstance(each, Task)] + redone,
-        done=[each for each in looks if isinstance(each, Outcome)],
+        done=[each for each in looks if isinstance(each, ItemResult)],
         kept=[_skipped(each) for each in kept],
     )
 
 
 def _is_current(
-    known: Outcome, item: Item, place: Place, recipe: Recipe, identity: Identity
+    known: ItemResult,
+    item: Item,
+    place: OutputStore,
+    recipe: EncodeConfig,
+    identity: ModelFingerprint,
 ) -> bool:
     """Whether the manifest's word, the output's size and the source's stamp say so."""
     if known.status != "done" or known.output is None or known.bytes is None:
@@ -112,7 +116,7 @@ def _is_current(
         return False
 
 
-def _refusal(conflicts: Sequence[_Conflicting], place: Place) -> str:
+def _refusal(conflicts: Sequence[_Conflicting], place: OutputStore) -> str:
     by_difference: dict[str, list[str]] = {}
     for each in conflicts:
         by_difference.setdefault(each.difference, []).append(each.found.output)
@@ -127,9 +131,9 @@ def _refusal(conflicts: Sequence[_Conflicting], place: Place) -> str:
     )
 
 
-def _skipped(conflicting: _Conflicting) -> Outcome:
+def _skipped(conflicting: _Conflicting) -> ItemResult:
     item, found = conflicting.item, conflicting.found
-    return Outcome(
+    return ItemResult(
         item.relative,
         item.path,
         "skipped",

@@ -6,10 +6,10 @@ from collections.abc import Callable, Iterator, Sequence
 from queue import SimpleQueue
 from typing import Any, Protocol
 
-from wfvae_cli.dataset.outcome import Outcome
-from wfvae_cli.dataset.read_ahead import Task
-from wfvae_cli.dataset.recipe import Identity
-from wfvae_cli.dataset.watching import Profile
+from wfvae_cli.dataset.callbacks import Profile
+from wfvae_cli.dataset.config import ModelFingerprint
+from wfvae_cli.dataset.prefetch import Task
+from wfvae_cli.dataset.result import ItemResult
 
 
 class Job(Protocol):
@@ -25,10 +25,10 @@ class Job(Protocol):
 
 
 class Worker(Protocol):
-    """What `ClipWorker` is to the engine; another one may answer with kinds of `Outcome`."""
+    """What `ClipWorker` is to the engine; another one may answer with kinds of `ItemResult`."""
 
     @property
-    def identity(self) -> Identity:
+    def identity(self) -> ModelFingerprint:
         """What it computes with; the same for all workers of a run."""
 
     @property
@@ -39,7 +39,7 @@ class Worker(Protocol):
     def profile(self) -> Profile:
         """Where the time went."""
 
-    def work(self, tasks: Iterator[Task]) -> Iterator[Outcome]:
+    def work(self, tasks: Iterator[Task]) -> Iterator[ItemResult]:
         """Give one outcome for every task."""
 
     def stop(self) -> None:
@@ -53,7 +53,7 @@ class Actor:
         self._worker = make(job)
         self._tasks: SimpleQueue[Task | None] = SimpleQueue()
 
-    def identity(self) -> Identity:
+    def identity(self) -> ModelFingerprint:
         """See `Worker`."""
         return self._worker.identity
 
@@ -66,7 +66,7 @@ class Actor:
         for task in tasks:
             self._tasks.put(task)
 
-    def run(self) -> Iterator[Outcome]:
+    def run(self) -> Iterator[ItemResult]:
         """Work on what is given, up to None."""
         # Ray sends values in. `yield from`, which UP028 asks for, would hand them down to iterators
         # that take none, however deep: the run would end in an AttributeError.

@@ -15,11 +15,11 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, fields
 from typing import Any
 
-from wfvae_cli.dataset.outcome import Outcome
+from wfvae_cli.dataset.callbacks import Callbacks, Profile
+from wfvae_cli.dataset.config import ModelFingerprint
+from wfvae_cli.dataset.prefetch import Task
 from wfvae_cli.dataset.ray_actor import Actor, Job, Worker
-from wfvae_cli.dataset.read_ahead import Task
-from wfvae_cli.dataset.recipe import Identity
-from wfvae_cli.dataset.watching import Profile, Watcher
+from wfvae_cli.dataset.result import ItemResult
 from wfvae_cli.dataset.worker import ClipWorker
 from wfvae_cli.errors import DeviceError, MissingExtraError, UsageError, WfvaeError
 
@@ -86,7 +86,7 @@ class RayEngine:
         self._stopped = self._told = False
         self._profile = Profile()
 
-    def start(self, job: Job, watcher: Watcher) -> Identity:
+    def start(self, job: Job, watcher: Callbacks) -> ModelFingerprint:
         """See `Engine`.
 
         Raises:
@@ -101,7 +101,7 @@ class RayEngine:
         self._hands = [first]
         return self._identity
 
-    def work(self, tasks: Sequence[Task]) -> Iterator[Outcome]:
+    def work(self, tasks: Sequence[Task]) -> Iterator[ItemResult]:
         """See `Engine`.
 
         Raises:
@@ -176,11 +176,11 @@ class RayEngine:
         actor = remote.remote(self._make, self._job)
         return _Hand(actor, actor.identity.remote())
 
-    def _await(self, hand: _Hand) -> Identity:
+    def _await(self, hand: _Hand) -> ModelFingerprint:
         """The identity of a worker that starts."""
         errors = self._ray.exceptions
         try:
-            identity: Identity = self._ray.get(hand.starting)
+            identity: ModelFingerprint = self._ray.get(hand.starting)
         except errors.RayActorError as error:
             cause = getattr(error, "cause", None) or error
             raise DeviceError(f"a worker does not start: {_last_line(cause)}") from error
@@ -223,7 +223,7 @@ class RayEngine:
         for task in tasks:
             self._watcher.started(task.item)
 
-    def _step(self, hand: _Hand) -> Iterator[Outcome]:
+    def _step(self, hand: _Hand) -> Iterator[ItemResult]:
         """Take the next thing that a worker has to say."""
         errors = self._ray.exceptions
         try:
@@ -234,7 +234,7 @@ class RayEngine:
                         "works: say --device and --dtype, and use machines of one kind"
                     )
                 return
-            outcome: Outcome = self._ray.get(next(hand.stream))
+            outcome: ItemResult = self._ray.get(next(hand.stream))
         except StopIteration:
             hand.stream = None
             hand.under_way.clear()
@@ -250,7 +250,7 @@ class RayEngine:
             self._watcher.advanced(outcome.frames or 0)
             yield outcome
 
-    def _bury(self, hand: _Hand, error: Exception) -> Iterator[Outcome]:
+    def _bury(self, hand: _Hand, error: Exception) -> Iterator[ItemResult]:
         """Replace a worker that died; its files are tried again one by one."""
         if hand.starting is not None:
             self._failed_starts += 1
@@ -263,7 +263,7 @@ class RayEngine:
             if self._deaths[name] < 2:
                 successor.suspects.append(task)
                 continue
-            yield Outcome(
+            yield ItemResult(
                 name,
                 task.item.path,
                 "failed",

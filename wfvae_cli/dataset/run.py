@@ -11,16 +11,16 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Protocol
 
-from wfvae_cli.dataset.inputs import Item
-from wfvae_cli.dataset.ledger import Ledger, MirroredLedger, last_outcomes
-from wfvae_cli.dataset.outcome import Outcome
-from wfvae_cli.dataset.place import Place, create_root
+from wfvae_cli.dataset.callbacks import Callbacks, NoCallbacks, Profile
+from wfvae_cli.dataset.config import ModelFingerprint
+from wfvae_cli.dataset.items import Item
+from wfvae_cli.dataset.manifest import MirroredManifest, RunManifest, last_results
 from wfvae_cli.dataset.plan import Conflict, Plan, plan_run
-from wfvae_cli.dataset.read_ahead import Task
-from wfvae_cli.dataset.recipe import Identity
+from wfvae_cli.dataset.prefetch import Task
+from wfvae_cli.dataset.result import ItemResult
 from wfvae_cli.dataset.shard import Shard
+from wfvae_cli.dataset.store import OutputStore, create_root
 from wfvae_cli.dataset.tar_shards import TarFormat, TarShards, remove_empty
-from wfvae_cli.dataset.watching import Profile, Unwatched, Watcher
 from wfvae_cli.dataset.worker import ClipWorker, EncodeJob, make_layout
 from wfvae_cli.errors import UsageError
 
@@ -30,33 +30,33 @@ _CLIPS = ".wfvae-clips"
 _DEFAULT_THREADS = 4
 
 
-class Observer(Watcher, Protocol):
+class Observer(Callbacks, Protocol):
     """Told how a run goes, in the caller's thread."""
 
     def planned(self, plan: Plan) -> None:
         """What is to be done is known."""
 
-    def settled(self, outcome: Outcome) -> None:
+    def settled(self, outcome: ItemResult) -> None:
         """An item is done, has failed, or was skipped."""
 
 
-class Unobserved(Unwatched):
+class Unobserved(NoCallbacks):
     """An observer that looks away."""
 
     def planned(self, plan: Plan) -> None:
         """See `Observer`."""
 
-    def settled(self, outcome: Outcome) -> None:
+    def settled(self, outcome: ItemResult) -> None:
         """See `Observer`."""
 
 
 class Engine(Protocol):
     """Who does the work."""
 
-    def start(self, job: EncodeJob, watcher: Watcher) -> Identity:
+    def start(self, job: EncodeJob, watcher: Callbacks) -> ModelFingerprint:
         """Load the model where it will run."""
 
-    def work(self, tasks: Sequence[Task]) -> Iterator[Outcome]:
+    def work(self, tasks: Sequence[Task]) -> Iterator[ItemResult]:
         """Encode every task, in any order."""
 
     def stop(self) -> None:
@@ -77,14 +77,14 @@ class LocalEngine:
         self._worker: ClipWorker | None = None
         self._stopped = False
 
-    def start(self, job: EncodeJob, watcher: Watcher) -> Identity:
+    def start(self, job: EncodeJob, watcher: Callbacks) -> ModelFingerprint:
         """See `Engine`."""
         self._worker = ClipWorker(job, watcher)
         if self._stopped:
             self._worker.stop()
         return self._worker.identity
 
-    def work(self, tasks: Sequence[Task]) -> Iterator[Outcome]:
+    def work(self, tasks: Sequence[Task]) -> Iterator[ItemResult]:
         """See `Engine`."""
         assert self._worker is not None, "start comes first"
         yield from self._worker.work(iter(tasks))
@@ -124,7 +124,7 @@ class Summary:
     """Why the run ended before all was done."""
     profile: Profile | None = None
 
-    def count(self, outcome: Outcome) -> None:
+    def count(self, outcome: ItemResult) -> None:
         """Take an outcome in."""
         if outcome.status == "done":
             self.done += 1
@@ -192,7 +192,7 @@ def encode_dataset(
         stack.callback(_tidy, place, root)
         stack.callback(engine.close)
         identity = engine.start(job, observer)
-        last = last_outcomes(path)
+        last = last_results(path)
         summary = Summary(items=len(items))
         shards = None
         if tar is not None:
@@ -222,7 +222,7 @@ class _Record:
     """Writes down what becomes of items: at once, or when their shard is complete."""
 
     def __init__(
-        self, ledger: Ledger, summary: Summary, observer: Observer, shards: TarShards | None
+        self, ledger: RunManifest, summary: Summary, observer: Observer, shards: TarShards | None
     ) -> None:
         self._ledger, self._summary, self._observer = ledger, summary, observer
         self._shards = shards
@@ -232,7 +232,7 @@ class _Record:
         shards: TarShards,
         items: Sequence[Item],
         conflict: Conflict,
-        last: Mapping[str, Outcome],
+        last: Mapping[str, ItemResult],
     ) -> list[Item]:
         """Note the items of finished shards; the others are left to do."""
         todo = shards.begin(items, conflict)
@@ -246,7 +246,7 @@ class _Record:
             self._summary.count(outcome)
         return todo
 
-    def take(self, outcome: Outcome) -> None:
+    def take(self, outcome: ItemResult) -> None:
         """Note what became of an item."""
         self._summary.count(outcome)
         self._observer.settled(outcome)
@@ -261,19 +261,19 @@ class _Record:
         if self._shards is not None:
             self._write(self._shards.packed(wait=True))
 
-    def _write(self, packed: Iterator[Outcome]) -> None:
+    def _write(self, packed: Iterator[ItemResult]) -> None:
         for outcome in packed:
             if outcome.status == "done":
                 self._ledger.append(outcome)
 
 
-def _open_ledger(path: Path, place: Place) -> Ledger:
+def _open_ledger(path: Path, place: OutputStore) -> RunManifest:
     if place.url is None:
-        return Ledger(path)
-    return MirroredLedger(path, f"{place.url}/{path.name}")
+        return RunManifest(path)
+    return MirroredManifest(path, f"{place.url}/{path.name}")
 
 
-def _tidy(place: Place, root: Path) -> None:
+def _tidy(place: OutputStore, root: Path) -> None:
     place.tidy()
     if place.root != root:
         remove_empty(root / _CLIPS)

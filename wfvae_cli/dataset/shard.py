@@ -6,7 +6,7 @@ import hashlib
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from wfvae_cli.dataset.inputs import Item
+from wfvae_cli.dataset.items import Item
 from wfvae_cli.errors import UsageError
 
 

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from wfvae_cli.dataset import remote
-from wfvae_cli.dataset.inputs import Item
-from wfvae_cli.dataset.outcome import ChangedError
+from wfvae_cli.dataset.items import Item
+from wfvae_cli.dataset.result import ChangedError
 from wfvae_cli.errors import VideoError, WfvaeError
 from wfvae_cli.media.images import PATTERN, sequence
 

@@ -17,14 +17,14 @@ from types import TracebackType
 
 import torch
 
-from wfvae_cli.dataset.in_order import failed_clip, in_order, ordered, task_of
-from wfvae_cli.dataset.outcome import Outcome
+from wfvae_cli.dataset.callbacks import NoCallbacks, Profile
+from wfvae_cli.dataset.config import EncodeConfig, ModelFingerprint
 from wfvae_cli.dataset.pipeline import Pipeline
+from wfvae_cli.dataset.prefetch import Clip, Facts, Limits, Pieces, Reading, Task, settled
 from wfvae_cli.dataset.ray_engine import RayEngine
-from wfvae_cli.dataset.read_ahead import Clip, Facts, Limits, Pieces, Reading, Task, settled
-from wfvae_cli.dataset.recipe import Identity, Recipe
+from wfvae_cli.dataset.reorder import failed_clip, in_order, ordered, task_of
+from wfvae_cli.dataset.result import ItemResult
 from wfvae_cli.dataset.source import at_hand, check_unchanged
-from wfvae_cli.dataset.watching import Profile, Unwatched
 from wfvae_cli.dataset.write_behind import Encoded
 from wfvae_cli.media.clip import Sampling
 from wfvae_cli.models.base import LoadedModel
@@ -72,8 +72,8 @@ class StatsWorker:
             UsageError: the model cannot be run as the job says.
         """
         self.job = job
-        self.identity = Identity("", "", None)
-        self._recipe = Recipe(sampling=job.sampling)
+        self.identity = ModelFingerprint("", "", None)
+        self._recipe = EncodeConfig(sampling=job.sampling)
         self._stopped = threading.Event()
         self._pipeline: Pipeline | None = None
         if job.encodes:
@@ -81,7 +81,7 @@ class StatsWorker:
             model = load_model(job.model, device=job.device, dtype=job.dtype, task="encode")
             if model.device.type == "cpu":
                 torch.set_num_threads(job.threads)
-            self.identity = Identity.of(model, job.threads)
+            self.identity = ModelFingerprint.of(model, job.threads)
             self._pipeline = Pipeline(
                 model,
                 self._read,
@@ -110,7 +110,7 @@ class StatsWorker:
         """Measure clips, which have different names, and give the results in their order."""
         return map(_measured, in_order(sources, self._outcomes))
 
-    def work(self, tasks: Iterator[Task]) -> Iterator[Outcome]:
+    def work(self, tasks: Iterator[Task]) -> Iterator[ItemResult]:
         """Measure clips for an engine: see `ray_engine.Worker`."""
         return map(_packed, self._outcomes(tasks))
 
@@ -120,7 +120,7 @@ class StatsWorker:
         if self._pipeline is not None:
             self._pipeline.stop()
 
-    def _outcomes(self, tasks: Iterator[Task]) -> Generator[Outcome, None, None]:
+    def _outcomes(self, tasks: Iterator[Task]) -> Generator[ItemResult, None, None]:
         """What becomes of clips, in the order in which they get ready."""
         if self._pipeline is not None:
             return self._pipeline.work(tasks)
@@ -146,7 +146,7 @@ class StatsWorker:
                 for chunk in self._pipeline.chunks(reader, item, marked, reading):
                     yield facts, chunk
 
-    def _measure(self, clip: Clip, encoded: Iterator[Encoded]) -> Outcome:
+    def _measure(self, clip: Clip, encoded: Iterator[Encoded]) -> ItemResult:
         """Take the statistics of one clip, in a thread of its own."""
         assert self._pipeline is not None
         item, model = clip.task.item, self._pipeline.model
@@ -178,7 +178,7 @@ class StatsOnRay:
         make: Callable[[StatsJob], StatsWorker] = StatsWorker,
     ) -> None:
         self._job = job
-        self._waiting: dict[str, Outcome] = {}
+        self._waiting: dict[str, ItemResult] = {}
         self._engine = RayEngine(
             address=address,
             workers=workers,
@@ -187,11 +187,11 @@ class StatsOnRay:
         )
         self.model = _identify(job)
         """Whose latents are expected."""
-        self.identity = Identity("", "", None)
+        self.identity = ModelFingerprint("", "", None)
 
     def __enter__(self) -> StatsOnRay:
         try:
-            self.identity = self._engine.start(self._job, Unwatched())
+            self.identity = self._engine.start(self._job, NoCallbacks())
         except BaseException:
             self._engine.close()
             raise
@@ -212,28 +212,28 @@ class StatsOnRay:
 
 
 @dataclass(frozen=True)
-class _Measured(Outcome):
+class _Measured(ItemResult):
     """A clip that is measured."""
 
     clip: MeasuredClip = field(kw_only=True)
 
 
 @dataclass(frozen=True)
-class _Packed(Outcome):
+class _Packed(ItemResult):
     """A clip's statistics on their way from a worker."""
 
     data: bytes = field(kw_only=True)
     """A `MeasuredClip`, most of which are counts of zero."""
 
 
-def _packed(outcome: Outcome) -> Outcome:
+def _packed(outcome: ItemResult) -> ItemResult:
     if isinstance(outcome, _Measured):
         data = zlib.compress(pickle.dumps(outcome.clip), level=1)
         return _Packed(outcome.item, outcome.input, "done", data=data)
     return outcome
 
 
-def _measured(outcome: Outcome) -> MeasuredClip | FailedClip:
+def _measured(outcome: ItemResult) -> MeasuredClip | FailedClip:
     if isinstance(outcome, _Measured):
         return outcome.clip
     if isinstance(outcome, _Packed):

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass, field
 
-from wfvae_cli.dataset.in_order import failed_clip, in_order
-from wfvae_cli.dataset.outcome import Outcome
-from wfvae_cli.dataset.read_ahead import Limits, Pieces, Reading, Task, settled
-from wfvae_cli.dataset.recipe import Recipe
+from wfvae_cli.dataset.config import EncodeConfig
+from wfvae_cli.dataset.prefetch import Limits, Pieces, Reading, Task, settled
+from wfvae_cli.dataset.reorder import failed_clip, in_order
+from wfvae_cli.dataset.result import ItemResult
 from wfvae_cli.dataset.source import at_hand, check_unchanged
 from wfvae_cli.media.clip import Sampling
 from wfvae_cli.stats.accumulate import FailedClip
@@ -36,13 +36,13 @@ class SubbandAnalysis:
         for outcome in in_order(sources, self._outcomes):
             yield outcome.clip if isinstance(outcome, _Analysed) else failed_clip(outcome)
 
-    def _outcomes(self, tasks: Iterator[Task]) -> Generator[Outcome, None, None]:
+    def _outcomes(self, tasks: Iterator[Task]) -> Generator[ItemResult, None, None]:
         return settled(self._read, tasks, self.readers, self.limits)
 
     def _read(self, task: Task, reading: Reading) -> Pieces:
         item = task.item
         with at_hand(item, reading.touch) as (path, marked):
-            sampling = Recipe(sampling=self.sampling).sampling_of(item)
+            sampling = EncodeConfig(sampling=self.sampling).sampling_of(item)
             source = Source(path, item.relative, sampling, self.hwaccel)
             clip = analyse_clip(source, self.kind, self.levels, self.draw, reading.touch)
             check_unchanged(item, marked)
@@ -50,7 +50,7 @@ class SubbandAnalysis:
 
 
 @dataclass(frozen=True)
-class _Analysed(Outcome):
+class _Analysed(ItemResult):
     """A clip that is analysed."""
 
     clip: SubbandClip = field(kw_only=True)

@@ -18,13 +18,13 @@ from pathlib import Path
 from typing import Any
 
 from wfvae_cli.atomic import reported
-from wfvae_cli.dataset.inputs import Item
+from wfvae_cli.dataset.config import WEIGHTS, EncodeConfig, ModelFingerprint, difference
+from wfvae_cli.dataset.items import Item
 from wfvae_cli.dataset.layouts import SUFFIX
-from wfvae_cli.dataset.outcome import Outcome
-from wfvae_cli.dataset.place import Place
 from wfvae_cli.dataset.plan import Conflict
-from wfvae_cli.dataset.recipe import WEIGHTS, Identity, Recipe, difference
+from wfvae_cli.dataset.result import ItemResult
 from wfvae_cli.dataset.source import content_sha256, stamp
+from wfvae_cli.dataset.store import OutputStore
 from wfvae_cli.errors import InputError, MissingExtraError, OutputError
 from wfvae_cli.latents.header import read_header
 
@@ -52,7 +52,7 @@ class _Index:
     tars: Mapping[str, int]
     """Bytes of each shard, by name."""
     options: Mapping[str, str]
-    outcomes: Sequence[Outcome]
+    outcomes: Sequence[ItemResult]
     sources: Mapping[str, str]
     """SHA-256 of the source of each item that is done."""
 
@@ -67,7 +67,7 @@ class _Index:
 class _Group:
     number: int
     items: Sequence[Item]
-    outcomes: dict[str, Outcome]
+    outcomes: dict[str, ItemResult]
 
     @property
     def is_complete(self) -> bool:
@@ -93,10 +93,10 @@ class TarShards:
         self,
         root: Path,
         suffix: str,
-        clips: Place,
+        clips: OutputStore,
         form: TarFormat,
-        recipe: Recipe,
-        identity: Identity,
+        recipe: EncodeConfig,
+        identity: ModelFingerprint,
     ) -> None:
         try:
             import webdataset  # noqa: F401
@@ -106,10 +106,10 @@ class TarShards:
         self._form, self._recipe, self._identity = form, recipe, identity
         self._groups: dict[str, _Group] = {}
         self._packer = ThreadPoolExecutor(1, thread_name_prefix="wfvae-pack")
-        self._packing: list[Future[list[Outcome]]] = []
-        self.current: list[Outcome] = []
+        self._packing: list[Future[list[ItemResult]]] = []
+        self.current: list[ItemResult] = []
         """Items that are in finished shards."""
-        self.kept: list[Outcome] = []
+        self.kept: list[ItemResult] = []
         """Those of them that were made otherwise, and are to be left so."""
 
     def begin(self, items: Sequence[Item], conflict: Conflict) -> list[Item]:
@@ -146,14 +146,14 @@ class TarShards:
                 number += 1
         return fresh + again
 
-    def take(self, outcome: Outcome) -> None:
+    def take(self, outcome: ItemResult) -> None:
         """Note what became of a clip; its group is packed in a thread once it is the last."""
         group = self._groups[outcome.item]
         group.outcomes[outcome.item] = outcome
         if group.is_complete:
             self._packing.append(self._packer.submit(self._pack, group))
 
-    def packed(self, *, wait: bool = False) -> Iterator[Outcome]:
+    def packed(self, *, wait: bool = False) -> Iterator[ItemResult]:
         """The outcomes of clips whose shards have been written since the last call.
 
         Raises:
@@ -209,7 +209,7 @@ class TarShards:
             if outcome.status == "done" and outcome.item in items
         )
 
-    def _is_same(self, outcome: Outcome, sha256: str, item: Item) -> bool:
+    def _is_same(self, outcome: ItemResult, sha256: str, item: Item) -> bool:
         try:
             if outcome.fingerprint != self._recipe.fingerprint(item, self._identity):
                 return False
@@ -220,7 +220,7 @@ class TarShards:
         except InputError:
             return True  # what cannot be read cannot be made better, either
 
-    def _pack(self, group: _Group) -> list[Outcome]:
+    def _pack(self, group: _Group) -> list[ItemResult]:
         """Write the shards of a group, then its index; then its clips are no longer needed."""
         name = f"{self._prefix}{group.number:06d}"
         outcomes = [group.outcomes[item.relative] for item in group.items]
@@ -257,7 +257,7 @@ class TarShards:
         return placed
 
     def _write_tars(
-        self, name: str, done: Sequence[Outcome]
+        self, name: str, done: Sequence[ItemResult]
     ) -> tuple[dict[str, int], dict[str, str], dict[str, str]]:
         """Write shards under their names; bytes of each, the shard and the source of each item."""
         from webdataset import ShardWriter
@@ -316,7 +316,7 @@ def _read_index(path: Path) -> _Index | None:
             path,
             content["shards"],
             content["options"],
-            [Outcome.from_json(values) for values in content["items"]],
+            [ItemResult.from_json(values) for values in content["items"]],
             content["sources"],
         )
     except (OSError, ValueError, TypeError, KeyError):

@@ -7,28 +7,28 @@ from dataclasses import dataclass, field
 
 import torch
 
-from wfvae_cli.codec.encode import describe, is_constant_rate, stored_values
-from wfvae_cli.dataset.inputs import Item
+from wfvae_cli.dataset.callbacks import Callbacks, Profile
+from wfvae_cli.dataset.config import EncodeConfig, ModelFingerprint
+from wfvae_cli.dataset.items import Item
 from wfvae_cli.dataset.layouts import LatentFiles, Layout
 from wfvae_cli.dataset.musubi import MusubiFiles
-from wfvae_cli.dataset.outcome import Outcome
 from wfvae_cli.dataset.pipeline import Pipeline
-from wfvae_cli.dataset.place import Place
-from wfvae_cli.dataset.read_ahead import Clip, Facts, Limits, Pieces, Reading, Task
-from wfvae_cli.dataset.recipe import Identity, Recipe
+from wfvae_cli.dataset.prefetch import Clip, Facts, Limits, Pieces, Reading, Task
+from wfvae_cli.dataset.result import ItemResult
 from wfvae_cli.dataset.source import opened
-from wfvae_cli.dataset.watching import Profile, Watcher
+from wfvae_cli.dataset.store import OutputStore
 from wfvae_cli.dataset.write_behind import Encoded
 from wfvae_cli.media.reader import open_clip
 from wfvae_cli.models.load import DType, load_model
+from wfvae_cli.pipeline.encode import describe, is_constant_rate, stored_values
 
 
 @dataclass(frozen=True)
 class EncodeJob:
     """Everything that a worker has to know; fit to be sent to another machine."""
 
-    place: Place
-    recipe: Recipe = field(default_factory=Recipe)
+    place: OutputStore
+    recipe: EncodeConfig = field(default_factory=EncodeConfig)
     model: str = "wfvae-tiny"
     device: str = "auto"
     dtype: DType = "auto"
@@ -48,7 +48,7 @@ class EncodeJob:
 class ClipWorker:
     """A model that is loaded, and encodes whatever it is given."""
 
-    def __init__(self, job: EncodeJob, watcher: Watcher | None = None) -> None:
+    def __init__(self, job: EncodeJob, watcher: Callbacks | None = None) -> None:
         """Load the model.
 
         Raises:
@@ -61,7 +61,7 @@ class ClipWorker:
         )
         if self._model.device.type == "cpu":
             torch.set_num_threads(job.threads)
-        self.identity = Identity.of(self._model, job.threads)
+        self.identity = ModelFingerprint.of(self._model, job.threads)
         self._layout = make_layout(job.place, job.recipe)
         self._pipeline = Pipeline(
             self._model,
@@ -86,7 +86,7 @@ class ClipWorker:
         """Where the time went."""
         return self._pipeline.profile
 
-    def work(self, tasks: Iterator[Task]) -> Iterator[Outcome]:
+    def work(self, tasks: Iterator[Task]) -> Iterator[ItemResult]:
         """Encode every task: see `Pipeline.work`."""
         return self._pipeline.work(tasks)
 
@@ -108,11 +108,11 @@ class ClipWorker:
                 for chunk in self._pipeline.chunks(reader, item, source.stamp, reading):
                     yield facts, chunk
 
-    def _current(self, item: Item, stamp: str) -> Outcome:
+    def _current(self, item: Item, stamp: str) -> ItemResult:
         """The outcome of an item whose output is there already."""
         found = self._layout.find(item)
         assert found is not None, "an output that was to be kept is gone"
-        return Outcome(
+        return ItemResult(
             item.relative,
             item.path,
             "done",
@@ -124,7 +124,7 @@ class ClipWorker:
             fingerprint=self.job.recipe.fingerprint(item, self.identity),
         )
 
-    def _write(self, clip: Clip, encoded: Iterator[Encoded]) -> Outcome:
+    def _write(self, clip: Clip, encoded: Iterator[Encoded]) -> ItemResult:
         """Write one clip, in a thread of its own."""
         item, recipe = clip.task.item, self.job.recipe
         options = recipe.options_of(item, self.identity, clip.facts.identity)
@@ -143,7 +143,7 @@ class ClipWorker:
             written = output.finish(len(pts), None if regular else pts)
         finally:
             output.close()
-        return Outcome(
+        return ItemResult(
             item.relative,
             item.path,
             "done",
@@ -157,6 +157,6 @@ class ClipWorker:
         )
 
 
-def make_layout(place: Place, recipe: Recipe) -> Layout:
+def make_layout(place: OutputStore, recipe: EncodeConfig) -> Layout:
     """How a recipe's outputs are named and written."""
     return LatentFiles(place) if recipe.layout == "wfvae" else MusubiFiles(place, recipe)

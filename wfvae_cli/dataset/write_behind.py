@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from queue import Empty, SimpleQueue
 
 from wfvae_cli.dataset.channel import Channel, ClosedError
-from wfvae_cli.dataset.outcome import Outcome, failure
-from wfvae_cli.dataset.read_ahead import Clip
+from wfvae_cli.dataset.prefetch import Clip
+from wfvae_cli.dataset.result import ItemResult, failure
 from wfvae_cli.errors import OutputError
 from wfvae_cli.models.base import Posterior
 
@@ -35,7 +35,7 @@ class Encoded:
     last: bool
 
 
-Write = Callable[[Clip, Iterator[Encoded]], Outcome]
+Write = Callable[[Clip, Iterator[Encoded]], ItemResult]
 """Writes one clip. Raising means that the clip failed, and left nothing behind."""
 
 
@@ -92,7 +92,7 @@ class WriteBehind:
         self._writers = writers
         self._free = threading.Semaphore(writers)
         self._under_way: set[Writing] = set()
-        self._outcomes: SimpleQueue[Outcome | OutputError] = SimpleQueue()
+        self._outcomes: SimpleQueue[ItemResult | OutputError] = SimpleQueue()
 
     def begin(self, clip: Clip) -> Writing:
         """Start to write a clip, once there is a writer for it."""
@@ -102,7 +102,7 @@ class WriteBehind:
         threading.Thread(target=self._run, args=(writing,), name="wfvae-write", daemon=True).start()
         return writing
 
-    def finished(self) -> Iterator[Outcome]:
+    def finished(self) -> Iterator[ItemResult]:
         """The outcomes since the last call, without waiting.
 
         Raises:
@@ -117,7 +117,7 @@ class WriteBehind:
                 raise outcome
             yield outcome
 
-    def drain(self) -> Iterator[Outcome]:
+    def drain(self) -> Iterator[ItemResult]:
         """Wait for every clip that has been begun, and give the outcomes that are left."""
         for _ in range(self._writers):
             self._free.acquire()

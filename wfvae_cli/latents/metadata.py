@@ -12,7 +12,7 @@ from typing import Literal
 
 from wfvae_cli.errors import LatentError
 from wfvae_cli.latents.strings import LARGEST_TERM, Strings, clean_text, format_value, require
-from wfvae_cli.timing import Strides, latent_frames
+from wfvae_cli.strides import Strides, latent_frames
 
 SCHEMA = "wfvae-latents"
 SCHEMA_VERSION = 1

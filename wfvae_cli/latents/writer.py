@@ -21,7 +21,7 @@ from wfvae_cli.latents.header import SAFETENSORS_DTYPES, LatentDtype, encode_hea
 from wfvae_cli.latents.metadata import LatentMetadata
 from wfvae_cli.latents.raw import write_all
 from wfvae_cli.latents.spool import PlaneSpool
-from wfvae_cli.timing import latent_frames, padded_frames
+from wfvae_cli.strides import latent_frames, padded_frames
 
 
 class LatentWriter:

@@ -12,9 +12,9 @@ from torch import Tensor, nn
 
 from wfvae_cli.errors import UsageError
 from wfvae_cli.nn.arithmetic import convolved_in
+from wfvae_cli.nn.row_bands import Footprint
 from wfvae_cli.nn.stream import Stream
-from wfvae_cli.nn.strips import Footprint
-from wfvae_cli.timing import Strides
+from wfvae_cli.strides import Strides
 
 Task = Literal["encode", "decode", "both"]
 """What a model is for: its encoder's weights, its decoder's, or all of them."""
@@ -71,7 +71,7 @@ class VideoVAE(nn.Module, ABC):
     """Numbers that a pixel of a chunk needs at the peak of decoding, as measured: a chunk takes
     about this times its pixels and the bytes of a number."""
     footprint: Footprint | None = None
-    """What running it in strips saves; None where a layer outside of the attention sees too far."""
+    """What row bands save; None where a layer outside of the attention sees too far."""
     normalization: Normalization | None = None
     """What the checkpoint's config says; None where it says nothing usable."""
     whole_clip_only: str | None = None
@@ -173,8 +173,8 @@ class VideoVAE(nn.Module, ABC):
             )
         if self.whole_clip_only and not (stream.first and stream.last):
             raise UsageError(f"this model takes whole clips only: {self.whole_clip_only}")
-        if stream.strips > 1 and self.footprint is None:
-            raise UsageError("this model cannot be run in strips: a layer sees too far")
+        if stream.row_bands > 1 and self.footprint is None:
+            raise UsageError("this model cannot be run in row bands: a layer sees too far")
 
     @abstractmethod
     def _encode(self, frames: Tensor, stream: Stream) -> Posterior:

@@ -71,9 +71,9 @@ class CompiledStep(Generic[Result]):
         Raises:
             UsageError: it cannot be compiled, or is one kind of chunk too many.
         """
-        if stream.strips > 1 or stream.parked:
+        if stream.row_bands > 1 or stream.offloaded:
             raise UsageError(
-                "--compile: frames of this size fit into memory only in strips, which are not "
+                "--compile: frames of this size fit into memory only in row bands, which are not "
                 "compiled: choose a smaller --size or --chunk, or leave --compile out"
             )
         self._kinds.add((x.shape, x.dtype, stream.first, stream.last))

@@ -16,7 +16,7 @@ from wfvae_cli.errors import MissingExtraError, WeightsError
 from wfvae_cli.models.base import Posterior, VideoVAE
 from wfvae_cli.models.config import read_normalization
 from wfvae_cli.nn.stream import Stream
-from wfvae_cli.timing import Strides
+from wfvae_cli.strides import Strides
 
 if TYPE_CHECKING:
     from diffusers import AutoencoderKL

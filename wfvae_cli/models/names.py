@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from wfvae_cli.errors import WeightsError
-from wfvae_cli.timing import Strides
+from wfvae_cli.strides import Strides
 
 PICKLE_SUFFIXES = (".ckpt", ".pth", ".pt", ".bin", ".pkl")
 """How checkpoints that only `wfvae convert` reads are named."""

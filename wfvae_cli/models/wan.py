@@ -19,10 +19,10 @@ from wfvae_cli.models.config import choices, count, counts, read_normalization
 from wfvae_cli.nn.blocks import ResidualBlock
 from wfvae_cli.nn.conv import CausalConv3d, Chain
 from wfvae_cli.nn.norm import make_norm, silu
+from wfvae_cli.nn.row_bands import Footprint, in_row_bands
 from wfvae_cli.nn.stream import Stream, name_layers
-from wfvae_cli.nn.strips import Footprint, in_strips
 from wfvae_cli.nn.wan import ConvDownsample, ConvUpsample, JointAttention
-from wfvae_cli.timing import Strides
+from wfvae_cli.strides import Strides
 
 _OF_WAN_22 = {"is_residual": (False,), "patch_size": (None, 1)}
 """Fields of diffusers' config that only Wan 2.2's VAE, another architecture, sets otherwise."""
@@ -99,7 +99,7 @@ class Encoder(nn.Module):
     def forward(self, frames: Tensor, stream: Stream) -> Tensor:
         """B3THW to B 2Z T'H'W'."""
         unit = 2**self.halvings
-        x = in_strips(self._halve, frames, stream, "encoder.strip", halo=self.halo, unit=unit)
+        x = in_row_bands(self._halve, frames, stream, "encoder.band", halo=self.halo, unit=unit)
         x = self.middle(x, stream)
         y: Tensor = self.conv_out(silu(self.norm_out(x)), stream)
         return y
@@ -145,7 +145,7 @@ class Decoder(nn.Module):
         """BZT'H'W' to B3THW."""
         x = self.middle(self.conv_in(latents, stream), stream)
         x = self.upsamples(x, stream, slice(self.blocks))
-        return in_strips(self._double, x, stream, "decoder.strip", halo=self.halo)
+        return in_row_bands(self._double, x, stream, "decoder.band", halo=self.halo)
 
     @property
     def halo(self) -> int:

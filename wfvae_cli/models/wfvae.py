@@ -29,9 +29,9 @@ from wfvae_cli.nn.resample import (
     SpaceUpsample,
     TimeInterpolation,
 )
+from wfvae_cli.nn.row_bands import Footprint, in_row_bands
 from wfvae_cli.nn.stream import Stream, align, name_layers
-from wfvae_cli.nn.strips import Footprint, in_strips
-from wfvae_cli.timing import Strides
+from wfvae_cli.strides import Strides
 
 _HALVES_TIME = {"Downsample": False, "Spatial2xTime2x3DDownsample": True}
 _DOUBLES_TIME = {"Upsample": False, "Spatial2xTime2x3DUpsample": True}
@@ -132,7 +132,7 @@ class Encoder(nn.Module):
 
     def forward(self, frames: Tensor, stream: Stream) -> Tensor:
         """B3THW to B 2Z T'H'W', the log-variance not clamped."""
-        x = in_strips(self._halve, frames, stream, "encoder.strip", halo=self.halo, unit=8)
+        x = in_row_bands(self._halve, frames, stream, "encoder.band", halo=self.halo, unit=8)
         x = self.mid(x, stream)
         y: Tensor = self.conv_out(silu(self.norm_out(x)), stream)
         return y
@@ -189,7 +189,7 @@ class Decoder(nn.Module):
         bands2 = self.connect_l2(x[:, -e:], stream)
         x = self.up2(x[:, :-e], stream, slice(self.config.decoder_blocks))
         x = torch.cat((x, bands2), dim=1)
-        return in_strips(self._double, x, stream, "decoder.strip", halo=self.halo)
+        return in_row_bands(self._double, x, stream, "decoder.band", halo=self.halo)
 
     @property
     def halo(self) -> int:

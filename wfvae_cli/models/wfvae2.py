@@ -34,9 +34,9 @@ from wfvae_cli.nn.resample import (
     SpaceUpsample,
     TimeInterpolation,
 )
+from wfvae_cli.nn.row_bands import Footprint, in_row_bands
 from wfvae_cli.nn.stream import Stream, align, name_layers
-from wfvae_cli.nn.strips import Footprint, in_strips
-from wfvae_cli.timing import Strides
+from wfvae_cli.strides import Strides
 
 Dims = Literal[2, 3]
 """Whether a piece sees frames alone, or time too."""
@@ -208,7 +208,7 @@ class Encoder(nn.Module):
     def forward(self, frames: Tensor, stream: Stream) -> Tensor:
         """B3THW to B 2Z T'H'W', the log-variance not clamped."""
         unit = 2 ** (1 + len(self.down_blocks))
-        x = in_strips(self._halve, frames, stream, "encoder.strip", halo=self.halo, unit=unit)
+        x = in_row_bands(self._halve, frames, stream, "encoder.band", halo=self.halo, unit=unit)
         x = self.mid(x, stream)
         y: Tensor = self.conv_out(silu(self.norm_out(x)), stream)
         return y
@@ -250,7 +250,7 @@ class Decoder(nn.Module):
     def forward(self, latents: Tensor, stream: Stream) -> Tensor:
         """BZT'H'W' to B3THW."""
         x = self.mid(self.conv_in(latents, stream), stream)
-        return in_strips(self._double, x, stream, "decoder.strip", halo=self.halo)
+        return in_row_bands(self._double, x, stream, "decoder.band", halo=self.halo)
 
     @property
     def halo(self) -> int:

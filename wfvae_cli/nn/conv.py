@@ -166,7 +166,7 @@ class CausalConv3d(Streaming):
         rows: int,
         overwrite: bool,
     ) -> tuple[Tensor, Tensor | None]:
-        """`_add_taps` in bands of `rows`: what lies between `x` and the result is never whole.
+        """`_add_taps` in row bands of `rows`: what lies between `x` and the result is never whole.
 
         Bands take over from each other the rows that both see. So every row is read once, before
         its place is needed for the result.

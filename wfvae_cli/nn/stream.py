@@ -23,9 +23,9 @@ class Stream:
     """No chunk has gone through yet; the network clears it after the first one."""
     last: bool = False
     """Set before the call that carries the clip's final chunk."""
-    strips: int = 1
-    """Horizontal strips in which the largest layers run, throughout the clip: see `nn.strips`."""
-    parked: bool = False
+    row_bands: int = 1
+    """row bands in which the largest layers run, throughout the clip: see `nn.row_bands`."""
+    offloaded: bool = False
     """Whether parts of the picture that are not under way keep their state on the host."""
 
     @classmethod

@@ -19,7 +19,7 @@ from wfvae_cli.media.clip import ClipInfo, Sampling
 from wfvae_cli.media.reader import ClipReader, open_clip
 from wfvae_cli.media.sampling import seconds
 from wfvae_cli.stats.accumulate import file_identity
-from wfvae_cli.timing import latent_frames
+from wfvae_cli.strides import latent_frames
 from wfvae_cli.unreadable import why_unreadable
 
 _LATENTS = ".safetensors"

@@ -7,9 +7,9 @@ from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import closing
 from queue import SimpleQueue
 
-from wfvae_cli.dataset.inputs import Item
-from wfvae_cli.dataset.outcome import Outcome
-from wfvae_cli.dataset.read_ahead import Task
+from wfvae_cli.dataset.items import Item
+from wfvae_cli.dataset.prefetch import Task
+from wfvae_cli.dataset.result import ItemResult
 from wfvae_cli.stats.accumulate import FailedClip
 from wfvae_cli.stats.draw import Source
 
@@ -18,8 +18,8 @@ _MOST_BEGUN = 32
 
 
 def in_order(
-    sources: Sequence[Source], work: Callable[[Iterator[Task]], Generator[Outcome, None, None]]
-) -> Iterator[Outcome]:
+    sources: Sequence[Source], work: Callable[[Iterator[Task]], Generator[ItemResult, None, None]]
+) -> Iterator[ItemResult]:
     """The outcomes of clips in their order, of what gives them in any.
 
     Args:
@@ -44,8 +44,8 @@ def in_order(
 
 
 def ordered(
-    sources: Iterable[Source], outcomes: Iterable[Outcome], waiting: dict[str, Outcome]
-) -> Iterator[Outcome]:
+    sources: Iterable[Source], outcomes: Iterable[ItemResult], waiting: dict[str, ItemResult]
+) -> Iterator[ItemResult]:
     """Outcomes in the order of `sources`; those that come early are kept in `waiting`."""
     due = iter(sources)
     source = next(due, None)
@@ -62,6 +62,6 @@ def task_of(source: Source) -> Task:
     return Task(Item(source.path, source.name, sampling.start, sampling.duration))
 
 
-def failed_clip(outcome: Outcome) -> FailedClip:
+def failed_clip(outcome: ItemResult) -> FailedClip:
     """What a report says of a clip that failed: its file's name, beside the reason, only once."""
     return FailedClip(outcome.item, (outcome.error or "").removeprefix(f"{outcome.input}: "))

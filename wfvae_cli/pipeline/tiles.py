@@ -14,9 +14,9 @@ import torch
 from torch import Tensor
 
 from wfvae_cli.errors import UsageError
+from wfvae_cli.nn.row_bands import run_part
 from wfvae_cli.nn.stream import Stream
-from wfvae_cli.nn.strips import run_part
-from wfvae_cli.timing import Strides
+from wfvae_cli.strides import Strides
 
 Tile = int | Literal["auto", "off"]
 """Pixels of a tile's side; `auto` where nothing exact fits into memory; `off` never."""

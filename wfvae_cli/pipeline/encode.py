@@ -11,11 +11,6 @@ from typing import BinaryIO
 import torch
 from torch import Tensor
 
-from wfvae_cli.codec.chunks import FrameChunk, convert_on, read_chunks
-from wfvae_cli.codec.plan import ChunkPlan, announce, explained_memory, halved_if_too_large
-from wfvae_cli.codec.staging import Download, download
-from wfvae_cli.codec.threads import Clock, consumed, produced
-from wfvae_cli.codec.tiles import Grid, Tile, in_tiles
 from wfvae_cli.errors import UsageError
 from wfvae_cli.latents.header import LatentDtype
 from wfvae_cli.latents.metadata import AppliedNormalization, LatentMetadata, PosteriorKind
@@ -26,7 +21,12 @@ from wfvae_cli.media.rate import constant_rate
 from wfvae_cli.media.reader import ClipReader, open_clip
 from wfvae_cli.models.base import LoadedModel, Posterior
 from wfvae_cli.nn.stream import Stream
-from wfvae_cli.timing import pad_to
+from wfvae_cli.pipeline.chunks import FrameChunk, convert_on, read_chunks
+from wfvae_cli.pipeline.plan import ChunkPlan, announce, explained_memory, halved_if_too_large
+from wfvae_cli.pipeline.staging import Download, download
+from wfvae_cli.pipeline.threads import Clock, consumed, produced
+from wfvae_cli.pipeline.tiles import Grid, Tile, in_tiles
+from wfvae_cli.strides import pad_to
 
 Progress = Callable[[int], None]
 """Told how many more frames are done."""

@@ -3,7 +3,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from wfvae_cli.errors import UsageError
-from wfvae_cli.timing import latent_frames, latents_per_chunk, pad_to, padded_frames
+from wfvae_cli.strides import latent_frames, latents_per_chunk, pad_to, padded_frames
 
 STRIDES = st.sampled_from([1, 2, 4, 8])
 

@@ -6,8 +6,11 @@ import pytest
 import torch
 
 from tests.models.build import build, cached
-from tests.models.laws import random_clip
-from wfvae_cli.codec.plan import (
+from tests.models.contract import random_clip
+from wfvae_cli.errors import DeviceError, UsageError
+from wfvae_cli.models.base import LoadedModel
+from wfvae_cli.nn.stream import Stream
+from wfvae_cli.pipeline.plan import (
     ChunkPlan,
     Memory,
     Picture,
@@ -15,9 +18,6 @@ from wfvae_cli.codec.plan import (
     explained_memory,
     halved_if_too_large,
 )
-from wfvae_cli.errors import DeviceError, UsageError
-from wfvae_cli.models.base import LoadedModel
-from wfvae_cli.nn.stream import Stream
 
 
 def model(case: str = "mini-wfvae-trilinear") -> LoadedModel:
@@ -52,28 +52,28 @@ def test_auto_takes_what_is_exact_before_tiles() -> None:
     for step in range(60):
         memory = Memory(int(2**33 * 0.9**step), 2**40)
         plan = ChunkPlan.of(model(), None, 600, 480, tile="auto", memory=memory)
-        kinds.append("tiles" if plan.tile else "strips" if plan.strips > 1 else plan.later)
+        kinds.append("tiles" if plan.tile else "bands" if plan.row_bands > 1 else plan.later)
         if "tiles" not in kinds:
             assert Picture(model(), 600, 480).fits(plan, memory)
-    order = [4, 3, 2, 1, "strips", "tiles"]
+    order = [4, 3, 2, 1, "bands", "tiles"]
     assert list(dict.fromkeys(kinds)) == order
 
 
 def test_less_memory_makes_more_strips_then_smaller_tiles() -> None:
     plans = [plan_4k(gib / 10, chunk=5) for gib in range(100, 1, -1)]
-    strips = [plan.strips for plan in plans if plan.tile is None]
-    assert strips == sorted(strips)
-    assert len(set(strips)) > 2
+    bands = [plan.row_bands for plan in plans if plan.tile is None]
+    assert bands == sorted(bands)
+    assert len(set(bands)) > 2
     tiles = [plan.tile for plan in plans if plan.tile is not None]
     assert tiles == sorted(tiles, reverse=True)
     assert len(set(tiles)) > 2
 
 
 def test_state_is_parked_only_where_the_device_has_no_room_and_the_host_has() -> None:
-    assert not plan_4k(64).parked
-    parked = [gib for gib in range(1, 12) if plan_4k(gib).parked]
-    assert parked
-    assert not any(plan_4k(gib, host=0).parked for gib in parked)
+    assert not plan_4k(64).offloaded
+    offloaded = [gib for gib in range(1, 12) if plan_4k(gib).offloaded]
+    assert offloaded
+    assert not any(plan_4k(gib, host=0).offloaded for gib in offloaded)
 
 
 def test_off_and_models_of_whole_clips_never_make_tiles() -> None:
@@ -94,7 +94,7 @@ def test_a_model_without_strips_goes_from_chunks_to_tiles() -> None:
         ChunkPlan.of(blind, None, 1920, 1080, tile="auto", memory=Memory(gib * 2**28))
         for gib in range(64, 0, -1)
     ]
-    assert {plan.strips for plan in plans} == {1}
+    assert {plan.row_bands for plan in plans} == {1}
     assert plans[0].tile is None
     assert plans[-1].tile is not None
 

@@ -14,7 +14,7 @@ from types import TracebackType
 
 from wfvae_cli.atomic import reported
 from wfvae_cli.dataset import remote
-from wfvae_cli.dataset.outcome import Outcome
+from wfvae_cli.dataset.result import ItemResult
 from wfvae_cli.errors import OutputError
 
 _BLOCK = 1 << 16
@@ -24,7 +24,7 @@ _SEND_EVERY = 30.0
 """Seconds between two times that a manifest is sent to a store."""
 
 
-class Ledger:
+class RunManifest:
     """Appends outcomes to a manifest, which this process has for itself until it is closed.
 
     Each line is one `write` to a file opened for appending, so that a kill leaves whole lines; if
@@ -46,7 +46,7 @@ class Ledger:
             os.close(self._descriptor)
             raise
 
-    def append(self, outcome: Outcome) -> None:
+    def append(self, outcome: ItemResult) -> None:
         """Add a line."""
         line = json.dumps(outcome.to_json()).encode() + b"\n"
         with reported(self.path):
@@ -59,7 +59,7 @@ class Ledger:
             os.fsync(self._descriptor)
         os.close(self._descriptor)
 
-    def __enter__(self) -> Ledger:
+    def __enter__(self) -> RunManifest:
         return self
 
     def __exit__(
@@ -95,7 +95,7 @@ class Ledger:
             os.ftruncate(self._descriptor, end)
 
 
-class MirroredLedger(Ledger):
+class MirroredManifest(RunManifest):
     """A manifest that belongs into a store: kept here, and sent there again and again.
 
     What a killed run had not sent is found out from the outputs themselves.
@@ -111,7 +111,7 @@ class MirroredLedger(Ledger):
         self._url, self._sent = url, time.monotonic()
         super().__init__(path)
 
-    def append(self, outcome: Outcome) -> None:
+    def append(self, outcome: ItemResult) -> None:
         """Add a line, and send all of them if the last time was a while ago."""
         super().append(outcome)
         if time.monotonic() - self._sent > _SEND_EVERY:
@@ -129,7 +129,7 @@ class MirroredLedger(Ledger):
         self._sent = time.monotonic()
 
 
-def read_outcomes(path: Path) -> Iterator[Outcome]:
+def read_outcomes(path: Path) -> Iterator[ItemResult]:
     """The lines of a manifest, oldest first; a torn line at its end is left aside.
 
     Raises:
@@ -141,7 +141,7 @@ def read_outcomes(path: Path) -> Iterator[Outcome]:
                 if not line.endswith(b"\n"):
                     return
                 try:
-                    yield Outcome.from_json(json.loads(line))
+                    yield ItemResult.from_json(json.loads(line))
                 except (ValueError, TypeError, AttributeError) as error:
                     raise OutputError(
                         f"{path}, line {number}: not a manifest of wfvae ({error}): move it away, "
@@ -151,6 +151,6 @@ def read_outcomes(path: Path) -> Iterator[Outcome]:
         return
 
 
-def last_outcomes(path: Path) -> dict[str, Outcome]:
+def last_results(path: Path) -> dict[str, ItemResult]:
     """What counts of a manifest: the last line of each item, by its name."""
     return {outcome.item: outcome for outcome in read_outcomes(path)}

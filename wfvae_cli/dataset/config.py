@@ -8,12 +8,12 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from typing import Literal
 
-from wfvae_cli.codec.batch import Batch
-from wfvae_cli.codec.encode import EncodeOptions
-from wfvae_cli.dataset.inputs import Item
+from wfvae_cli.dataset.items import Item
 from wfvae_cli.errors import UsageError
 from wfvae_cli.media.clip import Sampling
 from wfvae_cli.models.base import LoadedModel
+from wfvae_cli.pipeline.batch import Batch
+from wfvae_cli.pipeline.encode import EncodeOptions
 
 Layout = Literal["wfvae", "musubi"]
 """`wfvae`: the latent files of this project. `musubi`: what musubi-tuner reads."""
@@ -23,7 +23,7 @@ WEIGHTS = "model_sha256"
 
 
 @dataclass(frozen=True)
-class Identity:
+class ModelFingerprint:
     """The model that a worker runs, as far as bytes depend on it."""
 
     model_sha256: str
@@ -34,14 +34,14 @@ class Identity:
     """Whether its chunks are compiled, which changes the rounding, too."""
 
     @classmethod
-    def of(cls, model: LoadedModel, threads: int) -> Identity:
+    def of(cls, model: LoadedModel, threads: int) -> ModelFingerprint:
         """What `model` computes in, and with."""
         used = threads if model.device.type == "cpu" else None
         return cls(model.sha256, model.compute_dtype, used, model.vae.compiled is not None)
 
 
 @dataclass(frozen=True)
-class Recipe:
+class EncodeConfig:
     """How every clip of a dataset is encoded."""
 
     options: EncodeOptions = field(default_factory=EncodeOptions)
@@ -75,7 +75,9 @@ class Recipe:
             duration=self.sampling.duration if item.duration is None else item.duration,
         )
 
-    def options_of(self, item: Item, identity: Identity, source_sha256: str) -> EncodeOptions:
+    def options_of(
+        self, item: Item, identity: ModelFingerprint, source_sha256: str
+    ) -> EncodeOptions:
         """What to keep of an item's posterior, and what its file is to say about its making.
 
         With one seed for all, every clip of a shape would get the same noise: each has a seed of
@@ -89,7 +91,7 @@ class Recipe:
             self.options, seed=derived_seed(self.options.seed, item.relative), extra=extra
         )
 
-    def recorded(self, item: Item, identity: Identity) -> dict[str, str]:
+    def recorded(self, item: Item, identity: ModelFingerprint) -> dict[str, str]:
         """Every option that decides an item's bytes, by name; the weights are kept elsewhere."""
         normalization = self.options.normalization
         values: dict[str, object] = {
@@ -113,7 +115,7 @@ class Recipe:
             del values["fit"]
         return {name: str(value) for name, value in values.items() if value is not None}
 
-    def fingerprint(self, item: Item, identity: Identity) -> str:
+    def fingerprint(self, item: Item, identity: ModelFingerprint) -> str:
         """16 hexadecimal digits that stand for an item's options and the weights."""
         text = json.dumps(self.recorded(item, identity), sort_keys=True)
         return hashlib.sha256(f"{identity.model_sha256}|{text}".encode()).hexdigest()[:16]

@@ -8,10 +8,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Protocol
 
-from wfvae_cli.dataset.inputs import Item
+from wfvae_cli.dataset.items import Item
 
 
-class Watcher(Protocol):
+class Callbacks(Protocol):
     """Told what a worker does, in its thread."""
 
     def started(self, item: Item) -> None:
@@ -21,14 +21,14 @@ class Watcher(Protocol):
         """So many more frames have been through the model."""
 
 
-class Unwatched:
+class NoCallbacks:
     """A watcher that looks away."""
 
     def started(self, item: Item) -> None:
-        """See `Watcher`."""
+        """See `Callbacks`."""
 
     def advanced(self, frames: int) -> None:
-        """See `Watcher`."""
+        """See `Callbacks`."""
 
 
 @dataclass

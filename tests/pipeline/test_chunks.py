@@ -9,9 +9,6 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from tests.media.conftest import write_clip
-from wfvae_cli.codec import chunks
-from wfvae_cli.codec.chunks import FrameChunk, PendingPixels, convert_on, read_chunks
-from wfvae_cli.codec.plan import ChunkPlan
 from wfvae_cli.errors import DeviceError
 from wfvae_cli.media.clip import Bits, Colour, Frame, Sampling
 from wfvae_cli.media.frames import convert, planes_of
@@ -19,7 +16,10 @@ from wfvae_cli.media.from_planes import PlanarConversion
 from wfvae_cli.media.reader import open_clip
 from wfvae_cli.media.sampling import Orientation, plan_geometry
 from wfvae_cli.media.yuv import PictureFormat
-from wfvae_cli.timing import Strides, latent_frames
+from wfvae_cli.pipeline import chunks
+from wfvae_cli.pipeline.chunks import FrameChunk, PendingPixels, convert_on, read_chunks
+from wfvae_cli.pipeline.plan import ChunkPlan
+from wfvae_cli.strides import Strides, latent_frames
 
 CPU = torch.device("cpu")
 

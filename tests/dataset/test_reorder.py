@@ -6,10 +6,10 @@ from collections.abc import Generator, Iterator
 
 import pytest
 
-from wfvae_cli.dataset import in_order as module
-from wfvae_cli.dataset.in_order import failed_clip, in_order
-from wfvae_cli.dataset.outcome import Outcome
-from wfvae_cli.dataset.read_ahead import Task
+from wfvae_cli.dataset import reorder as module
+from wfvae_cli.dataset.prefetch import Task
+from wfvae_cli.dataset.reorder import failed_clip, in_order
+from wfvae_cli.dataset.result import ItemResult
 from wfvae_cli.stats.draw import Source
 
 SOURCES = [Source(f"/data/{i}.mp4", f"{i}.mp4") for i in range(20)]
@@ -21,12 +21,12 @@ class Backwards:
     def __init__(self, most: int) -> None:
         self.most, self.taken, self.is_closed = most, 0, False
 
-    def work(self, tasks: Iterator[Task]) -> Generator[Outcome, None, None]:
+    def work(self, tasks: Iterator[Task]) -> Generator[ItemResult, None, None]:
         try:
             while group := [task for _, task in zip(range(self.most), tasks, strict=False)]:
                 self.taken += len(group)
                 for task in reversed(group):
-                    yield Outcome(task.item.relative, task.item.path, "done")
+                    yield ItemResult(task.item.relative, task.item.path, "done")
         finally:
             self.is_closed = True
 
@@ -53,5 +53,5 @@ def test_whoever_has_seen_enough_ends_the_work() -> None:
 
 
 def test_a_reason_stands_beside_the_name_of_its_file() -> None:
-    outcome = Outcome("a.mp4", "/data/a.mp4", "failed", error="/data/a.mp4: no frames")
+    outcome = ItemResult("a.mp4", "/data/a.mp4", "failed", error="/data/a.mp4: no frames")
     assert failed_clip(outcome).reason == "no frames"

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
-from wfvae_cli.dataset.inputs import Item
+from wfvae_cli.dataset.items import Item
 from wfvae_cli.errors import DeviceError, LatentError, VideoError, WfvaeError
 
 Status = Literal["done", "failed", "skipped"]
@@ -22,7 +22,7 @@ class ChangedError(VideoError):
 
 
 @dataclass(frozen=True)
-class Outcome:
+class ItemResult:
     """One line of `manifest.jsonl`; the last line of an item counts."""
 
     item: str
@@ -45,14 +45,14 @@ class Outcome:
     stamp: str | None = None
     """Size and time of change of the input."""
     fingerprint: str | None = None
-    """Of the weights and options: see `Recipe.fingerprint`."""
+    """Of the weights and options: see `EncodeConfig.fingerprint`."""
 
     def to_json(self) -> dict[str, Any]:
         """The fields as JSON values."""
         return asdict(self)
 
     @classmethod
-    def from_json(cls, values: Mapping[str, Any]) -> Outcome:
+    def from_json(cls, values: Mapping[str, Any]) -> ItemResult:
         """Undo `to_json`; fields of later versions are left aside.
 
         Raises:
@@ -66,10 +66,10 @@ class Outcome:
         return cls(**known)
 
 
-def failure(item: Item, error: BaseException, seconds: float | None = None) -> Outcome:
+def failure(item: Item, error: BaseException, seconds: float | None = None) -> ItemResult:
     """The outcome of an item that could not be encoded."""
     text = str(error) if isinstance(error, WfvaeError) else f"{type(error).__name__}: {error}"
-    return Outcome(
+    return ItemResult(
         item.relative, item.path, "failed", error=text, kind=kind_of(error), seconds=seconds
     )
 

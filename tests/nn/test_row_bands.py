@@ -3,22 +3,22 @@ import torch
 from torch import Tensor
 
 from wfvae_cli.nn.resample import SpaceDownsample, SpaceUpsample
+from wfvae_cli.nn.row_bands import in_row_bands, run_part
 from wfvae_cli.nn.stream import Stream
-from wfvae_cli.nn.strips import in_strips, run_part
 
 
-@pytest.mark.parametrize("strips", [1, 2, 3, 5, 100])
+@pytest.mark.parametrize("bands", [1, 2, 3, 5, 100])
 @pytest.mark.parametrize(
     ("layer", "halo", "unit"), [(SpaceUpsample, 1, 1), (SpaceDownsample, 1, 2)]
 )
 def test_layers_that_scale(
-    layer: type[SpaceUpsample | SpaceDownsample], halo: int, unit: int, strips: int
+    layer: type[SpaceUpsample | SpaceDownsample], halo: int, unit: int, bands: int
 ) -> None:
     torch.manual_seed(0)
     run, x = layer(4).eval(), torch.randn(2, 4, 3, 12, 6)
     with torch.inference_mode():
         whole = run(x, Stream.whole())
-        parts = in_strips(run, x, Stream(strips=strips), "layer", halo=halo, unit=unit)
+        parts = in_row_bands(run, x, Stream(row_bands=bands), "layer", halo=halo, unit=unit)
     torch.testing.assert_close(parts, whole)
 
 
@@ -30,7 +30,7 @@ def test_a_strip_is_no_larger_than_itself_and_its_halos() -> None:
         return x
 
     x = torch.randn(1, 2, 1, 16, 4)
-    assert torch.equal(in_strips(run, x, Stream(strips=4), "layer", halo=2), x)
+    assert torch.equal(in_row_bands(run, x, Stream(row_bands=4), "layer", halo=2), x)
     assert heights == [6, 8, 8, 6]
 
 
@@ -40,7 +40,7 @@ def test_every_part_has_a_state_of_its_own() -> None:
         stream.past["seen"] = before + x
         return before
 
-    stream, one = Stream(parked=True), torch.ones(1, 1, 1, 1, 1)
+    stream, one = Stream(offloaded=True), torch.ones(1, 1, 1, 1, 1)
     assert [run_part(remember, n * one, stream, "a").item() for n in (1, 2, 3)] == [0, 1, 3]
     assert run_part(remember, one, stream, "b").item() == 0
     assert sorted(stream.past) == ["a/seen", "b/seen"]
@@ -65,6 +65,8 @@ def test_parked_state_goes_to_the_host_and_comes_back() -> None:
 
     tail = torch.zeros(1, 1, 1, 1, 1).as_subclass(Elsewhere)
     tail.sent = []
-    for parked in (False, True):
-        run_part(lambda x, stream: x, torch.zeros(1), Stream({"a/k": tail}, parked=parked), "a")
+    for offloaded in (False, True):
+        run_part(
+            lambda x, stream: x, torch.zeros(1), Stream({"a/k": tail}, offloaded=offloaded), "a"
+        )
     assert tail.sent == ["to cpu", "to cpu", "cpu"]

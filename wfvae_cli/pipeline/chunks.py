@@ -14,14 +14,14 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from wfvae_cli.codec.plan import ChunkPlan, explained_memory
-from wfvae_cli.codec.staging import download, upload
 from wfvae_cli.errors import DeviceError
 from wfvae_cli.media.clip import Bits, Conversion, Frame
 from wfvae_cli.media.reader import ClipReader
 from wfvae_cli.media.to_planes import to_planes
 from wfvae_cli.media.yuv import PictureFormat
-from wfvae_cli.timing import Strides, pad_to, padded_frames
+from wfvae_cli.pipeline.plan import ChunkPlan, explained_memory
+from wfvae_cli.pipeline.staging import download, upload
+from wfvae_cli.strides import Strides, pad_to, padded_frames
 
 _AT_ONCE = 2**23
 """Pixels whose colours a device converts together: some 50 bytes each while that lasts."""

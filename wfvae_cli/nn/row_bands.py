@@ -1,8 +1,8 @@
-"""A part of a network in horizontal strips, one after another, so that the whole is never held.
+"""A part of a network in row bands, one after another, so that the whole is never held.
 
-Convs and norms over channels see no further than their receptive field, so a strip of rows, run
-with that many rows more on either side, gives what the whole picture gives. Every strip carries
-its own state from chunk to chunk. (Strips, because bands are what wavelets make.)
+Convs and norms over channels see no further than their receptive field, so a band of rows, run
+with that many rows more on either side, gives what the whole picture gives. Every band carries
+its own state from chunk to chunk.
 """
 
 from __future__ import annotations
@@ -28,12 +28,12 @@ class Footprint:
     decoder_state: float
     """From chunk to chunk, decoding."""
     outside: float
-    """Of `working`, what strips do not divide."""
+    """Of `working`, what bands do not divide."""
     halo: int
-    """Rows of pixels that a strip needs beyond its own, on either side."""
+    """Rows of pixels that a band needs beyond its own, on either side."""
 
 
-def in_strips(
+def in_row_bands(
     run: Callable[[Tensor, Stream], Tensor],
     x: Tensor,
     stream: Stream,
@@ -42,37 +42,37 @@ def in_strips(
     halo: int,
     unit: int = 1,
 ) -> Tensor:
-    """Send the next chunk through `run` in as many horizontal strips as the stream says.
+    """Send the next chunk through `run` in as many row bands as the stream says.
 
     Args:
         run: layers whose result at a row depends on rows nearby alone; they may scale the height.
         x: BCTHW.
         stream: what the clip's earlier chunks left behind; changed in place.
         key: of these layers in the stream.
-        halo: rows of `x` that a strip's result depends on beyond the strip's own, on either side.
+        halo: rows of `x` that a band's result depends on beyond the band's own, on either side.
         unit: rows of `x` that make a whole number of rows of the result; divides its height.
 
     Returns:
         What `run(x, stream)` returns, within rounding.
     """
-    height, strips = x.size(3), min(stream.strips, x.size(3) // unit)
-    if strips <= 1:
+    height, bands = x.size(3), min(stream.row_bands, x.size(3) // unit)
+    if bands <= 1:
         return run(x, stream)
     halo = unit * -(-halo // unit)
     result: Tensor | None = None
-    cuts = (unit * (i * (height // unit) // strips) for i in range(strips + 1))
+    cuts = (unit * (i * (height // unit) // bands) for i in range(bands + 1))
     for number, (begin, end) in enumerate(pairwise(cuts)):
         # At the picture's own edge there is nothing to add: layers pad there as ever.
         top, bottom = max(begin - halo, 0), min(end + halo, height)
-        strip = x[:, :, :, top:bottom].contiguous(memory_format=torch.channels_last_3d)
-        y = run_part(run, strip, stream, f"{key}/{number}")
+        band = x[:, :, :, top:bottom].contiguous(memory_format=torch.channels_last_3d)
+        y = run_part(run, band, stream, f"{key}/{number}")
         b, c, t, rows, w = y.shape
         of = bottom - top  # so many rows of x became `rows` of y
         if result is None:
             result = y.new_empty(b, t, height * rows // of, w, c).permute(0, 4, 1, 2, 3)
         own = y[:, :, :, (begin - top) * rows // of : (end - top) * rows // of]
         result[:, :, :, begin * rows // of : end * rows // of] = own
-    assert result is not None, "there are at least two strips"
+    assert result is not None, "there are at least two bands"
     return result
 
 
@@ -81,7 +81,7 @@ def run_part(
 ) -> Tensor:
     """Run one part of a picture, whose state lies in `stream` under `name` until its next chunk.
 
-    A parked stream keeps it in the host's memory meanwhile, so that a device holds the state of
+    A offloaded stream keeps it in the host's memory meanwhile, so that a device holds the state of
     one part at a time.
 
     Args:
@@ -99,5 +99,5 @@ def run_part(
     part = replace(stream, past=past)
     y = run(x, part)
     for layer, tail in part.past.items():
-        stream.past[prefix + layer] = tail.cpu() if stream.parked else tail
+        stream.past[prefix + layer] = tail.cpu() if stream.offloaded else tail
     return y

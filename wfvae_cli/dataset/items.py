@@ -20,7 +20,7 @@ from pathlib import Path, PurePosixPath
 from typing import Literal
 
 from wfvae_cli.dataset import remote
-from wfvae_cli.dataset.manifest_rows import MANIFEST_SUFFIXES, Row, read_rows
+from wfvae_cli.dataset.item_lists import MANIFEST_SUFFIXES, Row, read_rows
 from wfvae_cli.errors import InputError, UsageError
 from wfvae_cli.unreadable import why_unreadable
 

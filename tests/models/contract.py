@@ -97,7 +97,7 @@ def check_every_chunking(vae: VideoVAE, longest: int = 6) -> None:
 
 
 def check_strips(vae: VideoVAE, latents: int = 3) -> None:
-    """In strips is whole, for every chunking; the picture is higher than a strip and its halo."""
+    """In bands is whole, for every chunking; the picture is higher than a band and its halo."""
     s = vae.strides
     with torch.inference_mode():
         shape = (1, 3, 1 + s.time * (latents - 1), 24 * s.height, s.width)
@@ -107,11 +107,11 @@ def check_strips(vae: VideoVAE, latents: int = 3) -> None:
         mean = moments.chunk(2, dim=1)[0]
         frames = vae.decode(mean, Stream.whole())
         for chunks in compositions(latents):
-            stream = Stream(strips=2 + len(chunks), parked=len(chunks) % 2 == 0)
+            stream = Stream(row_bands=2 + len(chunks), offloaded=len(chunks) % 2 == 0)
             parts = list(encode_parts(vae, x, chunks, stream))
             difference = (torch.cat(parts, dim=2) - moments).abs().max().item()
             assert difference <= TOLERANCE[x.dtype], f"encoding {chunks}: {difference}"
-            stream = Stream(strips=2 + len(chunks))
+            stream = Stream(row_bands=2 + len(chunks))
             decoded = torch.cat(list(decode_parts(vae, mean, chunks, stream)), dim=2)
             assert decoded.shape == frames.shape
             difference = (decoded - frames).abs().max().item()

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from wfvae_cli.dataset.inputs import Item, find_inputs, is_single
+from wfvae_cli.dataset.items import Item, find_inputs, is_single
 from wfvae_cli.errors import InputError, UsageError
 
 

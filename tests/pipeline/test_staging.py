@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from wfvae_cli.codec.staging import Download, Staging, download, upload
+from wfvae_cli.pipeline.staging import Download, Staging, download, upload
 
 
 class LateEvent:

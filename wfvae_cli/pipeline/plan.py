@@ -13,11 +13,11 @@ import psutil
 import torch
 from torch import Tensor
 
-from wfvae_cli.codec.tiles import Grid, Tile, check_tile
 from wfvae_cli.errors import DeviceError, UsageError
 from wfvae_cli.models.base import LoadedModel
 from wfvae_cli.nn.stream import Stream
-from wfvae_cli.timing import latents_per_chunk, pad_to
+from wfvae_cli.pipeline.tiles import Grid, Tile, check_tile
+from wfvae_cli.strides import latents_per_chunk, pad_to
 
 log = logging.getLogger("wfvae")
 
@@ -46,8 +46,8 @@ class Memory:
     """In the system, where a device can park state; None where the device is the system."""
 
     @property
-    def parking(self) -> float:
-        """What parked state may take."""
+    def offload_room(self) -> float:
+        """What offloaded state may take."""
         return _SHARE * (self.host or 0)
 
     @classmethod
@@ -67,12 +67,12 @@ class ChunkPlan:
     """Latent frames of the first chunk."""
     later: int
     """Latent frames of each of the later chunks."""
-    strips: int = 1
-    """Horizontal strips in which the model's largest layers run: exact."""
+    row_bands: int = 1
+    """row bands in which the model's largest layers run: exact."""
     tile: int | None = None
     """Pixels of the side of overlapping tiles: not exact. None for the whole picture."""
-    parked: bool = False
-    """Whether strips and tiles leave their state on the host until their turn comes."""
+    offloaded: bool = False
+    """Whether bands and tiles leave their state on the host until their turn comes."""
 
     @classmethod
     def of(
@@ -88,7 +88,7 @@ class ChunkPlan:
     ) -> ChunkPlan:
         """The plan for `--chunk` frames, or for as many as suit resolution and memory.
 
-        The first of these that fits: chunks of up to 8 latent frames, of fewer, of one in strips,
+        The first of these that fits: chunks of up to 8 latent frames, fewer, one in row bands,
         of one in tiles, if `tile` allows that.
 
         Args:
@@ -110,7 +110,7 @@ class ChunkPlan:
         if isinstance(tile, int) and picture.grid(tile).tiles > 1:
             plan = cls._in_time(model, chunk, min(tile, width) * min(tile, height), memory)
             plan = replace(plan, tile=tile)
-            return replace(plan, parked=not picture.fits(plan, memory))
+            return replace(plan, offloaded=not picture.fits(plan, memory))
         plan = cls._in_time(model, chunk, width * height, memory)
         if model.vae.whole_clip_only is not None:
             return plan
@@ -138,7 +138,7 @@ class ChunkPlan:
 
     def stream(self) -> Stream:
         """A new clip's."""
-        return Stream(strips=self.strips, parked=self.parked)
+        return Stream(row_bands=self.row_bands, offloaded=self.offloaded)
 
     def cuts(self, total: int) -> Iterator[tuple[int, int]]:
         """Begin and end of every chunk of `total` latent frames."""
@@ -170,23 +170,23 @@ class Picture:
         Where nothing does, it is what the device lacks least for: the estimate may be too high,
         and a device that runs out says so, as the host does not.
         """
-        candidates = [plan, *self._in_strips(plan)]
+        candidates = [plan, *self._in_row_bands(plan)]
         if tiles:
             candidates += self._in_tiles(plan)
         for candidate in candidates:
             if self.fits(candidate, memory):
                 return candidate
         needs = [(self.needs(candidate, memory), candidate) for candidate in candidates]
-        possible = [need for need in needs if need[0][1] <= memory.parking]
+        possible = [need for need in needs if need[0][1] <= memory.offload_room]
         return min(possible, key=lambda need: need[0][0])[1]
 
     def fits(self, plan: ChunkPlan, memory: Memory) -> bool:
         """Whether device and host have room for it."""
         device, host = self.needs(plan, memory)
-        return device <= _SHARE * memory.free and host <= memory.parking
+        return device <= _SHARE * memory.free and host <= memory.offload_room
 
     def needs(self, plan: ChunkPlan, memory: Memory) -> tuple[float, float]:
-        """Bytes at the peak, as estimated: on the device, and of state parked on the host."""
+        """Bytes at the peak, as estimated: on the device, and of state offloaded on the host."""
         vae = self.model.vae
         frames = vae.strides.time * (plan.first - 1) + 1
         working, state, outside = vae.peak_values_per_pixel * frames, 0.0, 0.0
@@ -199,31 +199,31 @@ class Picture:
             grid = self.grid(plan.tile)
             share = grid.rows.tile * grid.columns.tile / (grid.rows.size * grid.columns.size)
             kept, outside = share * grid.tiles, _BLENDED * frames
-        elif plan.strips > 1 and vae.footprint is not None:
+        elif plan.row_bands > 1 and vae.footprint is not None:
             halos = 2 * vae.footprint.halo / self.height
-            share, kept = min(1.0, 1 / plan.strips + halos), 1 + (plan.strips - 1) * halos
+            share, kept = min(1.0, 1 / plan.row_bands + halos), 1 + (plan.row_bands - 1) * halos
         else:
             outside = 0.0
-        parked = state * kept if plan.parked and memory.host is not None else 0.0
-        held = share * state if parked else state * kept
+        offloaded = state * kept if plan.offloaded and memory.host is not None else 0.0
+        held = share * state if offloaded else state * kept
         scale = self.width * self.height * self.model.value_bytes
-        return scale * (share * working + outside + held), scale * parked
+        return scale * (share * working + outside + held), scale * offloaded
 
-    def _in_strips(self, plan: ChunkPlan) -> Iterator[ChunkPlan]:
-        """The plan in ever more strips, none lower than the halos beside it."""
+    def _in_row_bands(self, plan: ChunkPlan) -> Iterator[ChunkPlan]:
+        """The plan in ever more bands, none lower than the halos beside it."""
         footprint = self.model.vae.footprint
         if footprint is None:
             return
-        for strips in range(2, self.height // (2 * footprint.halo) + 1):
-            for parked in (False, True):
-                yield replace(plan, strips=strips, parked=parked)
+        for bands in range(2, self.height // (2 * footprint.halo) + 1):
+            for offloaded in (False, True):
+                yield replace(plan, row_bands=bands, offloaded=offloaded)
 
     def _in_tiles(self, plan: ChunkPlan) -> Iterator[ChunkPlan]:
         """The plan in ever smaller tiles."""
         for tile in _TILES:
             if self.grid(tile).tiles > 1:
-                for parked in (False, True):
-                    yield replace(plan, tile=tile, parked=parked)
+                for offloaded in (False, True):
+                    yield replace(plan, tile=tile, offloaded=offloaded)
 
 
 def announce(plan: ChunkPlan) -> None:

@@ -14,15 +14,15 @@ from numpy.typing import NDArray
 import wfvae_cli as wfvae
 from tests.media.conftest import write_clip
 from tests.models.build import build
-from wfvae_cli.codec.decode import decode_chunks, decode_clip
-from wfvae_cli.codec.encode import EncodeOptions, encode_chunks, encode_clip
-from wfvae_cli.codec.plan import ChunkPlan
-from wfvae_cli.codec.roundtrip import roundtrip_clip
 from wfvae_cli.errors import DeviceError, LatentError, UsageError
 from wfvae_cli.latents.file import LatentFile
 from wfvae_cli.latents.metadata import AppliedNormalization
 from wfvae_cli.media.clip import ClipInfo, Colour, Frame, Sampling
 from wfvae_cli.models.base import LoadedModel
+from wfvae_cli.pipeline.decode import decode_chunks, decode_clip
+from wfvae_cli.pipeline.encode import EncodeOptions, encode_chunks, encode_clip
+from wfvae_cli.pipeline.plan import ChunkPlan
+from wfvae_cli.pipeline.roundtrip import roundtrip_clip
 
 TINY_SHA = "1" * 64
 

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from wfvae_cli.codec.threads import Clock, consumed, produced
+from wfvae_cli.pipeline.threads import Clock, consumed, produced
 
 
 def alive(name: str) -> list[threading.Thread]:
@@ -98,7 +98,7 @@ def test_an_exception_drops_what_is_under_way() -> None:
 
 
 def test_a_stage_that_hangs_is_left_behind(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("wfvae_cli.codec.threads._PATIENCE", 0.05)
+    monkeypatch.setattr("wfvae_cli.pipeline.threads._PATIENCE", 0.05)
     release = threading.Event()
 
     def hang() -> Iterator[int]:

@@ -12,11 +12,11 @@ import time
 from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass
 
-from wfvae_cli.codec.chunks import FrameChunk
 from wfvae_cli.dataset.channel import Channel, ClosedError
-from wfvae_cli.dataset.inputs import Item
-from wfvae_cli.dataset.outcome import Outcome, TimeLimitError, failure
+from wfvae_cli.dataset.items import Item
+from wfvae_cli.dataset.result import ItemResult, TimeLimitError, failure
 from wfvae_cli.media.clip import ClipInfo
+from wfvae_cli.pipeline.chunks import FrameChunk
 
 _POLL = 0.1
 """Seconds between looks at whether a reader hangs."""
@@ -155,13 +155,13 @@ class Reading:
                 raise self.error from None
 
 
-Pieces = Generator[tuple[Facts, FrameChunk] | Outcome, None, None]
+Pieces = Generator[tuple[Facts, FrameChunk] | ItemResult, None, None]
 Read = Callable[[Task, Reading], Pieces]
 """Reads a source in a reader's thread, with a `touch` for every sign of life: gives the chunks of
 its frames up to the last one, or else the outcome of a source that the model need not see."""
 
 
-class ReadAhead:
+class Prefetcher:
     """The clips of a dataset in the order in which they get ready, a few at a time.
 
     Args:
@@ -175,7 +175,7 @@ class ReadAhead:
         self._read_source, self._tasks, self._limits = read, tasks, limits
         self._taking = threading.Lock()
         self._lock = threading.Lock()
-        self._ready: Channel[Clip | Outcome] = Channel(readers)
+        self._ready: Channel[Clip | ItemResult] = Channel(readers)
         self._active: set[Reading] = set()
         self._live = 0
         self._stopped = False
@@ -188,7 +188,7 @@ class ReadAhead:
             self.readers += 1
             self._start_reader()
 
-    def take(self, patience: float = _POLL) -> Clip | Outcome | None:
+    def take(self, patience: float = _POLL) -> Clip | ItemResult | None:
         """What is ready next; None where nothing has been for `patience` seconds.
 
         Every source is given out once, as one of the two; a `Clip` may fail later.
@@ -218,7 +218,7 @@ class ReadAhead:
                 reading.is_abandoned = True
                 reading.more.close()
 
-    def _give_up_one(self) -> Outcome | None:
+    def _give_up_one(self) -> ItemResult | None:
         with self._lock:
             readings = list(self._active)
         for reading in readings:
@@ -289,7 +289,7 @@ class ReadAhead:
         finally:
             reading.more.close()
 
-    def _deliver(self, reading: Reading, ready: Clip | Outcome) -> None:
+    def _deliver(self, reading: Reading, ready: Clip | ItemResult) -> None:
         if reading.is_abandoned:
             raise ClosedError
         with reading.waiting():
@@ -298,9 +298,9 @@ class ReadAhead:
 
 def settled(
     read: Read, tasks: Iterator[Task], readers: int, limits: Limits
-) -> Generator[Outcome, None, None]:
-    """The outcomes of sources that no model need see, as they get ready: see `ReadAhead`."""
-    ahead = ReadAhead(read, tasks, readers, limits)
+) -> Generator[ItemResult, None, None]:
+    """The outcomes of sources that no model need see, as they get ready: see `Prefetcher`."""
+    ahead = Prefetcher(read, tasks, readers, limits)
     try:
         while True:
             ready = ahead.take()

@@ -13,13 +13,13 @@ from typing import Literal
 import psutil
 import torch
 
-from wfvae_cli.codec.chunks import FrameChunk
-from wfvae_cli.codec.encode import encode_frames
-from wfvae_cli.codec.plan import ChunkPlan, Memory, explained_memory
-from wfvae_cli.codec.tiles import Tile
 from wfvae_cli.errors import DeviceError
 from wfvae_cli.models.base import LoadedModel, Posterior
 from wfvae_cli.nn.stream import Stream
+from wfvae_cli.pipeline.chunks import FrameChunk
+from wfvae_cli.pipeline.encode import encode_frames
+from wfvae_cli.pipeline.plan import ChunkPlan, Memory, explained_memory
+from wfvae_cli.pipeline.tiles import Tile
 
 Batch = int | Literal["auto"]
 """Clips that go through the model together; `auto` suits their size."""

@@ -10,12 +10,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
-from wfvae_cli.codec.chunks import FrameChunk, PendingPixels, Pixels
-from wfvae_cli.codec.decode import decode_latents, tell
-from wfvae_cli.codec.encode import Progress, encode_chunks
-from wfvae_cli.codec.plan import ChunkPlan, announce
-from wfvae_cli.codec.threads import Clock, consumed
-from wfvae_cli.codec.tiles import Tile
 from wfvae_cli.errors import UsageError
 from wfvae_cli.media.clip import ClipInfo, Frame, Sampling
 from wfvae_cli.media.clip_writer import ClipWriter
@@ -25,6 +19,12 @@ from wfvae_cli.metrics.clip import ClipMetrics
 from wfvae_cli.metrics.result import ClipResult
 from wfvae_cli.metrics.views import difference, side_by_side
 from wfvae_cli.models.base import LoadedModel
+from wfvae_cli.pipeline.chunks import FrameChunk, PendingPixels, Pixels
+from wfvae_cli.pipeline.decode import decode_latents, tell
+from wfvae_cli.pipeline.encode import Progress, encode_chunks
+from wfvae_cli.pipeline.plan import ChunkPlan, announce
+from wfvae_cli.pipeline.threads import Clock, consumed
+from wfvae_cli.pipeline.tiles import Tile
 
 Compare = Literal["side-by-side", "diff"]
 
@@ -99,7 +99,7 @@ def roundtrip_clip(
             the reconstruction.
         metrics: what to measure; PSNR, SSIM and MS-SSIM by default.
         chunk: frames of the first chunk, `1 + k*stride`; None suits the resolution.
-        tile: pixels of a tile's side, where the picture goes through in tiles: see `codec.tiles`.
+        tile: pixels of a tile's side, where the picture goes through in tiles: see `tiles.py`.
         overwrite: whether `target` may exist.
         progress: called after every chunk.
 

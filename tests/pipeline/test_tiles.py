@@ -7,14 +7,14 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from tests.models.build import build
-from tests.models.laws import compositions, cuts, frame_cut
-from wfvae_cli.codec.decode import decode_latents
-from wfvae_cli.codec.encode import encode_frames
-from wfvae_cli.codec.tiles import Axis, Grid, check_tile, in_tiles
+from tests.models.contract import compositions, cuts, frame_cut
 from wfvae_cli.errors import UsageError
 from wfvae_cli.models.base import LoadedModel
 from wfvae_cli.nn.stream import Stream
-from wfvae_cli.timing import Strides
+from wfvae_cli.pipeline.decode import decode_latents
+from wfvae_cli.pipeline.encode import encode_frames
+from wfvae_cli.pipeline.tiles import Axis, Grid, check_tile, in_tiles
+from wfvae_cli.strides import Strides
 
 STRIDES = Strides(4, 8, 8)
 

@@ -17,7 +17,7 @@ _WORK = ".wfvae-work"
 
 
 @dataclass(frozen=True)
-class Place:
+class OutputStore:
     """An output folder, as one run or shard of a run uses it.
 
     Files are written in `work` and renamed into place, so that whatever has a name is complete,
@@ -32,7 +32,7 @@ class Place:
     """The folder of a store that files are sent to; None where `root` is where they belong."""
 
     @classmethod
-    def of(cls, output: str) -> Place:
+    def of(cls, output: str) -> OutputStore:
         """The place that `-o` names: a folder, or the URL of one."""
         if not remote.is_url(output):
             return cls(Path(output))
@@ -100,7 +100,7 @@ class Place:
             return None
 
 
-def create_root(place: Place) -> None:
+def create_root(place: OutputStore) -> None:
     """Make an output folder if it is missing; its parent must exist, against mistyped paths.
 
     Raises:

@@ -13,12 +13,6 @@ from typing import BinaryIO
 import torch
 from torch import Tensor
 
-from wfvae_cli.codec.chunks import PendingPixels
-from wfvae_cli.codec.encode import Progress
-from wfvae_cli.codec.plan import ChunkPlan, announce, explained_memory, halved_if_too_large
-from wfvae_cli.codec.staging import upload
-from wfvae_cli.codec.threads import Clock, consumed, produced
-from wfvae_cli.codec.tiles import Grid, Tile, in_tiles
 from wfvae_cli.errors import LatentError
 from wfvae_cli.latents.file import LatentFile
 from wfvae_cli.latents.metadata import AppliedNormalization, LatentMetadata
@@ -27,6 +21,12 @@ from wfvae_cli.media.clip_writer import ClipWriter
 from wfvae_cli.media.writer import VideoOptions, open_writer
 from wfvae_cli.models.base import LoadedModel
 from wfvae_cli.nn.stream import Stream
+from wfvae_cli.pipeline.chunks import PendingPixels
+from wfvae_cli.pipeline.encode import Progress
+from wfvae_cli.pipeline.plan import ChunkPlan, announce, explained_memory, halved_if_too_large
+from wfvae_cli.pipeline.staging import upload
+from wfvae_cli.pipeline.threads import Clock, consumed, produced
+from wfvae_cli.pipeline.tiles import Grid, Tile, in_tiles
 
 log = logging.getLogger("wfvae")
 
@@ -69,7 +69,7 @@ def decode_clip(
         video: codec and container.
         audio_from: a file whose sound track is copied in.
         chunk: frames of the first chunk, `1 + k*stride`; None suits the resolution.
-        tile: pixels of a tile's side, where the picture goes through in tiles: see `codec.tiles`.
+        tile: pixels of a tile's side, where the picture goes through in tiles: see `tiles.py`.
         force: decode latents of other weights all the same.
         overwrite: whether `target` may exist.
         progress: called after every chunk.

@@ -10,14 +10,14 @@ import pytest
 import torch
 from torch import Tensor
 
-from wfvae_cli.codec.batch import Batch, batch_size, check_memory, encode_batch, fixed_plan
-from wfvae_cli.codec.chunks import FrameChunk
-from wfvae_cli.codec.encode import encode_pixels
-from wfvae_cli.codec.plan import ChunkPlan
 from wfvae_cli.errors import DeviceError
 from wfvae_cli.models.base import LoadedModel, Posterior
 from wfvae_cli.models.load import load_model
 from wfvae_cli.nn.stream import Stream
+from wfvae_cli.pipeline.batch import Batch, batch_size, check_memory, encode_batch, fixed_plan
+from wfvae_cli.pipeline.chunks import FrameChunk
+from wfvae_cli.pipeline.encode import encode_pixels
+from wfvae_cli.pipeline.plan import ChunkPlan
 
 
 def clip(seed: int, frames: int = 5, height: int = 16, width: int = 24) -> FrameChunk:
@@ -106,7 +106,7 @@ def test_tiles_of_a_dataset_are_those_that_were_asked_for() -> None:
     assert fixed_plan(model, None, 8000, 8000, "auto") == fixed_plan(model, None, 8000, 8000)
     assert fixed_plan(model, None, 8000, 8000).tile is None
     tiled = fixed_plan(model, None, 8000, 8000, 256)
-    assert (tiled.tile, tiled.strips) == (256, 1)
+    assert (tiled.tile, tiled.row_bands) == (256, 1)
     assert tiled.later > fixed_plan(model, None, 8000, 8000).later, "a tile is a smaller picture"
     check_memory(model, 1, 100_000, 100_000, tile=256)
 
