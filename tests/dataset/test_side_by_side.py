@@ -26,7 +26,7 @@ from wfvae_cli.dataset.worker import EncodeJob
 from wfvae_cli.dataset.write_behind import Encoded
 from wfvae_cli.errors import DeviceError
 from wfvae_cli.latents.file import LatentFile
-from wfvae_cli.media.clip import Sampling
+from wfvae_cli.media.options import Sampling
 from wfvae_cli.media.reader import open_clip
 from wfvae_cli.models.load import load_model
 from wfvae_cli.pipeline.batch import encode_batch

@@ -26,9 +26,10 @@ from wfvae_cli.dataset.reorder import failed_clip, in_order, ordered, task_of
 from wfvae_cli.dataset.result import ItemResult
 from wfvae_cli.dataset.source import at_hand, check_unchanged
 from wfvae_cli.dataset.write_behind import Encoded
-from wfvae_cli.media.clip import Sampling
+from wfvae_cli.media.options import Sampling
 from wfvae_cli.models.base import LoadedModel
-from wfvae_cli.models.load import DType, describe_checkpoint, load_model
+from wfvae_cli.models.load import describe_checkpoint, load_model
+from wfvae_cli.models.options import DType
 from wfvae_cli.stats.accumulate import ClipStats, FailedClip
 from wfvae_cli.stats.draw import Draw, Source, open_window
 from wfvae_cli.stats.measure import MeasuredClip, measure_latents

@@ -10,7 +10,7 @@ from wfvae_cli.dataset.prefetch import Limits, Pieces, Reading, Task, settled
 from wfvae_cli.dataset.reorder import failed_clip, in_order
 from wfvae_cli.dataset.result import ItemResult
 from wfvae_cli.dataset.source import at_hand, check_unchanged
-from wfvae_cli.media.clip import Sampling
+from wfvae_cli.media.options import Sampling
 from wfvae_cli.stats.accumulate import FailedClip
 from wfvae_cli.stats.collect_subbands import analyse_clip
 from wfvae_cli.stats.draw import Draw, Source

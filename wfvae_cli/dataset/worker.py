@@ -19,7 +19,8 @@ from wfvae_cli.dataset.source import opened
 from wfvae_cli.dataset.store import OutputStore
 from wfvae_cli.dataset.write_behind import Encoded
 from wfvae_cli.media.reader import open_clip
-from wfvae_cli.models.load import DType, load_model
+from wfvae_cli.models.load import load_model
+from wfvae_cli.models.options import DType
 from wfvae_cli.pipeline.encode import describe, is_constant_rate, stored_values
 
 

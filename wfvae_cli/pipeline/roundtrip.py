@@ -11,8 +11,9 @@ from pathlib import Path
 from typing import Literal
 
 from wfvae_cli.errors import UsageError
-from wfvae_cli.media.clip import ClipInfo, Frame, Sampling
+from wfvae_cli.media.clip import ClipInfo, Frame
 from wfvae_cli.media.clip_writer import ClipWriter
+from wfvae_cli.media.options import Sampling
 from wfvae_cli.media.reader import ClipReader, open_clip
 from wfvae_cli.media.writer import VideoOptions, open_writer
 from wfvae_cli.metrics.clip import ClipMetrics
