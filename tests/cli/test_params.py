@@ -58,7 +58,7 @@ def sample(
 @pytest.fixture
 def program() -> typer.Typer:
     seen.clear()
-    app = typer.Typer()
+    app = typer.Typer(add_completion=False)
     add_command(app, sample, "wfvae sample a.mp4\nwfvae sample b.mp4 --size 1x2")
     return app
 
