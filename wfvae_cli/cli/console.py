@@ -33,10 +33,10 @@ stderr = rich.console.Console(stderr=True, highlight=False, soft_wrap=True)
 class Console:
     """Messages of one command, as loud as its options allow."""
 
-    json: Annotated[bool, Option("Put one JSON object on stdout.", "Messages", common=True)] = False
     quiet: Annotated[
         bool, Option("Say nothing but errors.", "Messages", flags=("--quiet", "-q"))
     ] = False
+    json: Annotated[bool, Option("Put one JSON object on stdout.", "Messages", common=True)] = False
 
     @classmethod
     def from_options(cls, options: Mapping[str, Any]) -> Console:
