@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from wfvae_cli.atomic import atomic_file
-from wfvae_cli.media.clip import Sampling
+from wfvae_cli.media.options import Sampling
 from wfvae_cli.media.reader import open_clip
 
 Pixels = NDArray[np.uint8]

@@ -17,9 +17,9 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from wfvae_cli.dataset.training import LatentDataset as LatentDataset
     from wfvae_cli.latents.file import LatentFile as LatentFile
-    from wfvae_cli.media.clip import Sampling as Sampling
+    from wfvae_cli.media.options import Sampling as Sampling
+    from wfvae_cli.media.options import VideoOptions as VideoOptions
     from wfvae_cli.media.reader import open_clip as open_clip
-    from wfvae_cli.media.writer import VideoOptions as VideoOptions
     from wfvae_cli.media.writer import open_writer as open_writer
     from wfvae_cli.models.load import load_model as load_model
     from wfvae_cli.nn.stream import Stream as Stream
@@ -32,9 +32,9 @@ _HOMES = {
     "EncodeOptions": "pipeline.encode",
     "LatentDataset": "dataset.training",
     "LatentFile": "latents.file",
-    "Sampling": "media.clip",
+    "Sampling": "media.options",
     "Stream": "nn.stream",
-    "VideoOptions": "media.writer",
+    "VideoOptions": "media.options",
     "decode_clip": "pipeline.decode",
     "encode_clip": "pipeline.encode",
     "load_model": "models.load",

@@ -8,7 +8,7 @@ from wfvae_cli.bench.measure import Spread
 from wfvae_cli.bench.media import MediaProfile, Side, SideResult, profile
 from wfvae_cli.bench.picture import write_moving_picture
 from wfvae_cli.bench.subject import Setting
-from wfvae_cli.media.clip import Sampling
+from wfvae_cli.media.options import Sampling
 
 
 @pytest.fixture

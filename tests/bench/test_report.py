@@ -11,7 +11,7 @@ from wfvae_cli.bench.precision import precision, psnr
 from wfvae_cli.bench.report import SweepRow, bench, compare, recommend, sweep
 from wfvae_cli.bench.subject import STAGES, Setting, Subject
 from wfvae_cli.errors import UsageError
-from wfvae_cli.media.clip import Sampling
+from wfvae_cli.media.options import Sampling
 from wfvae_cli.media.reader import open_clip
 
 

@@ -14,8 +14,7 @@ from wfvae_cli.cli.console import Console
 from wfvae_cli.cli.dataset_view import DatasetView
 from wfvae_cli.dataset.items import Item
 from wfvae_cli.dataset.plan import Plan
-from wfvae_cli.dataset.result import Task
-from wfvae_cli.dataset.result import ItemResult, failure
+from wfvae_cli.dataset.result import ItemResult, Task, failure
 from wfvae_cli.errors import VideoError
 
 

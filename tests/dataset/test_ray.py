@@ -61,7 +61,7 @@ def run(
     source: Path, output: Path, engine: RayEngine | None, callbacks: NoRunCallbacks | None = None
 ) -> Summary:
     job = EncodeJob(OutputStore(output), EncodeConfig(batch=2), threads=1)
-    return run_dataset(find_inputs([str(source)]), job, engine=engine, callbacks=observer)
+    return run_dataset(find_inputs([str(source)]), job, engine=engine, callbacks=callbacks)
 
 
 @pytest.fixture(scope="module")

@@ -24,7 +24,7 @@ from wfvae_cli.dataset.shard import Shard
 from wfvae_cli.dataset.store import OutputStore
 from wfvae_cli.errors import OutputError, UsageError
 from wfvae_cli.latents.file import LatentFile
-from wfvae_cli.media.clip import Sampling
+from wfvae_cli.media.options import Sampling
 from wfvae_cli.media.reader import ClipReader
 from wfvae_cli.models.load import load_model
 from wfvae_cli.pipeline.encode import EncodeOptions, encode_clip

@@ -16,7 +16,7 @@ from wfvae_cli.dataset import statistics
 from wfvae_cli.dataset.config import ModelFingerprint
 from wfvae_cli.dataset.result import ItemResult, Task
 from wfvae_cli.dataset.statistics import StatsJob, StatsOnRay, StatsWorker
-from wfvae_cli.models.load import DEFAULT_MODEL
+from wfvae_cli.models.options import DEFAULT_MODEL
 from wfvae_cli.stats.collect import Measure, collect
 from wfvae_cli.stats.draw import Draw, Source
 from wfvae_cli.stats.report import StatsReport

@@ -16,16 +16,18 @@ from torch._dynamo.utils import counters
 from tests.models.tiny import tiny_state, write_checkpoint
 from wfvae_cli.bench.picture import write_moving_picture
 from wfvae_cli.latents.file import LatentFile
-from wfvae_cli.media.clip import Bits, Colour, Sampling
+from wfvae_cli.media.clip import Bits, Colour
 from wfvae_cli.media.filters import Converter
 from wfvae_cli.media.frames import planes_of
 from wfvae_cli.media.from_planes import find_conversion
+from wfvae_cli.media.options import Sampling
 from wfvae_cli.media.reader import open_clip
 from wfvae_cli.media.sampling import Orientation, plan_geometry
 from wfvae_cli.media.to_planes import to_planes
 from wfvae_cli.media.yuv import PictureFormat
 from wfvae_cli.models.base import LoadedModel
-from wfvae_cli.models.load import DType, load_model
+from wfvae_cli.models.load import load_model
+from wfvae_cli.models.options import DType
 from wfvae_cli.nn.stream import Stream
 from wfvae_cli.pipeline.batch import ClipStreams, run_batch
 from wfvae_cli.pipeline.chunks import FrameChunk, PendingPixels

@@ -15,7 +15,8 @@ from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 from numpy.typing import NDArray
 
-from wfvae_cli.media.clip import ClipInfo, Sampling
+from wfvae_cli.media.clip import ClipInfo
+from wfvae_cli.media.options import Sampling
 from wfvae_cli.media.reader import open_clip
 
 MakeClip = Callable[..., Path]

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from wfvae_cli.errors import VideoError
-from wfvae_cli.media.clip import Sampling
+from wfvae_cli.media.options import Sampling
 from wfvae_cli.media.reader import open_clip, probe
 from wfvae_cli.media.truncation import inspect
 

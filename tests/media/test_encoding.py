@@ -7,7 +7,8 @@ import pytest
 from tests.media.outputs import info_for
 from wfvae_cli.errors import UsageError
 from wfvae_cli.media.clip import ClipInfo, Colour
-from wfvae_cli.media.encoding import EncodingPlan, VideoOptions, plan
+from wfvae_cli.media.encoding import EncodingPlan, plan
+from wfvae_cli.media.options import VideoOptions
 
 
 def planned(target: str = "out.mp4", info: ClipInfo | None = None, **options: Any) -> EncodingPlan:

@@ -11,9 +11,10 @@ import pytest
 from av.video.frame import VideoFrame
 from numpy.typing import NDArray
 
-from wfvae_cli.media.clip import Chroma, Colour, Sampling
+from wfvae_cli.media.clip import Chroma, Colour
 from wfvae_cli.media.filters import Converter, Pixels, _filtering, _format, _scale, over_black
 from wfvae_cli.media.frames import convert as to_yuv
+from wfvae_cli.media.options import Sampling
 from wfvae_cli.media.sampling import Orientation, plan_geometry
 from wfvae_cli.media.yuv import PictureFormat
 

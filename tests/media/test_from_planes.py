@@ -15,10 +15,11 @@ from hypothesis import strategies as st
 
 from tests.media.conftest import MakeClip
 from wfvae_cli.media import from_planes
-from wfvae_cli.media.clip import Chroma, Colour, Frame, Sampling
+from wfvae_cli.media.clip import Chroma, Colour, Frame
 from wfvae_cli.media.filters import Converter
 from wfvae_cli.media.frames import planes_of
 from wfvae_cli.media.from_planes import find_conversion
+from wfvae_cli.media.options import Sampling
 from wfvae_cli.media.reader import open_clip
 from wfvae_cli.media.sampling import Orientation, plan_geometry
 from wfvae_cli.media.yuv import LUMA_WEIGHTS

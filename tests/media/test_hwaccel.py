@@ -19,7 +19,8 @@ from numpy.typing import NDArray
 from tests.media.conftest import MakeClip
 from wfvae_cli.errors import UsageError, VideoError
 from wfvae_cli.media import hwaccel
-from wfvae_cli.media.clip import ClipInfo, Frame, Sampling
+from wfvae_cli.media.clip import ClipInfo, Frame
+from wfvae_cli.media.options import Sampling
 from wfvae_cli.media.reader import open_clip
 from wfvae_cli.media.source import VideoSource
 

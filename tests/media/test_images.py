@@ -15,8 +15,9 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from wfvae_cli.errors import VideoError
-from wfvae_cli.media.clip import ClipInfo, Sampling
+from wfvae_cli.media.clip import ClipInfo
 from wfvae_cli.media.images import sequence
+from wfvae_cli.media.options import Sampling
 from wfvae_cli.media.picture import is_image
 from wfvae_cli.media.reader import open_clip
 

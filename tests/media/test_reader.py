@@ -12,7 +12,7 @@ from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
 from wfvae_cli.errors import UsageError
-from wfvae_cli.media.clip import Sampling
+from wfvae_cli.media.options import Sampling
 from wfvae_cli.media.rate import constant_rate
 from wfvae_cli.media.reader import open_clip, probe
 

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from wfvae_cli.errors import UsageError
-from wfvae_cli.media.clip import Fit, Sampling
+from wfvae_cli.media.options import Fit, Sampling
 from wfvae_cli.media.sampling import Orientation, Timed, plan_geometry, select
 
 YES_NO = (False, True)
@@ -38,7 +38,7 @@ def taken(pts: Sequence[int], base: Fraction, sampling: Sampling) -> list[tuple[
         ({"size": (0, 8)}, "side"),
         ({"short_side": 0}, "side"),
         ({"short_side": 10**6}, "side"),
-        ({"size": (8, 8), "short_side": 8}, "not both"),
+        ({"size": (8, 8), "short_side": 8}, "mutually exclusive"),
         ({"fit": "squeeze"}, "crop, pad, stretch"),
     ],
 )

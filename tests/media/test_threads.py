@@ -13,7 +13,7 @@ from av.codec.context import ThreadType
 
 from tests.media.conftest import MakeClip
 from wfvae_cli.media.clip import ClipInfo, Frame
-from wfvae_cli.media.encoding import VideoOptions
+from wfvae_cli.media.options import VideoOptions
 from wfvae_cli.media.settings import THREADS
 from wfvae_cli.media.source import VideoSource
 from wfvae_cli.media.writer import VideoWriter, open_writer

@@ -8,7 +8,7 @@ from PIL import Image
 
 from tests.metrics.test_clip import clips, measure
 from wfvae_cli.errors import InputError, VideoError
-from wfvae_cli.media.clip import Sampling
+from wfvae_cli.media.options import Sampling
 from wfvae_cli.metrics.clip import ClipMetrics
 from wfvae_cli.metrics.compare import Measures, compare_clips, compare_directories
 from wfvae_cli.metrics.frechet import FrechetDistance

@@ -10,9 +10,10 @@ from torch import Tensor
 
 from tests.media.conftest import write_clip
 from wfvae_cli.errors import DeviceError
-from wfvae_cli.media.clip import Bits, Colour, Frame, Sampling
+from wfvae_cli.media.clip import Bits, Colour, Frame
 from wfvae_cli.media.frames import convert, planes_of
 from wfvae_cli.media.from_planes import PlanarConversion
+from wfvae_cli.media.options import Sampling
 from wfvae_cli.media.reader import open_clip
 from wfvae_cli.media.sampling import Orientation, plan_geometry
 from wfvae_cli.media.yuv import PictureFormat

@@ -18,7 +18,8 @@ from tests.models.build import build
 from wfvae_cli.errors import DeviceError, LatentError, UsageError
 from wfvae_cli.latents.file import LatentFile
 from wfvae_cli.latents.metadata import AppliedNormalization
-from wfvae_cli.media.clip import ClipInfo, Colour, Frame, Sampling
+from wfvae_cli.media.clip import ClipInfo, Colour, Frame
+from wfvae_cli.media.options import Sampling
 from wfvae_cli.media.reader import ClipReader
 from wfvae_cli.models.base import LoadedModel
 from wfvae_cli.pipeline.batch import ClipStreams, run_batch

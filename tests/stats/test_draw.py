@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from wfvae_cli.bench.picture import write_moving_picture
-from wfvae_cli.media.clip import Sampling
+from wfvae_cli.media.options import Sampling
 from wfvae_cli.media.reader import ClipReader, open_clip
 from wfvae_cli.stats import draw as module
 from wfvae_cli.stats.draw import Draw, Source, open_window

@@ -16,7 +16,8 @@ from numpy.typing import NDArray
 from wfvae_cli.bench.measure import Action, Spread, time_in_turn
 from wfvae_cli.bench.report import describe_machine
 from wfvae_cli.bench.subject import Setting, Subject
-from wfvae_cli.media.clip import ClipInfo, Sampling
+from wfvae_cli.media.clip import ClipInfo
+from wfvae_cli.media.options import Sampling
 from wfvae_cli.media.reader import ClipReader, open_clip
 from wfvae_cli.media.to_planes import to_planes_on_host
 from wfvae_cli.media.writer import open_writer

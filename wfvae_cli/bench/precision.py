@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from wfvae_cli.bench.subject import Setting, Subject
-from wfvae_cli.media.clip import Sampling
-from wfvae_cli.models.load import DType
+from wfvae_cli.media.options import Sampling
+from wfvae_cli.models.options import DType
 from wfvae_cli.pipeline.tiles import LEAST_POSITIONS
 
 

@@ -20,7 +20,7 @@ from wfvae_cli.bench.measure import (
     time_in_turn,
 )
 from wfvae_cli.bench.subject import STAGES, Setting, Stage, Subject
-from wfvae_cli.media.clip import Sampling
+from wfvae_cli.media.options import Sampling
 from wfvae_cli.models.load import describe_checkpoint
 
 _GAIN = 1.03

@@ -14,10 +14,11 @@ from torch import Tensor
 
 from wfvae_cli.bench.measure import wait_for
 from wfvae_cli.errors import UsageError
-from wfvae_cli.media.clip import Sampling
+from wfvae_cli.media.options import Sampling
 from wfvae_cli.media.reader import open_clip
 from wfvae_cli.models.base import LoadedModel, Task
-from wfvae_cli.models.load import DType, allow_tf32, load_model, resolve_device
+from wfvae_cli.models.load import allow_tf32, load_model, resolve_device
+from wfvae_cli.models.options import DType
 from wfvae_cli.pipeline.batch import decode_latents, encode_frames
 from wfvae_cli.pipeline.chunks import convert_on, read_chunks
 from wfvae_cli.pipeline.decode import decode_clip

@@ -8,6 +8,7 @@ import typer
 
 from wfvae_cli import __version__
 from wfvae_cli.cli import bench, compare, convert, decode, encode, info, models, roundtrip, stats
+from wfvae_cli.cli.params import add_command
 
 app = typer.Typer(
     name="wfvae",
@@ -20,8 +21,9 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for module in (encode, decode, roundtrip, compare, stats, bench, info, models, convert):
+for module in (encode, decode, roundtrip, compare, stats, bench, info, models):
     module.register(app)
+add_command(app, convert.convert, convert.EXAMPLES)
 
 
 def _print_version(wanted: bool) -> None:

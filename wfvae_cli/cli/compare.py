@@ -15,7 +15,7 @@ from wfvae_cli.errors import InputError, PartialFailureError, UsageError
 from wfvae_cli.unreadable import why_unreadable
 
 if TYPE_CHECKING:
-    from wfvae_cli.media.clip import Sampling
+    from wfvae_cli.media.options import Sampling
     from wfvae_cli.metrics.compare import Measures
     from wfvae_cli.metrics.result import Comparison, FailedFile, FileResult, JsonValue
 

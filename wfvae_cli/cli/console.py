@@ -7,7 +7,7 @@ import json
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any
 
 import rich.console
 from rich.progress import (
@@ -23,6 +23,7 @@ from rich.progress import (
 from rich.text import Text
 
 from wfvae_cli.errors import UsageError
+from wfvae_cli.option import Option
 
 stderr = rich.console.Console(stderr=True, highlight=False, soft_wrap=True)
 """Where everything goes that is no data."""
@@ -32,13 +33,15 @@ stderr = rich.console.Console(stderr=True, highlight=False, soft_wrap=True)
 class Console:
     """Messages of one command, as loud as its options allow."""
 
-    quiet: bool = False
-    json: bool = False
+    quiet: Annotated[
+        bool, Option("Say nothing but errors.", "Messages", flags=("--quiet", "-q"))
+    ] = False
+    json: Annotated[bool, Option("Put one JSON object on stdout.", "Messages", common=True)] = False
 
     @classmethod
     def from_options(cls, options: Mapping[str, Any]) -> Console:
         """The console for a command's `--quiet` and `--json`, where it has them."""
-        return cls(bool(options.get("quiet")), bool(options.get("json_output")))
+        return cls(quiet=bool(options.get("quiet")), json=bool(options.get("json_output")))
 
     def error(self, message: str) -> None:
         """Say why the command failed, whatever the options."""

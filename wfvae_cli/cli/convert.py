@@ -5,14 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated
 
-import typer
-
-from wfvae_cli.cli import options as o
 from wfvae_cli.cli.console import Console
-from wfvae_cli.cli.run import reported
+from wfvae_cli.cli.output import Overwrite
+from wfvae_cli.option import Argument, Option
 
-_EXAMPLES = """Examples:
-
+EXAMPLES = """
     wfvae convert merged.ckpt -o my-vae --config config.json
     wfvae convert Wan2.1_VAE.pth -o wan
     wfvae convert wfvae2-video/ -o wfvae2-image --to-image
@@ -20,41 +17,33 @@ _EXAMPLES = """Examples:
 """
 
 
-def register(app: typer.Typer) -> None:
-    """Add the command."""
-    app.command("convert", epilog=_EXAMPLES)(convert)
-
-
-@reported
 def convert(
     checkpoint: Annotated[
         Path,
-        typer.Argument(
-            metavar="CKPT",
-            help="A .ckpt, .pth or .bin file of torch.save; or safetensors, a file or a folder.",
+        Argument(
+            "CKPT", "A .ckpt, .pth or .bin file of torch.save; or safetensors, a file or a folder."
         ),
     ],
     output: Annotated[
-        Path, typer.Option("--output", "-o", metavar="DIR", help="The folder to write into.")
+        Path, Option("The folder to write into.", flags=("--output", "-o"), metavar="DIR")
     ],
+    console: Console,
     config: Annotated[
         Path | None,
-        typer.Option(
+        Option(
+            "Its config.json, unless that lies beside CKPT. Wan's VAEs need none.",
             metavar="FILE",
-            help="Its config.json, unless that lies beside CKPT. Wan's VAEs need none.",
+            common=True,
         ),
     ] = None,
     to_image: Annotated[
         bool,
-        typer.Option(
-            "--to-image",
-            help="Derive an image checkpoint from a second-generation WF-VAE for video: what that "
+        Option(
+            "Derive an image checkpoint from a second-generation WF-VAE for video: what that "
             "computes for a clip of one frame, as a starting point for training on images.",
         ),
     ] = False,
-    overwrite: o.Overwrite = False,
-    json_output: o.Json = False,
-    quiet: o.Quiet = False,
+    overwrite: Overwrite = False,
 ) -> None:
     """Turn a checkpoint into safetensors and config.json.
 
@@ -63,7 +52,6 @@ def convert(
     """
     from wfvae_cli.models.convert import convert as convert_checkpoint
 
-    console = Console(quiet, json_output)
     done = convert_checkpoint(
         checkpoint, output, config=config, overwrite=overwrite, image=to_image
     )

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from wfvae_cli.dataset.run import Engine, Summary
     from wfvae_cli.dataset.tar_shards import TarFormat
     from wfvae_cli.dataset.worker import EncodeJob
-    from wfvae_cli.media.clip import Sampling
+    from wfvae_cli.media.options import Sampling
     from wfvae_cli.models.base import Normalization
     from wfvae_cli.pipeline.batch import Batch
     from wfvae_cli.pipeline.encode import EncodeOptions

@@ -11,7 +11,7 @@ import typer
 from wfvae_cli.errors import UsageError
 
 if TYPE_CHECKING:
-    from wfvae_cli.media.clip import Sampling
+    from wfvae_cli.media.options import Sampling
     from wfvae_cli.media.writer import VideoOptions
     from wfvae_cli.pipeline.tiles import Tile
 
@@ -179,7 +179,7 @@ def make_sampling(
     short_side: int | None,
 ) -> Sampling:
     """The sampling that a command's options describe; contradictions are usage errors."""
-    from wfvae_cli.media.clip import Sampling
+    from wfvae_cli.media.options import Sampling
 
     return Sampling(start, duration, frames, fps, _parse_size(size), fit, short_side)
 

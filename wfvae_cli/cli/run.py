@@ -28,30 +28,34 @@ def reported(command: Callable[P, None]) -> Callable[P, None]:
 
     @functools.wraps(command)
     def run(*args: P.args, **kwargs: P.kwargs) -> None:
-        console = Console.from_options(kwargs)
-        _forward_notices(console)
-        if console.quiet:  # read when huggingface_hub is imported, which is not yet
-            os.environ["HF_HUB_DISABLE_PROGRESS_BARS"] = "1"
-        keep_freed_memory()
-        try:
-            command(*args, **kwargs)
-            sys.stdout.flush()
-        except BrokenPipeError:
-            # Whoever reads our output has seen enough: no fault of ours or theirs.
-            _let_go_of_stdout()
-        except (Exception, KeyboardInterrupt, Stopped) as error:
-            stop = stop_behind(error)
-            if stop is not None:
-                word, code = ending(stop)
-                message = f"{word}; unfinished output was removed"
-            elif isinstance(error, WfvaeError):
-                message, code = str(error), error.exit_code
-            else:
-                raise
-            console.error(message)
-            raise typer.Exit(code) from None
+        run_reported(lambda: command(*args, **kwargs), Console.from_options(kwargs))
 
     return run
+
+
+def run_reported(call: Callable[[], None], console: Console) -> None:
+    """Make a call end with a message and an exit code rather than a traceback: see `reported`."""
+    _forward_notices(console)
+    if console.quiet:  # read when huggingface_hub is imported, which is not yet
+        os.environ["HF_HUB_DISABLE_PROGRESS_BARS"] = "1"
+    keep_freed_memory()
+    try:
+        call()
+        sys.stdout.flush()
+    except BrokenPipeError:
+        # Whoever reads our output has seen enough: no fault of ours or theirs.
+        _let_go_of_stdout()
+    except (Exception, KeyboardInterrupt, Stopped) as error:
+        stop = stop_behind(error)
+        if stop is not None:
+            word, code = ending(stop)
+            message = f"{word}; unfinished output was removed"
+        elif isinstance(error, WfvaeError):
+            message, code = str(error), error.exit_code
+        else:
+            raise
+        console.error(message)
+        raise typer.Exit(code) from None
 
 
 def _let_go_of_stdout() -> None:

@@ -203,7 +203,7 @@ def stats(
     from wfvae_cli.dataset.prefetch import Limits
     from wfvae_cli.dataset.run import default_readers, default_threads
     from wfvae_cli.dataset.statistics import StatsJob
-    from wfvae_cli.models.load import DEFAULT_MODEL
+    from wfvae_cli.models.options import DEFAULT_MODEL
 
     encodes = not (subbands or all(source.is_latents for source in draw.choose(listed)))
     job = StatsJob(

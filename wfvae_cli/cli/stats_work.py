@@ -14,7 +14,7 @@ from wfvae_cli.errors import InputError, PartialFailureError, UsageError
 
 if TYPE_CHECKING:
     from wfvae_cli.dataset.statistics import StatsJob, StatsOnRay, StatsWorker
-    from wfvae_cli.media.clip import Sampling
+    from wfvae_cli.media.options import Sampling
     from wfvae_cli.stats.accumulate import FailedClip, LatentStats
     from wfvae_cli.stats.draw import Draw, Source
     from wfvae_cli.stats.report import StatsReport

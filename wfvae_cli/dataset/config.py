@@ -11,8 +11,7 @@ from typing import Literal
 
 from wfvae_cli.dataset.items import Item
 from wfvae_cli.errors import UsageError
-from wfvae_cli.media.clip import Sampling
-from wfvae_cli.media.encoding import VideoOptions
+from wfvae_cli.media.options import Sampling, VideoOptions
 from wfvae_cli.models.base import LoadedModel
 from wfvae_cli.pipeline.encode import EncodeOptions
 from wfvae_cli.pipeline.job import Batch

@@ -14,7 +14,7 @@ from wfvae_cli.dataset.media_files import MediaFiles
 from wfvae_cli.dataset.result import ItemResult, Task
 from wfvae_cli.dataset.source import Source, check_unchanged, opened
 from wfvae_cli.latents.file import LatentFile
-from wfvae_cli.media.encoding import VideoOptions
+from wfvae_cli.media.options import VideoOptions
 from wfvae_cli.models.base import LoadedModel
 from wfvae_cli.models.base import Task as Halves
 from wfvae_cli.pipeline.decode import DecodeSink, LatentSource, check_made_by

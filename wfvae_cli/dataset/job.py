@@ -13,7 +13,7 @@ from wfvae_cli.dataset.result import ItemResult, Task
 from wfvae_cli.dataset.store import OutputStore
 from wfvae_cli.models.base import LoadedModel
 from wfvae_cli.models.base import Task as Halves
-from wfvae_cli.models.load import DType
+from wfvae_cli.models.options import DType
 from wfvae_cli.pipeline.job import Job, Limits, PipelineOptions
 
 _DEFAULT_THREADS = 4

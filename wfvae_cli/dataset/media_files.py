@@ -24,7 +24,7 @@ from wfvae_cli.dataset.result import ItemResult
 from wfvae_cli.dataset.source import Source, content_sha256, stamp
 from wfvae_cli.dataset.store import OutputStore
 from wfvae_cli.errors import InputError, OutputError, UsageError
-from wfvae_cli.media.encoding import VideoOptions
+from wfvae_cli.media.options import VideoOptions
 
 _JOURNAL = ".wfvae-journal"
 _LATENTS = ".safetensors"

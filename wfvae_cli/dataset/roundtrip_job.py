@@ -16,7 +16,7 @@ from wfvae_cli.dataset.media_files import MediaFiles
 from wfvae_cli.dataset.result import ItemResult, Task
 from wfvae_cli.dataset.source import opened
 from wfvae_cli.media.audio import has_sound
-from wfvae_cli.media.encoding import VideoOptions
+from wfvae_cli.media.options import VideoOptions
 from wfvae_cli.media.reader import open_clip
 from wfvae_cli.metrics.clip import ClipMetrics
 from wfvae_cli.metrics.result import ClipResult

@@ -24,11 +24,12 @@ from wfvae_cli.dataset.ray_engine import RayEngine
 from wfvae_cli.dataset.reorder import failed_clip, in_order, ordered, task_of
 from wfvae_cli.dataset.result import ItemResult, Task
 from wfvae_cli.dataset.source import at_hand, check_unchanged
-from wfvae_cli.media.clip import Sampling
+from wfvae_cli.media.options import Sampling
 from wfvae_cli.media.reader import ClipReader
 from wfvae_cli.models.base import LoadedModel
 from wfvae_cli.models.base import Task as Halves
-from wfvae_cli.models.load import DType, describe_checkpoint, load_model
+from wfvae_cli.models.load import describe_checkpoint, load_model
+from wfvae_cli.models.options import DType
 from wfvae_cli.pipeline.chunks import FrameChunk, FrameSource, convert_on
 from wfvae_cli.pipeline.job import (
     Chunk,

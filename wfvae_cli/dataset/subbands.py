@@ -11,7 +11,7 @@ from wfvae_cli.dataset.engine import result_of
 from wfvae_cli.dataset.reorder import failed_clip, in_order
 from wfvae_cli.dataset.result import ItemResult, Task
 from wfvae_cli.dataset.source import at_hand, check_unchanged
-from wfvae_cli.media.clip import Sampling
+from wfvae_cli.media.options import Sampling
 from wfvae_cli.models.base import Task as Halves
 from wfvae_cli.pipeline.job import (
     ClipSource,

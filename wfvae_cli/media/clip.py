@@ -2,23 +2,18 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass, field
 from fractions import Fraction
-from typing import TYPE_CHECKING, Literal, Protocol, get_args
+from typing import TYPE_CHECKING, Literal, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
-
-from wfvae_cli.errors import UsageError
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 Bits = Literal[8, 16]
 """Bits of each yielded sample: 8 for 8-bit sources, 16 for every deeper one."""
-
-Fit = Literal["crop", "pad", "stretch"]
 
 Chroma = Literal["left", "centre"]
 """Whether a chroma sample lies on a column of pixels, or between two. It is between two rows."""
@@ -40,43 +35,6 @@ class Colour:
     transfer: str = "unknown"
     chroma: Chroma = "left"
     """Where subsampled chroma lies; see `colour.chroma_site`."""
-
-
-@dataclass(frozen=True)
-class Sampling:
-    """Which frames of a source to take, and at what size. The default takes all as they are.
-
-    `start` and `duration` are seconds on the source's own timeline (its first frame is 0);
-    `fps` resamples in time by dropping or repeating frames; `frames` cuts after that many
-    frames, counted after `fps`. At most one of `size` and `short_side` may be given.
-    """
-
-    start: float = 0.0
-    duration: float | None = None
-    frames: int | None = None
-    fps: Fraction | None = None
-    size: tuple[int, int] | None = None
-    """Target (width, height) in pixels, reached as `fit` says."""
-    fit: Fit = "crop"
-    short_side: int | None = None
-    """Scale so that the shorter side has this many pixels, aspect kept."""
-
-    def __post_init__(self) -> None:
-        if not (math.isfinite(self.start) and self.start >= 0):
-            raise UsageError(f"start must be at least 0 seconds, got {self.start}")
-        if self.duration is not None and not (math.isfinite(self.duration) and self.duration > 0):
-            raise UsageError(f"duration must be more than 0 seconds, got {self.duration}")
-        if self.frames is not None and self.frames < 1:
-            raise UsageError(f"frames must be at least 1, got {self.frames}")
-        if self.fps is not None and not 0 < self.fps <= 1000:
-            raise UsageError(f"fps must be more than 0 and at most 1000, got {self.fps}")
-        if self.fit not in get_args(Fit):
-            raise UsageError(f"fit must be one of {', '.join(get_args(Fit))}, got {self.fit!r}")
-        if self.size is not None and self.short_side is not None:
-            raise UsageError("give either size or short_side, not both")
-        for side in self.size or (self.short_side,):
-            if side is not None and not 1 <= side <= 16384:
-                raise UsageError(f"a side must have 1 to 16384 pixels, got {side}")
 
 
 @dataclass(frozen=True)

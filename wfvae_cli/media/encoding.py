@@ -17,6 +17,7 @@ from wfvae_cli.errors import UsageError
 from wfvae_cli.media import settings, yuv
 from wfvae_cli.media.clip import ClipInfo
 from wfvae_cli.media.colour import chroma_site
+from wfvae_cli.media.options import VideoOptions
 
 logger = logging.getLogger("wfvae")
 
@@ -40,21 +41,6 @@ AVFMT_VARIABLE_FPS = 0x400
 _DEFAULTS = {"mpegts": "h264", "avi": "mpeg4", "yuv4mpegpipe": "rawvideo"}
 _KEEPS_RGB = ("ffv1", "libx264rgb", "utvideo", "png", "qtrle")
 _STORES_ASPECT = ("libx264", "libx264rgb", "libx265", *settings.GRID_CODECS, "mjpeg")
-
-
-@dataclass(frozen=True)
-class VideoOptions:
-    """How to encode a video. None leaves the choice to the target and the clip."""
-
-    codec: str | None = None
-    """A key of `ENCODERS` or an FFmpeg encoder, such as `ffv1` (lossless RGB, bit for bit).
-    Default: H.264 where the container takes it, else the container's own."""
-    crf: float | None = None
-    """Constant rate factor: lower is better and larger. Default: see `settings.CRF`."""
-    pix_fmt: str | None = None
-    """FFmpeg's pixel format. Default: 4:2:0 at the source's depth, 4:4:4 for odd sizes."""
-    container: str | None = None
-    """FFmpeg's muxer, such as `matroska`. Default: by file suffix; `matroska` on stdout."""
 
 
 @dataclass(frozen=True)

@@ -16,9 +16,10 @@ from PIL import Image, UnidentifiedImageError
 from PIL.TiffImagePlugin import TiffImageFile
 
 from wfvae_cli.errors import VideoError
-from wfvae_cli.media.clip import Colour, Sampling
+from wfvae_cli.media.clip import Colour
 from wfvae_cli.media.colour import PixelFormat
 from wfvae_cli.media.filters import Converter, Pixels, over_black
+from wfvae_cli.media.options import Sampling
 from wfvae_cli.media.sampling import Orientation, plan_geometry
 
 MAX_PIXELS = 1 << 28

@@ -16,12 +16,13 @@ from av.video.frame import VideoFrame
 
 from wfvae_cli.errors import UsageError, VideoError
 from wfvae_cli.media import images, picture
-from wfvae_cli.media.clip import ClipInfo, Colour, Frame, Sampling
+from wfvae_cli.media.clip import ClipInfo, Colour, Frame
 from wfvae_cli.media.colour import PixelFormat
 from wfvae_cli.media.diagnosis import check_exists
 from wfvae_cli.media.filters import Converter, Pixels
 from wfvae_cli.media.frames import planes_of
 from wfvae_cli.media.images import ImageSource
+from wfvae_cli.media.options import Sampling
 from wfvae_cli.media.pipe import Pipe
 from wfvae_cli.media.sampling import Orientation, Timed, plan_geometry, seconds, select
 from wfvae_cli.media.source import VideoSource

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 from typing import Generic, TypeVar
 
-from wfvae_cli.media.clip import Sampling
+from wfvae_cli.media.options import Sampling
 
 T = TypeVar("T")
 

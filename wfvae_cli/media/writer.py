@@ -25,8 +25,9 @@ from wfvae_cli.media import frames, yuv
 from wfvae_cli.media.audio import AudioTrack
 from wfvae_cli.media.clip import ClipInfo, Frame
 from wfvae_cli.media.clip_writer import ClipWriter
-from wfvae_cli.media.encoding import EncodingPlan, VideoOptions, plan
+from wfvae_cli.media.encoding import EncodingPlan, plan
 from wfvae_cli.media.image_writer import ImageWriter, PatternWriter, is_image, is_pattern
+from wfvae_cli.media.options import VideoOptions
 from wfvae_cli.media.sink import Sink, ffmpeg_messages, reason
 
 __all__ = ["ClipWriter", "VideoOptions", "VideoWriter", "open_writer"]

@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Protocol
 
 from wfvae_cli.errors import InputError
-from wfvae_cli.media.clip import ClipInfo, Frame, Sampling
+from wfvae_cli.media.clip import ClipInfo, Frame
+from wfvae_cli.media.options import Sampling
 from wfvae_cli.media.reader import open_clip
 from wfvae_cli.metrics.clip import ClipMetrics, PairMetric, PairObserver
 from wfvae_cli.metrics.pairs import pair_directories

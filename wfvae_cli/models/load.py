@@ -6,7 +6,7 @@ import logging
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 
@@ -25,14 +25,12 @@ from wfvae_cli.models.checkpoint import (
 from wfvae_cli.models.compiled import compile_halves
 from wfvae_cli.models.hub import fetch
 from wfvae_cli.models.names import find_source
+from wfvae_cli.models.options import DEFAULT_MODEL, DType
 from wfvae_cli.models.registry import find_family, settle_config
 from wfvae_cli.models.weights import Matching, build_on_meta, fill, match_tensors
 
 _log = logging.getLogger("wfvae")
 
-DType = Literal["auto", "float32", "bfloat16", "float16"]
-
-DEFAULT_MODEL = "wfvae-tiny"
 _DTYPES: dict[str, torch.dtype] = {
     "float32": torch.float32,
     "bfloat16": torch.bfloat16,

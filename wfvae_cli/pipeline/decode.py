@@ -19,7 +19,8 @@ from wfvae_cli.latents.file import LatentFile
 from wfvae_cli.latents.metadata import AppliedNormalization, LatentMetadata
 from wfvae_cli.media.clip import ClipInfo, Colour, Frame
 from wfvae_cli.media.clip_writer import ClipWriter
-from wfvae_cli.media.writer import VideoOptions, open_writer
+from wfvae_cli.media.options import VideoOptions
+from wfvae_cli.media.writer import open_writer
 from wfvae_cli.models.base import LoadedModel, Task
 from wfvae_cli.pipeline.chunks import PendingPixels
 from wfvae_cli.pipeline.encode import Progress

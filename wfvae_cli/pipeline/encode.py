@@ -17,7 +17,8 @@ from wfvae_cli.latents.header import LatentDtype
 from wfvae_cli.latents.metadata import AppliedNormalization, LatentMetadata, PosteriorKind
 from wfvae_cli.latents.noise import posterior_noise
 from wfvae_cli.latents.writer import LatentWriter
-from wfvae_cli.media.clip import ClipInfo, Sampling
+from wfvae_cli.media.clip import ClipInfo
+from wfvae_cli.media.options import Sampling
 from wfvae_cli.media.rate import constant_rate
 from wfvae_cli.media.reader import ClipReader, open_clip
 from wfvae_cli.models.base import LoadedModel, Posterior, Task

@@ -11,9 +11,10 @@ from pathlib import Path
 from typing import Generic, Literal, TypeVar
 
 from wfvae_cli.errors import UsageError
-from wfvae_cli.media.clip import ClipInfo, Frame, Sampling
+from wfvae_cli.media.clip import ClipInfo, Frame
+from wfvae_cli.media.options import Sampling, VideoOptions
 from wfvae_cli.media.reader import ClipReader, open_clip
-from wfvae_cli.media.writer import VideoOptions, open_writer
+from wfvae_cli.media.writer import open_writer
 from wfvae_cli.metrics.clip import ClipMetrics
 from wfvae_cli.metrics.result import ClipResult
 from wfvae_cli.metrics.views import difference, side_by_side

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from wfvae_cli.errors import LatentError, UsageError
-from wfvae_cli.media.clip import Sampling
+from wfvae_cli.media.options import Sampling
 from wfvae_cli.stats.accumulate import FailedClip, LatentStats
 from wfvae_cli.stats.draw import Draw, Source, dataset_options
 from wfvae_cli.stats.measure import MeasuredClip

@@ -15,7 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from wfvae_cli.errors import InputError, UsageError, VideoError
-from wfvae_cli.media.clip import ClipInfo, Sampling
+from wfvae_cli.media.clip import ClipInfo
+from wfvae_cli.media.options import Sampling
 from wfvae_cli.media.reader import ClipReader, open_clip
 from wfvae_cli.media.sampling import seconds
 from wfvae_cli.stats.accumulate import file_identity
