@@ -15,7 +15,7 @@ from wfvae_cli.dataset.plan import Conflict
 from wfvae_cli.dataset.run import Summary, run_dataset
 from wfvae_cli.dataset.shard import Shard
 from wfvae_cli.dataset.store import OutputStore
-from wfvae_cli.pipeline.job import Limits
+from wfvae_cli.pipeline.options import Limits
 
 
 @pytest.fixture(scope="module")

@@ -29,17 +29,8 @@ from wfvae_cli.models.load import load_model
 from wfvae_cli.pipeline import pipeline
 from wfvae_cli.pipeline.batch import run_batch
 from wfvae_cli.pipeline.chunks import FrameChunk, FrameSource
-from wfvae_cli.pipeline.encode import EncodeOptions
-from wfvae_cli.pipeline.job import (
-    Chunk,
-    Heartbeat,
-    Job,
-    Limits,
-    ModelOutput,
-    PipelineOptions,
-    Sink,
-    Staged,
-)
+from wfvae_cli.pipeline.job import Chunk, Heartbeat, Job, ModelOutput, PipelineOptions, Sink, Staged
+from wfvae_cli.pipeline.options import EncodeOptions, Limits
 from wfvae_cli.pipeline.pipeline import Pipeline
 from wfvae_cli.pipeline.plan import ChunkPlan
 

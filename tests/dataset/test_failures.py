@@ -26,8 +26,8 @@ from wfvae_cli.dataset.store import OutputStore
 from wfvae_cli.errors import OutputError
 from wfvae_cli.models.base import Posterior
 from wfvae_cli.pipeline.batch import run_batch
-from wfvae_cli.pipeline.encode import EncodeOptions
-from wfvae_cli.pipeline.job import Limits, ModelOutput
+from wfvae_cli.pipeline.job import ModelOutput
+from wfvae_cli.pipeline.options import EncodeOptions, Limits
 
 
 def test_broken_files_fail_with_their_reason_and_stop_nothing(tmp_path: Path) -> None:

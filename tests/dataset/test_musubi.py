@@ -19,7 +19,8 @@ from wfvae_cli.errors import InputError, UsageError
 from wfvae_cli.latents.file import LatentFile
 from wfvae_cli.latents.metadata import AppliedNormalization
 from wfvae_cli.models.load import load_model, normalization_of
-from wfvae_cli.pipeline.encode import EncodeOptions, encode_clip
+from wfvae_cli.pipeline.encode import encode_clip
+from wfvae_cli.pipeline.options import EncodeOptions
 
 
 def recipe() -> EncodeConfig:

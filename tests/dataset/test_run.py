@@ -27,7 +27,8 @@ from wfvae_cli.latents.file import LatentFile
 from wfvae_cli.media.options import Sampling
 from wfvae_cli.media.reader import ClipReader
 from wfvae_cli.models.load import load_model
-from wfvae_cli.pipeline.encode import EncodeOptions, encode_clip
+from wfvae_cli.pipeline.encode import encode_clip
+from wfvae_cli.pipeline.options import EncodeOptions
 
 
 def test_every_clip_is_what_encoding_it_alone_gives(source: Path, tmp_path: Path) -> None:

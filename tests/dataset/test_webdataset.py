@@ -26,7 +26,7 @@ from wfvae_cli.dataset.run import NoRunCallbacks, Summary, run_dataset
 from wfvae_cli.dataset.store import OutputStore
 from wfvae_cli.errors import OutputError
 from wfvae_cli.latents.file import LatentFile
-from wfvae_cli.pipeline.encode import EncodeOptions
+from wfvae_cli.pipeline.options import EncodeOptions
 
 webdataset = pytest.importorskip("webdataset", reason="the extra webdataset is not installed")
 

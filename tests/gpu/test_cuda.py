@@ -32,7 +32,8 @@ from wfvae_cli.nn.stream import Stream
 from wfvae_cli.pipeline.batch import ClipStreams, run_batch
 from wfvae_cli.pipeline.chunks import FrameChunk, PendingPixels
 from wfvae_cli.pipeline.decode import decode_clip
-from wfvae_cli.pipeline.encode import EncodeOptions, encode_clip
+from wfvae_cli.pipeline.encode import encode_clip
+from wfvae_cli.pipeline.options import EncodeOptions
 from wfvae_cli.pipeline.staging import download, upload
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")

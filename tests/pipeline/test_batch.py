@@ -15,7 +15,7 @@ from wfvae_cli.models.load import load_model
 from wfvae_cli.nn.stream import Stream
 from wfvae_cli.pipeline.batch import ClipStreams, batch_size, run_batch
 from wfvae_cli.pipeline.chunks import FrameChunk
-from wfvae_cli.pipeline.job import Batch
+from wfvae_cli.pipeline.options import Batch
 from wfvae_cli.pipeline.plan import ChunkPlan
 
 PLAN = ChunkPlan(2, 1)

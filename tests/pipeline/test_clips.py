@@ -25,7 +25,8 @@ from wfvae_cli.models.base import LoadedModel
 from wfvae_cli.pipeline.batch import ClipStreams, run_batch
 from wfvae_cli.pipeline.chunks import FrameSource
 from wfvae_cli.pipeline.decode import LatentSource, decode_clip
-from wfvae_cli.pipeline.encode import EncodeOptions, encode_clip
+from wfvae_cli.pipeline.encode import encode_clip
+from wfvae_cli.pipeline.options import EncodeOptions
 from wfvae_cli.pipeline.plan import ChunkPlan
 from wfvae_cli.pipeline.roundtrip import roundtrip_clip
 

@@ -9,7 +9,8 @@ from wfvae_cli.media.clip import ClipInfo
 from wfvae_cli.pipeline import in_flight
 from wfvae_cli.pipeline.chunks import FrameChunk
 from wfvae_cli.pipeline.in_flight import ClipInFlight, Waiting
-from wfvae_cli.pipeline.job import ClipSource, Limits
+from wfvae_cli.pipeline.job import ClipSource
+from wfvae_cli.pipeline.options import Limits
 from wfvae_cli.pipeline.plan import ChunkPlan
 from wfvae_cli.pipeline.prefetch import Clip, Reading
 

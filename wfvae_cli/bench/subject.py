@@ -22,9 +22,9 @@ from wfvae_cli.models.options import DType
 from wfvae_cli.pipeline.batch import decode_latents, encode_frames
 from wfvae_cli.pipeline.chunks import convert_on, read_chunks
 from wfvae_cli.pipeline.decode import decode_clip
-from wfvae_cli.pipeline.encode import EncodeOptions, encode_clip
+from wfvae_cli.pipeline.encode import encode_clip
+from wfvae_cli.pipeline.options import EncodeOptions, Tile
 from wfvae_cli.pipeline.plan import ChunkPlan
-from wfvae_cli.pipeline.tiles import Tile
 
 Stage = Literal["encode", "decode", "encode from file", "decode to file"]
 """The bare model on a clip in memory, or all that the command of that name does."""

@@ -10,15 +10,11 @@ from dataclasses import asdict, dataclass, field, replace
 from typing import Literal
 
 from wfvae_cli.dataset.items import Item
+from wfvae_cli.dataset.options import Format
 from wfvae_cli.errors import UsageError
 from wfvae_cli.media.options import Sampling, VideoOptions
 from wfvae_cli.models.base import LoadedModel
-from wfvae_cli.pipeline.encode import EncodeOptions
-from wfvae_cli.pipeline.job import Batch
-from wfvae_cli.pipeline.tiles import Tile
-
-Format = Literal["files", "webdataset", "musubi"]
-"""How latents are written: see `exporters`."""
+from wfvae_cli.pipeline.options import Batch, EncodeOptions, Tile
 
 WEIGHTS = "model_sha256"
 """The option that the weights' hash is compared as."""
@@ -98,10 +94,19 @@ class Config(ABC):
         Raises:
             UsageError: it does.
         """
-        if self.batch != "auto" and not 1 <= self.batch <= 4096:
-            raise UsageError(f"expected a batch of 1 to 4096 or auto, got {self.batch}")
-        if self.batch != 1 and isinstance(self.tile, int):
-            raise UsageError("--tile takes clips one by one: leave --batch out")
+        check_batch(self.batch, self.tile)
+
+
+def check_batch(batch: Batch, tile: Tile) -> None:
+    """Refuse batches that cannot be.
+
+    Raises:
+        UsageError: the number is out of range, or tiles take clips one by one.
+    """
+    if batch != "auto" and not 1 <= batch <= 4096:
+        raise UsageError(f"expected a batch of 1 to 4096 or auto, got {batch}")
+    if batch != 1 and isinstance(tile, int):
+        raise UsageError("--tile takes clips one by one: leave --batch out")
 
 
 def sampling_of(sampling: Sampling, item: Item) -> Sampling:

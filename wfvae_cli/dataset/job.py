@@ -8,30 +8,15 @@ from dataclasses import KW_ONLY, dataclass, field
 from typing import Any, ClassVar
 
 from wfvae_cli.dataset.config import Config, ModelFingerprint
+from wfvae_cli.dataset.options import default_readers, default_threads
 from wfvae_cli.dataset.outputs import Outputs
 from wfvae_cli.dataset.result import ItemResult, Task
 from wfvae_cli.dataset.store import OutputStore
 from wfvae_cli.models.base import LoadedModel
 from wfvae_cli.models.base import Task as Halves
 from wfvae_cli.models.options import DType
-from wfvae_cli.pipeline.job import Job, Limits, PipelineOptions
-
-_DEFAULT_THREADS = 4
-
-
-def default_threads() -> int:
-    """Cores for a model on the CPU: what OMP_NUM_THREADS says, else 4 on any machine.
-
-    The number decides the rounding, so it must depend neither on the machine nor on whether a
-    clip comes alone.
-    """
-    said = os.environ.get("OMP_NUM_THREADS", "")
-    return int(said) if said.isdecimal() and int(said) > 0 else _DEFAULT_THREADS
-
-
-def default_readers() -> int:
-    """Files that are opened and decoded at once, ahead of the model."""
-    return min(4, os.cpu_count() or 1)
+from wfvae_cli.pipeline.job import Job, PipelineOptions
+from wfvae_cli.pipeline.options import Limits
 
 
 @dataclass(frozen=True)
@@ -52,7 +37,7 @@ class DatasetJob(ABC):
     """Sources that are opened and decoded at once."""
     hwaccel: str = "none"
     """What decodes videos, as `open_clip` takes it."""
-    limits: Limits = field(default_factory=lambda: Limits(stall=300.0))
+    limits: Limits = field(default_factory=Limits)
     profile: bool = False
     """Whether to wait for the device after every chunk, so that its time is known."""
 

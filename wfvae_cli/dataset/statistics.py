@@ -35,7 +35,6 @@ from wfvae_cli.pipeline.job import (
     Chunk,
     Heartbeat,
     Job,
-    Limits,
     ModelOutput,
     NoCallbacks,
     PipelineOptions,
@@ -44,6 +43,7 @@ from wfvae_cli.pipeline.job import (
     Sink,
     Staged,
 )
+from wfvae_cli.pipeline.options import Limits
 from wfvae_cli.pipeline.pipeline import Pipeline
 from wfvae_cli.pipeline.plan import ChunkPlan
 from wfvae_cli.stats.accumulate import ClipStats, FailedClip
@@ -66,6 +66,7 @@ class StatsJob:
     """Whether there are videos or images, so that the model is needed itself."""
     device: str = "auto"
     dtype: DType = "auto"
+    compile: bool = False
     chunk: int | None = None
     threads: int = 4
     """Cores that a model on the CPU computes with; rounding depends on it."""
@@ -93,7 +94,13 @@ class StatsWorker:
         self._name = job.model
         if job.encodes:
             assert job.model is not None, "videos and images need a model"
-            self._model = load_model(job.model, device=job.device, dtype=job.dtype, task="encode")
+            self._model = load_model(
+                job.model,
+                device=job.device,
+                dtype=job.dtype,
+                task="encode",
+                compile=job.compile,
+            )
             if self._model.device.type == "cpu":
                 torch.set_num_threads(job.threads)
             self.identity = ModelFingerprint.of(self._model, job.threads)

@@ -13,15 +13,8 @@ from wfvae_cli.dataset.result import ItemResult, Task
 from wfvae_cli.dataset.source import at_hand, check_unchanged
 from wfvae_cli.media.options import Sampling
 from wfvae_cli.models.base import Task as Halves
-from wfvae_cli.pipeline.job import (
-    ClipSource,
-    Heartbeat,
-    Job,
-    Limits,
-    PipelineOptions,
-    Ready,
-    Sink,
-)
+from wfvae_cli.pipeline.job import ClipSource, Heartbeat, Job, PipelineOptions, Ready, Sink
+from wfvae_cli.pipeline.options import Limits
 from wfvae_cli.pipeline.pipeline import Pipeline
 from wfvae_cli.pipeline.plan import ChunkPlan
 from wfvae_cli.stats.accumulate import FailedClip

@@ -10,7 +10,8 @@ from torch import Tensor
 
 from wfvae_cli.models.base import LoadedModel, Posterior, Task
 from wfvae_cli.nn.stream import Stream
-from wfvae_cli.pipeline.job import Batch, Chunk, ModelOutput
+from wfvae_cli.pipeline.job import Chunk, ModelOutput
+from wfvae_cli.pipeline.options import Batch
 from wfvae_cli.pipeline.plan import ChunkPlan, explained_memory, halved_if_too_large
 from wfvae_cli.pipeline.tiles import Grid, in_tiles
 

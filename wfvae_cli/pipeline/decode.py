@@ -25,7 +25,6 @@ from wfvae_cli.models.base import LoadedModel, Task
 from wfvae_cli.pipeline.chunks import PendingPixels
 from wfvae_cli.pipeline.encode import Progress
 from wfvae_cli.pipeline.job import (
-    Batch,
     Chunk,
     ClipSource,
     Heartbeat,
@@ -35,10 +34,10 @@ from wfvae_cli.pipeline.job import (
     Sink,
     Staged,
 )
+from wfvae_cli.pipeline.options import Batch, Tile
 from wfvae_cli.pipeline.pipeline import run_one
 from wfvae_cli.pipeline.plan import ChunkPlan
 from wfvae_cli.pipeline.staging import upload
-from wfvae_cli.pipeline.tiles import Tile
 
 log = logging.getLogger("wfvae")
 
@@ -267,10 +266,7 @@ def decode_clip(
     """
     begin = time.perf_counter()
     with contextlib.ExitStack() as stack:
-        if isinstance(source, LatentFile):
-            file = source
-        else:
-            file = stack.enter_context(LatentFile(source))
+        file = stack.enter_context(_opened(source))
         check_made_by(file, model, force=force)
         job = _DecodeFile(
             file, target, video=video or VideoOptions(), overwrite=overwrite, audio_from=audio_from
@@ -279,6 +275,15 @@ def decode_clip(
         done, profile = run_one(model, job, file.name, options, progress)
     seconds = time.perf_counter() - begin
     return replace(done, seconds=seconds, waited_for_output=profile.waited_for_output)
+
+
+def _opened(
+    source: str | Path | BinaryIO | LatentFile,
+) -> contextlib.AbstractContextManager[LatentFile]:
+    """Open a file, and close it afterwards; one that is open already stays so."""
+    if isinstance(source, LatentFile):
+        return contextlib.nullcontext(source)
+    return LatentFile(source)
 
 
 def denormalize(latents: Tensor, applied: AppliedNormalization | None) -> Tensor:

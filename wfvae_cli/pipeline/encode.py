@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import BinaryIO, Generic, Protocol, TypeVar
 
 import torch
 from torch import Tensor
 
-from wfvae_cli.errors import UsageError
-from wfvae_cli.latents.header import LatentDtype
-from wfvae_cli.latents.metadata import AppliedNormalization, LatentMetadata, PosteriorKind
+from wfvae_cli.latents.metadata import LatentMetadata
 from wfvae_cli.latents.noise import posterior_noise
 from wfvae_cli.latents.writer import LatentWriter
 from wfvae_cli.media.clip import ClipInfo
@@ -23,53 +21,17 @@ from wfvae_cli.media.rate import constant_rate
 from wfvae_cli.media.reader import ClipReader, open_clip
 from wfvae_cli.models.base import LoadedModel, Posterior, Task
 from wfvae_cli.pipeline.chunks import FrameChunk, FrameSource, convert_on
-from wfvae_cli.pipeline.job import (
-    Batch,
-    Chunk,
-    Heartbeat,
-    Job,
-    ModelOutput,
-    PipelineOptions,
-    Sink,
-    Staged,
-)
+from wfvae_cli.pipeline.job import Chunk, Heartbeat, Job, ModelOutput, PipelineOptions, Sink, Staged
+from wfvae_cli.pipeline.options import Batch, EncodeOptions
 from wfvae_cli.pipeline.pipeline import run_one
 from wfvae_cli.pipeline.plan import ChunkPlan
 from wfvae_cli.pipeline.staging import Download, download
-from wfvae_cli.pipeline.tiles import Tile
 from wfvae_cli.strides import pad_to
 
 Progress = Callable[[int], None]
 """Told how many more frames are done."""
 WrittenT = TypeVar("WrittenT", covariant=True)
 ValueT = TypeVar("ValueT")
-
-
-@dataclass(frozen=True)
-class EncodeOptions:
-    """What to keep of the posterior, and how."""
-
-    posterior: PosteriorKind = "mean"
-    seed: int = 0
-    """Of the noise where `posterior` is `sample`; 0 to 2**63 - 1."""
-    normalization: AppliedNormalization | None = None
-    """Applied to the stored latents; None stores the model's own."""
-    save_dtype: LatentDtype = "float32"
-    chunk: int | None = None
-    """Frames of a clip's first chunk, `1 + k*stride`; None suits the resolution."""
-    tile: Tile = "auto"
-    """Pixels of a tile's side, where the picture goes through in tiles, which is not exact."""
-    extra: Mapping[str, str] = field(default_factory=dict)
-    """Strings to keep in the file's header."""
-
-    def __post_init__(self) -> None:
-        """Refuse options that contradict each other."""
-        if self.normalization is not None and self.posterior == "moments":
-            raise UsageError(
-                "--normalize applies to a mean or a sample; moments stay as the model gives them"
-            )
-        if not 0 <= self.seed < 2**63:
-            raise UsageError(f"expected a seed from 0 to 2**63 - 1, got {self.seed}")
 
 
 @dataclass(frozen=True)

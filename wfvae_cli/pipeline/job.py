@@ -7,22 +7,20 @@ import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Hashable, Iterator
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
-from typing import Generic, Literal, Protocol, TypeVar
+from dataclasses import dataclass, field
+from typing import Generic, Protocol, TypeVar
 
 import torch
 from torch import Tensor
 
 from wfvae_cli.models.base import Posterior, Task
+from wfvae_cli.pipeline.options import Batch, Limits, Tile
 from wfvae_cli.pipeline.plan import ChunkPlan
-from wfvae_cli.pipeline.tiles import Tile
 
 TaskT = TypeVar("TaskT")
 ValueT = TypeVar("ValueT")
 GivenT = TypeVar("GivenT", contravariant=True)
 
-Batch = int | Literal["auto"]
-"""Clips that go through the model together; `auto` suits their size."""
 Heartbeat = Callable[[], None]
 """Called by a reader for every sign of life, so that one that hangs is noticed."""
 
@@ -148,16 +146,6 @@ class Finished(Generic[TaskT, ValueT]):
 
 
 @dataclass(frozen=True)
-class Limits:
-    """How long a file may take before it counts as failed."""
-
-    time: float | None = None
-    """Seconds that reading and decoding it may take; its waiting for the model is not counted."""
-    stall: float | None = None
-    """Seconds without a heartbeat."""
-
-
-@dataclass(frozen=True)
 class PipelineOptions:
     """How clips go through the pipeline."""
 
@@ -167,7 +155,7 @@ class PipelineOptions:
     batch: Batch = 1
     readers: int = 1
     """Sources that are opened and decoded at once."""
-    limits: Limits = Limits()
+    limits: Limits = field(default_factory=lambda: Limits(stall=None))
     is_timed: bool = False
     """Whether to wait for the device after every chunk, so that its time is known."""
 

@@ -22,7 +22,8 @@ from torch import Tensor
 from wfvae_cli.errors import DeviceError, UsageError
 from wfvae_cli.models.base import LoadedModel, Task
 from wfvae_cli.nn.stream import Stream
-from wfvae_cli.pipeline.tiles import Grid, Tile, check_tile
+from wfvae_cli.pipeline.options import Tile
+from wfvae_cli.pipeline.tiles import Grid, check_tile
 from wfvae_cli.strides import latent_frames, latents_per_chunk, pad_to
 
 log = logging.getLogger("wfvae")
@@ -295,12 +296,12 @@ def check_memory(
     if model.device.type != "cpu":
         return
     cut = replace(plan, first=latent_frames(frames, model.vae.strides.time))
-    memory = Memory.now(model.device)
-    needed, _ = Picture(model, width, height, task).needs(cut, memory)
-    if needed > memory.free:
+    available = psutil.virtual_memory().available
+    needed, _ = Picture(model, width, height, task).needs(cut, Memory(available))
+    if needed > available:
         raise DeviceError(
             f"{frames} frames of {width}x{height} need about {needed / _GIB:.1f} GiB, and "
-            f"{memory.free / _GIB:.1f} GiB are free: use a smaller --size, --chunk or --tile"
+            f"{available / _GIB:.1f} GiB are free: use a smaller --size, --chunk or --tile"
         )
 
 

@@ -14,7 +14,8 @@ from typing import Generic
 
 from wfvae_cli.errors import VideoError
 from wfvae_cli.pipeline.channel import Channel, ClosedError
-from wfvae_cli.pipeline.job import Chunk, Finished, Job, Limits, Ready, SourceT, TaskT, ValueT
+from wfvae_cli.pipeline.job import Chunk, Finished, Job, Ready, SourceT, TaskT, ValueT
+from wfvae_cli.pipeline.options import Limits
 from wfvae_cli.pipeline.plan import ChunkPlan
 
 _POLL = 0.1

@@ -22,19 +22,10 @@ from wfvae_cli.models.base import LoadedModel, Task
 from wfvae_cli.pipeline.chunks import FrameChunk, FrameSource, PendingPixels, Pixels
 from wfvae_cli.pipeline.decode import WriterContext
 from wfvae_cli.pipeline.encode import Progress
-from wfvae_cli.pipeline.job import (
-    Batch,
-    Chunk,
-    Heartbeat,
-    Job,
-    ModelOutput,
-    PipelineOptions,
-    Sink,
-    Staged,
-)
+from wfvae_cli.pipeline.job import Chunk, Heartbeat, Job, ModelOutput, PipelineOptions, Sink, Staged
+from wfvae_cli.pipeline.options import Batch, Tile
 from wfvae_cli.pipeline.pipeline import run_one
 from wfvae_cli.pipeline.plan import ChunkPlan
-from wfvae_cli.pipeline.tiles import Tile
 
 Compare = Literal["side-by-side", "diff"]
 ValueT = TypeVar("ValueT")

@@ -14,7 +14,8 @@ from wfvae_cli.dataset.store import OutputStore
 from wfvae_cli.errors import LatentError
 from wfvae_cli.latents.file import first_non_finite
 from wfvae_cli.latents.metadata import LatentMetadata
-from wfvae_cli.pipeline.encode import EncodeOptions, LatentOutput
+from wfvae_cli.pipeline.encode import LatentOutput
+from wfvae_cli.pipeline.options import EncodeOptions
 
 
 @dataclass(frozen=True)

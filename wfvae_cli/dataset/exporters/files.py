@@ -19,7 +19,8 @@ from wfvae_cli.latents.file import LatentFile
 from wfvae_cli.latents.header import read_header
 from wfvae_cli.latents.metadata import LatentMetadata
 from wfvae_cli.latents.writer import LatentWriter
-from wfvae_cli.pipeline.encode import EncodeOptions, LatentOutput
+from wfvae_cli.pipeline.encode import LatentOutput
+from wfvae_cli.pipeline.options import EncodeOptions
 
 SUFFIX = ".safetensors"
 

@@ -28,7 +28,8 @@ from wfvae_cli.latents.header import encode_header, read_header
 from wfvae_cli.latents.metadata import LatentMetadata
 from wfvae_cli.latents.raw import write_all
 from wfvae_cli.latents.spool import PlaneSpool
-from wfvae_cli.pipeline.encode import EncodeOptions, LatentOutput
+from wfvae_cli.pipeline.encode import LatentOutput
+from wfvae_cli.pipeline.options import EncodeOptions
 
 _ARCHITECTURE = "wan"
 _FORMAT_VERSION = "1.0.1"

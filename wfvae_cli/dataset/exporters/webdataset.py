@@ -30,7 +30,8 @@ from wfvae_cli.dataset.store import OutputStore
 from wfvae_cli.errors import InputError, MissingExtraError, OutputError, UsageError
 from wfvae_cli.latents.header import read_header
 from wfvae_cli.latents.metadata import LatentMetadata
-from wfvae_cli.pipeline.encode import EncodeOptions, LatentOutput
+from wfvae_cli.pipeline.encode import LatentOutput
+from wfvae_cli.pipeline.options import EncodeOptions
 
 _CLIPS = ".wfvae-clips"
 """Where clips wait for the others of their tar shard."""
