@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -14,7 +13,7 @@ from tests.dataset.clips import write_clip, write_image
 from tests.dataset.conftest import run
 from wfvae_cli.dataset.config import DecodeConfig, RoundtripConfig
 from wfvae_cli.dataset.decode_job import DecodeJob
-from wfvae_cli.dataset.items import find_inputs
+from wfvae_cli.dataset.items import Kind, find_inputs
 from wfvae_cli.dataset.manifest import last_results
 from wfvae_cli.dataset.media_files import media_name
 from wfvae_cli.dataset.plan import Conflict
@@ -59,7 +58,8 @@ def decode(
     callbacks: NoRunCallbacks | None = None,
 ) -> Summary:
     job = DecodeJob(OutputStore(output), config or DecodeConfig(), threads=1, readers=2)
-    items = find_inputs([str(source)], kinds=("latents",))
+    kinds: tuple[Kind, ...] = ("latents",)
+    items = find_inputs([str(source)], kinds=kinds)
     return run_dataset(items, job, conflict=conflict, callbacks=callbacks)
 
 
@@ -172,16 +172,16 @@ def test_outputs_of_one_name_are_refused(latents: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "options", "expected"),
     [
-        ("a/x.mp4.safetensors", {}, "a/x.mp4"),
-        ("x.avi.safetensors", {}, "x.avi.mp4"),
-        ("z.safetensors", {}, "z.mp4"),
-        ("x.mp4.safetensors", {"codec": "ffv1"}, "x.mp4.mkv"),
-        ("x.mkv.safetensors", {"codec": "ffv1"}, "x.mkv"),
-        ("x.mp4.safetensors", {"container": "webm"}, "x.mp4.webm"),
+        ("a/x.mp4.safetensors", VideoOptions(), "a/x.mp4"),
+        ("x.avi.safetensors", VideoOptions(), "x.avi.mp4"),
+        ("z.safetensors", VideoOptions(), "z.mp4"),
+        ("x.mp4.safetensors", VideoOptions(codec="ffv1"), "x.mp4.mkv"),
+        ("x.mkv.safetensors", VideoOptions(codec="ffv1"), "x.mkv"),
+        ("x.mp4.safetensors", VideoOptions(container="webm"), "x.mp4.webm"),
     ],
 )
-def test_names_of_videos(name: str, options: dict[str, str], expected: str) -> None:
-    assert media_name(name, replace(VideoOptions(), **options), is_image=False) == expected
+def test_names_of_videos(name: str, options: VideoOptions, expected: str) -> None:
+    assert media_name(name, options, is_image=False) == expected
 
 
 def test_names_of_images() -> None:
