@@ -24,12 +24,12 @@ if TYPE_CHECKING:
     from wfvae_cli.models.load import load_model as load_model
     from wfvae_cli.nn.stream import Stream as Stream
     from wfvae_cli.pipeline.decode import decode_clip as decode_clip
-    from wfvae_cli.pipeline.encode import EncodeOptions as EncodeOptions
     from wfvae_cli.pipeline.encode import encode_clip as encode_clip
+    from wfvae_cli.pipeline.options import EncodeOptions as EncodeOptions
     from wfvae_cli.pipeline.roundtrip import roundtrip_clip as roundtrip_clip
 
 _HOMES = {
-    "EncodeOptions": "pipeline.encode",
+    "EncodeOptions": "pipeline.options",
     "LatentDataset": "dataset.training",
     "LatentFile": "latents.file",
     "Sampling": "media.options",

@@ -14,8 +14,7 @@ from wfvae_cli.cli.console import Console
 from wfvae_cli.cli.dataset_view import DatasetView
 from wfvae_cli.dataset.items import Item
 from wfvae_cli.dataset.plan import Plan
-from wfvae_cli.dataset.prefetch import Task
-from wfvae_cli.dataset.result import ItemResult, failure
+from wfvae_cli.dataset.result import ItemResult, Task, failure
 from wfvae_cli.errors import VideoError
 
 
@@ -23,11 +22,11 @@ def watch(view: DatasetView) -> None:
     """A run of four items that is half done."""
     items = [Item(f"/in/{name}", name) for name in ("a", "b", "c", "d")]
     view.planned(Plan([Task(item) for item in items], [], []))
-    view.started(items[0])
+    view.started(Task(items[0]))
     view.advanced(33)
     view.settled(ItemResult("a", "/in/a", "done", output="a.safetensors", frames=33))
     view.settled(failure(items[1], VideoError("/in/b: broken")))
-    view.started(items[2])
+    view.started(Task(items[2]))
 
 
 def test_a_terminal_has_one_table(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -9,13 +9,13 @@ import pytest
 
 from tests.dataset.clips import write_clip, write_image
 from wfvae_cli.dataset.config import EncodeConfig
+from wfvae_cli.dataset.encode_job import EncodeJob
 from wfvae_cli.dataset.items import find_inputs
 from wfvae_cli.dataset.plan import Conflict
-from wfvae_cli.dataset.prefetch import Limits
-from wfvae_cli.dataset.run import Summary, encode_dataset
+from wfvae_cli.dataset.run import Summary, run_dataset
 from wfvae_cli.dataset.shard import Shard
 from wfvae_cli.dataset.store import OutputStore
-from wfvae_cli.dataset.worker import EncodeJob
+from wfvae_cli.pipeline.options import Limits
 
 
 @pytest.fixture(scope="module")
@@ -55,7 +55,7 @@ def run(
         readers=readers,
         limits=limits or Limits(),
     )
-    return encode_dataset(
+    return run_dataset(
         find_inputs([str(source)]),
         job,
         shard=shard,

@@ -16,18 +16,18 @@ from tests.dataset.clips import contents, write_clip
 from tests.dataset.conftest import run
 from tests.dataset.kill_and_resume import compare_after_kills, make_dataset
 from wfvae_cli.dataset.config import EncodeConfig
+from wfvae_cli.dataset.encode_job import EncodeJob
+from wfvae_cli.dataset.engine import LocalEngine
 from wfvae_cli.dataset.items import find_inputs
 from wfvae_cli.dataset.manifest import last_results
-from wfvae_cli.dataset.prefetch import Limits
 from wfvae_cli.dataset.result import ItemResult
-from wfvae_cli.dataset.run import LocalEngine, Unobserved, encode_dataset
+from wfvae_cli.dataset.run import NoRunCallbacks, run_dataset
 from wfvae_cli.dataset.store import OutputStore
-from wfvae_cli.dataset.worker import EncodeJob
 from wfvae_cli.errors import OutputError
 from wfvae_cli.models.base import Posterior
-from wfvae_cli.nn.stream import Stream
-from wfvae_cli.pipeline.batch import encode_batch
-from wfvae_cli.pipeline.encode import EncodeOptions
+from wfvae_cli.pipeline.batch import run_batch
+from wfvae_cli.pipeline.job import ModelOutput
+from wfvae_cli.pipeline.options import EncodeOptions, Limits
 
 
 def test_broken_files_fail_with_their_reason_and_stop_nothing(tmp_path: Path) -> None:
@@ -116,11 +116,13 @@ def test_max_failures_stops_a_run_that_goes_wrong(source: Path, tmp_path: Path) 
 def test_nan_latents_fail_their_file_only(
     source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def poisoned(*given: Any) -> tuple[list[Posterior], list[Stream]]:
-        (first, *others), streams = encode_batch(*given)
-        return [Posterior(first.mean * float("nan"), first.logvar), *others], streams
+    def poisoned(*given: Any) -> list[ModelOutput]:
+        first, *others = run_batch(*given)
+        assert first.posterior is not None
+        mean, logvar = first.posterior
+        return [ModelOutput(Posterior(mean * float("nan"), logvar)), *others]
 
-    monkeypatch.setattr("wfvae_cli.dataset.pipeline.encode_batch", poisoned)
+    monkeypatch.setattr("wfvae_cli.pipeline.pipeline.run_batch", poisoned)
     summary = run(source, tmp_path, EncodeConfig(batch=8))
     # four shapes, one of them of a long clip, and one clip of each poisoned
     assert (summary.done, summary.failures) == (3, {"bad latents": 4})
@@ -130,25 +132,25 @@ def test_nan_latents_fail_their_file_only(
 def test_stopping_finishes_what_has_begun(source: Path, tmp_path: Path) -> None:
     engine = LocalEngine()
 
-    class Impatient(Unobserved):
-        def settled(self, outcome: ItemResult) -> None:
+    class Impatient(NoRunCallbacks):
+        def settled(self, result: ItemResult) -> None:
             engine.stop()
 
     job = EncodeJob(OutputStore(tmp_path), threads=1, readers=1)
-    first = encode_dataset(find_inputs([str(source)]), job, engine=engine, observer=Impatient())
+    first = run_dataset(find_inputs([str(source)]), job, engine=engine, callbacks=Impatient())
     assert 1 <= first.done < 7
     rest = run(source, tmp_path)
     assert (rest.current, rest.done) == (first.done, 7 - first.done)
 
 
 def test_an_exception_leaves_a_state_that_resumes(source: Path, tmp_path: Path) -> None:
-    class Angry(Unobserved):
-        def settled(self, outcome: ItemResult) -> None:
+    class Angry(NoRunCallbacks):
+        def settled(self, result: ItemResult) -> None:
             raise KeyboardInterrupt
 
     job = EncodeJob(OutputStore(tmp_path / "out"), threads=1)
     with pytest.raises(KeyboardInterrupt):
-        encode_dataset(find_inputs([str(source)]), job, observer=Angry())
+        run_dataset(find_inputs([str(source)]), job, callbacks=Angry())
     run(source, tmp_path / "out")
     run(source, tmp_path / "whole")
     assert contents(tmp_path / "out") == contents(tmp_path / "whole")

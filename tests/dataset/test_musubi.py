@@ -11,27 +11,28 @@ from safetensors import safe_open
 
 from tests.dataset.clips import contents, write_clip, write_image
 from wfvae_cli.dataset.config import EncodeConfig
+from wfvae_cli.dataset.encode_job import EncodeJob
 from wfvae_cli.dataset.items import Item, find_inputs
-from wfvae_cli.dataset.run import Summary, encode_dataset
+from wfvae_cli.dataset.run import Summary, run_dataset
 from wfvae_cli.dataset.store import OutputStore
-from wfvae_cli.dataset.worker import EncodeJob
 from wfvae_cli.errors import InputError, UsageError
 from wfvae_cli.latents.file import LatentFile
 from wfvae_cli.latents.metadata import AppliedNormalization
 from wfvae_cli.models.load import load_model, normalization_of
-from wfvae_cli.pipeline.encode import EncodeOptions, encode_clip
+from wfvae_cli.pipeline.encode import encode_clip
+from wfvae_cli.pipeline.options import EncodeOptions
 
 
 def recipe() -> EncodeConfig:
     values = normalization_of(load_model())
     applied = AppliedNormalization(values.shift, values.scale, "config")
     return EncodeConfig(
-        EncodeOptions(normalization=applied, save_dtype="bfloat16"), layout="musubi"
+        EncodeOptions(normalization=applied, save_dtype="bfloat16"), format="musubi"
     )
 
 
 def run(items: list[Item], output: Path) -> Summary:
-    return encode_dataset(items, EncodeJob(OutputStore(output), recipe(), threads=1))
+    return run_dataset(items, EncodeJob(OutputStore(output), recipe(), threads=1))
 
 
 def test_names_tensors_and_metadata(tmp_path: Path) -> None:
@@ -97,4 +98,4 @@ def test_names_that_the_trainer_cannot_tell_apart_are_refused(tmp_path: Path) ->
 
 def test_what_it_cannot_store_is_refused() -> None:
     with pytest.raises(UsageError, match="leave --posterior moments out"):
-        EncodeConfig(EncodeOptions(posterior="moments"), layout="musubi")
+        EncodeConfig(EncodeOptions(posterior="moments"), format="musubi")

@@ -14,19 +14,19 @@ import pytest
 
 from tests.dataset.clips import contents, write_clip
 from wfvae_cli.dataset.config import EncodeConfig
+from wfvae_cli.dataset.encode_job import EncodeJob
+from wfvae_cli.dataset.engine import Worker
 from wfvae_cli.dataset.items import Item, find_inputs
 from wfvae_cli.dataset.manifest import last_results
-from wfvae_cli.dataset.prefetch import Task
-from wfvae_cli.dataset.ray_engine import RayEngine, _Hand
-from wfvae_cli.dataset.result import ItemResult
-from wfvae_cli.dataset.run import Summary, Unobserved, encode_dataset
+from wfvae_cli.dataset.ray_engine import RayEngine, _Handle
+from wfvae_cli.dataset.result import ItemResult, Task
+from wfvae_cli.dataset.run import NoRunCallbacks, Summary, run_dataset
 from wfvae_cli.dataset.store import OutputStore
-from wfvae_cli.dataset.worker import ClipWorker, EncodeJob
 
 ray = pytest.importorskip("ray", reason="the extra ray is not installed")
 
 
-class DeadlyWorker(ClipWorker):
+class DeadlyWorker(Worker):
     """Dies of one file, as of a fault in a decoder's native code."""
 
     def work(self, tasks: Iterator[Task]) -> Iterator[ItemResult]:
@@ -58,10 +58,10 @@ def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def run(
-    source: Path, output: Path, engine: RayEngine | None, observer: Unobserved | None = None
+    source: Path, output: Path, engine: RayEngine | None, callbacks: NoRunCallbacks | None = None
 ) -> Summary:
     job = EncodeJob(OutputStore(output), EncodeConfig(batch=2), threads=1)
-    return encode_dataset(find_inputs([str(source)]), job, engine=engine, observer=observer)
+    return run_dataset(find_inputs([str(source)]), job, engine=engine, callbacks=callbacks)
 
 
 @pytest.fixture(scope="module")
@@ -72,13 +72,13 @@ def expected(source: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str
     return contents(folder)
 
 
-class Killer(Unobserved):
+class Killer(NoRunCallbacks):
     """Kills one worker once the first outcome is there."""
 
     def __init__(self) -> None:
         self.killed = 0
 
-    def settled(self, outcome: ItemResult) -> None:
+    def settled(self, result: ItemResult) -> None:
         if not self.killed:
             victims = [p for p in psutil.process_iter(["cmdline"]) if _is_worker(p)]
             self.killed = len(victims[:1])
@@ -93,9 +93,9 @@ class Recording(RayEngine):
         super().__init__(workers=workers)
         self.given: list[int] = []
 
-    def _give(self, hand: _Hand, tasks: list[Task], *, end: bool) -> None:
+    def _give(self, handle: _Handle, tasks: list[Task], *, end: bool) -> None:
         self.given.append(len(tasks))
-        super()._give(hand, tasks, end=end)
+        super()._give(handle, tasks, end=end)
 
 
 def task_of(number: int) -> Task:
@@ -122,12 +122,12 @@ def test_a_killed_worker_changes_nothing(
 def test_a_worker_that_does_not_come_up_has_no_part() -> None:
     engine = RayEngine()
     engine._capacity, engine._waiting = 10, deque([task_of(i) for i in range(12)])
-    up, starting = _Hand(actor=None, starting=None), _Hand(actor=None, starting=object())
-    engine._hands = [up, starting]
+    up, starting = _Handle(actor=None, starting=None), _Handle(actor=None, starting=object())
+    engine._handles = [up, starting]
     assert engine._share() == 6
     up.under_way = {"a": task_of(0), "b": task_of(1)}
     assert engine._share() == 7, "what it has counts"
-    starting.hired -= 100
+    starting.spawned -= 100
     assert engine._share() == 10, "all, but no more than it can keep"
 
 
@@ -147,8 +147,8 @@ def test_stopping_leaves_a_state_that_resumes(
 ) -> None:
     engine = RayEngine(workers=1)
 
-    class Impatient(Unobserved):
-        def settled(self, outcome: ItemResult) -> None:
+    class Impatient(NoRunCallbacks):
+        def settled(self, result: ItemResult) -> None:
             engine.stop()
 
     first = run(source, tmp_path, engine, Impatient())

@@ -7,9 +7,8 @@ from collections.abc import Generator, Iterator
 import pytest
 
 from wfvae_cli.dataset import reorder as module
-from wfvae_cli.dataset.prefetch import Task
 from wfvae_cli.dataset.reorder import failed_clip, in_order
-from wfvae_cli.dataset.result import ItemResult
+from wfvae_cli.dataset.result import ItemResult, Task
 from wfvae_cli.stats.draw import Source
 
 SOURCES = [Source(f"/data/{i}.mp4", f"{i}.mp4") for i in range(20)]

@@ -13,21 +13,22 @@ import torch
 
 from tests.dataset.clips import contents, write_image
 from tests.dataset.conftest import run
-from wfvae_cli.dataset import pipeline
-from wfvae_cli.dataset.config import EncodeConfig, derived_seed
+from wfvae_cli.dataset import encode_job
+from wfvae_cli.dataset.config import EncodeConfig
+from wfvae_cli.dataset.encode_job import EncodeJob
 from wfvae_cli.dataset.items import find_inputs
 from wfvae_cli.dataset.manifest import last_results
 from wfvae_cli.dataset.result import ItemResult
-from wfvae_cli.dataset.run import Unobserved, encode_dataset
+from wfvae_cli.dataset.run import NoRunCallbacks, run_dataset
 from wfvae_cli.dataset.shard import Shard
 from wfvae_cli.dataset.store import OutputStore
-from wfvae_cli.dataset.worker import EncodeJob
 from wfvae_cli.errors import OutputError, UsageError
 from wfvae_cli.latents.file import LatentFile
 from wfvae_cli.media.options import Sampling
 from wfvae_cli.media.reader import ClipReader
 from wfvae_cli.models.load import load_model
-from wfvae_cli.pipeline.encode import EncodeOptions, encode_clip
+from wfvae_cli.pipeline.encode import encode_clip
+from wfvae_cli.pipeline.options import EncodeOptions
 
 
 def test_every_clip_is_what_encoding_it_alone_gives(source: Path, tmp_path: Path) -> None:
@@ -143,7 +144,7 @@ def test_kept_outputs_are_skipped_in_the_manifest(source: Path, tmp_path: Path) 
     run(source, tmp_path, EncodeConfig(EncodeOptions(chunk=9)), conflict="keep")
     last = last_results(tmp_path / "manifest.jsonl")
     assert {outcome.status for outcome in last.values()} == {"skipped"}
-    assert last["clip0.mp4"].error == "kept, made otherwise: chunk: auto, now 9"
+    assert last["clip0.mp4"].error == "kept, made with different options: chunk: auto, now 9"
     assert run(source, tmp_path).done == 7  # by content: they were up to date all along
 
 
@@ -182,7 +183,7 @@ def test_colours_left_to_the_device_change_no_byte(
         reader.leave_conversion()
         left.append(reader.name)
 
-    monkeypatch.setattr(pipeline, "convert_on", leave)
+    monkeypatch.setattr(encode_job, "convert_on", leave)
     run(source, tmp_path / "device", EncodeConfig(batch=batch))
     assert len(left) == 7
     assert contents(tmp_path / "host") == contents(tmp_path / "device")
@@ -199,7 +200,7 @@ def test_samples_have_a_noise_of_their_own(tmp_path: Path) -> None:
         LatentFile(tmp_path / "out/b.png.safetensors") as b,
     ):
         assert not torch.equal(a.read(), b.read())
-        assert a.metadata.seed == derived_seed(7, "a.png") != b.metadata.seed
+        assert a.metadata.seed != b.metadata.seed
 
 
 def test_shards_are_disjoint_complete_and_stable(source: Path, tmp_path: Path) -> None:
@@ -223,10 +224,10 @@ def test_shards_that_do_not_exist(text: str) -> None:
 
 
 def test_two_runs_do_not_share_an_output(source: Path, tmp_path: Path) -> None:
-    class Second(Unobserved):
-        def settled(self, outcome: ItemResult) -> None:
+    class Second(NoRunCallbacks):
+        def settled(self, result: ItemResult) -> None:
             with pytest.raises(OutputError, match="another run is writing here"):
                 run(source, tmp_path)
 
     job = EncodeJob(OutputStore(tmp_path), threads=1)
-    assert encode_dataset(find_inputs([str(source)], limit=1), job, observer=Second()).done == 1
+    assert run_dataset(find_inputs([str(source)], limit=1), job, callbacks=Second()).done == 1

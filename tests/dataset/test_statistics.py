@@ -14,8 +14,7 @@ from tests.cli.program import assert_refused, wfvae
 from tests.dataset.clips import write_clip
 from wfvae_cli.dataset import statistics
 from wfvae_cli.dataset.config import ModelFingerprint
-from wfvae_cli.dataset.prefetch import Task
-from wfvae_cli.dataset.result import ItemResult
+from wfvae_cli.dataset.result import ItemResult, Task
 from wfvae_cli.dataset.statistics import StatsJob, StatsOnRay, StatsWorker
 from wfvae_cli.models.options import DEFAULT_MODEL
 from wfvae_cli.stats.collect import Measure, collect

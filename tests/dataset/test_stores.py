@@ -10,12 +10,12 @@ import pytest
 
 from tests.dataset.clips import contents
 from tests.dataset.conftest import run
+from wfvae_cli.dataset.config import EncodeConfig
+from wfvae_cli.dataset.encode_job import EncodeJob
 from wfvae_cli.dataset.items import find_inputs
 from wfvae_cli.dataset.manifest import last_results
-from wfvae_cli.dataset.run import encode_dataset
+from wfvae_cli.dataset.run import run_dataset
 from wfvae_cli.dataset.store import OutputStore
-from wfvae_cli.dataset.tar_shards import TarFormat
-from wfvae_cli.dataset.worker import EncodeJob
 from wfvae_cli.errors import UsageError
 
 
@@ -27,17 +27,17 @@ def test_outputs_in_a_store(source: Path, tmp_path: Path) -> None:
     run(source, tmp_path / "local")
     expected = contents(tmp_path / "local")
     try:
-        assert encode_dataset(items, EncodeJob(place, threads=1)).done == 7
+        assert run_dataset(items, EncodeJob(place, threads=1)).done == 7
         assert {each: store.cat_file(f"{url}/{each}") for each in expected} == expected
-        assert encode_dataset(items, EncodeJob(place, threads=1)).current == 7
+        assert run_dataset(items, EncodeJob(place, threads=1)).current == 7
         store.rm(f"{url}/manifest.jsonl")
         store.pipe(f"{url}/{name}", expected[name][:-4])
-        assert encode_dataset(items, EncodeJob(place, threads=1)).done == 7
+        assert run_dataset(items, EncodeJob(place, threads=1)).done == 7
         assert store.cat_file(f"{url}/{name}") == expected[name]
         lines = store.cat_file(f"{url}/manifest.jsonl").splitlines()
         assert {json.loads(line)["status"] for line in lines} == {"done"}
         with pytest.raises(UsageError, match=r"tar shards .* file system"):
-            encode_dataset(items, EncodeJob(place, threads=1), tar=TarFormat())
+            run_dataset(items, EncodeJob(place, EncodeConfig(format="webdataset"), threads=1))
     finally:
         store.rm(f"/{tmp_path.name}", recursive=True)
         shutil.rmtree(place.root)
@@ -51,13 +51,13 @@ def test_inputs_in_a_store(source: Path, tmp_path: Path) -> None:
     try:
         job = EncodeJob(OutputStore(tmp_path / "z"), threads=1)
         items = find_inputs([f"memory://{tmp_path.name}/in"])
-        assert encode_dataset(items, job).done == 7
+        assert run_dataset(items, job).done == 7
         assert contents(tmp_path / "z") == contents(tmp_path / "local")
-        assert encode_dataset(items, job).current == 7
+        assert run_dataset(items, job).current == 7
         bad = f"memory:///{tmp_path.name}/in/deep/bad.mp4"
         store.pipe(bad, b"no video")
         items = find_inputs([f"memory://{tmp_path.name}/in"])
-        assert encode_dataset(items, job).failed == 1
+        assert run_dataset(items, job).failed == 1
         error = last_results(tmp_path / "z/manifest.jsonl")["deep/bad.mp4"].error or ""
         assert error.startswith(f"{bad}: ")
     finally:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -10,18 +11,17 @@ from torch.utils.data import DataLoader
 
 import wfvae_cli
 from tests.dataset.clips import write_clip
-from wfvae_cli.dataset.config import EncodeConfig
+from wfvae_cli.dataset.config import EncodeConfig, TarFormat
+from wfvae_cli.dataset.encode_job import EncodeJob
 from wfvae_cli.dataset.items import find_inputs
-from wfvae_cli.dataset.run import encode_dataset
+from wfvae_cli.dataset.run import run_dataset
 from wfvae_cli.dataset.store import OutputStore
-from wfvae_cli.dataset.tar_shards import TarFormat
 from wfvae_cli.dataset.training import LatentDataset
-from wfvae_cli.dataset.worker import EncodeJob
 from wfvae_cli.errors import InputError, LatentError, UsageError, WeightsError
 from wfvae_cli.latents.file import LatentFile
 from wfvae_cli.latents.metadata import AppliedNormalization
 from wfvae_cli.models.load import load_model, normalization_of
-from wfvae_cli.pipeline.encode import EncodeOptions
+from wfvae_cli.pipeline.options import EncodeOptions
 from wfvae_cli.stats.accumulate import LatentStats
 from wfvae_cli.stats.report import ModelIdentity, StatsReport
 
@@ -43,8 +43,10 @@ def encoded(source: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def encode(
     source: Path, output: Path, options: EncodeOptions | None = None, tar: TarFormat | None = None
 ) -> Path:
-    job = EncodeJob(OutputStore(output), EncodeConfig(options or EncodeOptions()), threads=1)
-    encode_dataset(find_inputs([str(source)]), job, tar=tar)
+    config = EncodeConfig(options or EncodeOptions())
+    if tar is not None:
+        config = replace(config, format="webdataset", tar=tar)
+    run_dataset(find_inputs([str(source)]), EncodeJob(OutputStore(output), config, threads=1))
     return output
 
 

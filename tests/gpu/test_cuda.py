@@ -29,10 +29,11 @@ from wfvae_cli.models.base import LoadedModel
 from wfvae_cli.models.load import load_model
 from wfvae_cli.models.options import DType
 from wfvae_cli.nn.stream import Stream
-from wfvae_cli.pipeline.batch import encode_batch
+from wfvae_cli.pipeline.batch import ClipStreams, run_batch
 from wfvae_cli.pipeline.chunks import FrameChunk, PendingPixels
 from wfvae_cli.pipeline.decode import decode_clip
-from wfvae_cli.pipeline.encode import EncodeOptions, encode_clip, encode_pixels
+from wfvae_cli.pipeline.encode import encode_clip
+from wfvae_cli.pipeline.options import EncodeOptions
 from wfvae_cli.pipeline.staging import download, upload
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
@@ -109,15 +110,17 @@ def test_clips_go_side_by_side(folder: Path) -> None:
     model, random = load(folder), np.random.default_rng(0)
     chunks = [FrameChunk(random.integers(0, 256, (5, 32, 32, 3), np.uint8), range(5), False)]
     chunks += [replace(chunks[0], pixels=255 - chunks[0].pixels)]
-    together, streams = encode_batch(model, chunks, [Stream(), Stream()], 4)
-    for chunk, posterior, stream in zip(chunks, together, streams, strict=True):
-        alone = Stream()
-        torch.testing.assert_close(
-            posterior, encode_pixels(model, chunk, alone), atol=1e-4, rtol=1e-4
-        )
-        assert stream.nbytes == alone.nbytes
-        (lonely,), _ = encode_batch(model, [chunk], [Stream()], 4)
-        assert torch.equal(lonely.mean, posterior.mean)
+    streams = [ClipStreams(Stream(), Stream()) for _ in chunks]
+    together = run_batch(model, "encode", chunks, streams, 4)
+    for chunk, output, stream in zip(chunks, together, streams, strict=True):
+        alone = ClipStreams(Stream(), Stream())
+        (single,) = run_batch(model, "encode", [chunk], [alone], 1)
+        torch.testing.assert_close(output.posterior, single.posterior, atol=1e-4, rtol=1e-4)
+        assert stream.encoder.nbytes == alone.encoder.nbytes
+        padded = [ClipStreams(Stream(), Stream())]
+        (lonely,) = run_batch(model, "encode", [chunk], padded, 4)
+        assert lonely.posterior is not None and output.posterior is not None
+        assert torch.equal(lonely.posterior.mean, output.posterior.mean)
 
 
 def test_staged_copies_are_exact_beside_other_work() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
@@ -19,9 +20,13 @@ from wfvae_cli.latents.file import LatentFile
 from wfvae_cli.latents.metadata import AppliedNormalization
 from wfvae_cli.media.clip import ClipInfo, Colour, Frame
 from wfvae_cli.media.options import Sampling
+from wfvae_cli.media.reader import ClipReader
 from wfvae_cli.models.base import LoadedModel
-from wfvae_cli.pipeline.decode import decode_chunks, decode_clip
-from wfvae_cli.pipeline.encode import EncodeOptions, encode_chunks, encode_clip
+from wfvae_cli.pipeline.batch import ClipStreams, run_batch
+from wfvae_cli.pipeline.chunks import FrameSource
+from wfvae_cli.pipeline.decode import LatentSource, decode_clip
+from wfvae_cli.pipeline.encode import encode_clip
+from wfvae_cli.pipeline.options import EncodeOptions
 from wfvae_cli.pipeline.plan import ChunkPlan
 from wfvae_cli.pipeline.roundtrip import roundtrip_clip
 
@@ -200,6 +205,17 @@ def test_a_sample_depends_on_its_seed_alone(tmp_path: Path, model: LoadedModel) 
     assert torch.corrcoef(noise.flatten(1))[0, 1].abs() < 0.1, "two seeds, two noises"
 
 
+def decoded(file: LatentFile, model: LoadedModel) -> torch.Tensor:
+    plan = ChunkPlan(3, 2)
+    streams = [ClipStreams.of(plan)]
+    frames = []
+    for chunk in LatentSource(file).chunks(plan):
+        (output,) = run_batch(model, "decode", [chunk], streams, 1)
+        assert output.frames is not None
+        frames.append(output.frames)
+    return torch.cat(frames, dim=2)
+
+
 def test_normalisation_is_undone(tmp_path: Path, model: LoadedModel) -> None:
     clip = lossless(tmp_path / "in.mkv", frames=5)
     applied = AppliedNormalization(
@@ -211,13 +227,7 @@ def test_normalisation_is_undone(tmp_path: Path, model: LoadedModel) -> None:
     with LatentFile(raw) as a, LatentFile(normalized) as b:
         shift = torch.tensor(applied.shift).view(-1, 1, 1, 1)
         torch.testing.assert_close(b.read(), (a.read() - shift) * 2)
-        plan = ChunkPlan(3, 2)
-        torch.testing.assert_close(
-            torch.cat(list(decode_chunks(b, model, plan)), dim=2),
-            torch.cat(list(decode_chunks(a, model, plan)), dim=2),
-            atol=1e-4,
-            rtol=0,
-        )
+        torch.testing.assert_close(decoded(b, model), decoded(a, model), atol=1e-4, rtol=0)
 
 
 def test_moments_are_never_normalised() -> None:
@@ -253,18 +263,25 @@ def test_two_clips_take_turns_on_one_model(tmp_path: Path, model: LoadedModel) -
     paths = [lossless(tmp_path / "a.mkv", 13), lossless(tmp_path / "b.mkv", 9, 24, 32)]
     plan = ChunkPlan(2, 1)
 
+    def steps(reader: ClipReader) -> Iterator[torch.Tensor]:
+        streams = [ClipStreams.of(plan)]
+        for chunk in FrameSource(reader, model.vae.strides).chunks(plan):
+            (output,) = run_batch(model, "encode", [chunk], streams, 1)
+            assert output.posterior is not None
+            yield output.posterior.mean
+
     def means(path: Path) -> list[torch.Tensor]:
         with wfvae.open_clip(path) as reader:
-            return [part.posterior.mean for part in encode_chunks(reader, model, plan)]
+            return list(steps(reader))
 
     alone = [means(path) for path in paths]
     with wfvae.open_clip(paths[0]) as first, wfvae.open_clip(paths[1]) as second:
-        a, b = (encode_chunks(reader, model, plan) for reader in (first, second))
+        a, b = steps(first), steps(second)
         together: list[list[torch.Tensor]] = [[], []]
         for turn in range(3):
-            together[0].append(next(a).posterior.mean)
+            together[0].append(next(a))
             if turn < 2:
-                together[1].append(next(b).posterior.mean)
+                together[1].append(next(b))
         assert next(a, None) is None
         assert next(b, None) is None
     assert all(

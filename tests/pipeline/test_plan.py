@@ -1,7 +1,6 @@
 import dataclasses
 import sys
 
-import psutil
 import pytest
 import torch
 
@@ -14,7 +13,7 @@ from wfvae_cli.pipeline.plan import (
     ChunkPlan,
     Memory,
     Picture,
-    announce,
+    check_memory,
     explained_memory,
     halved_if_too_large,
 )
@@ -35,11 +34,30 @@ def test_the_default_shrinks_with_the_resolution_and_never_below_one_latent_fram
     assert sizes[-1] == 1
 
 
-def test_the_default_shrinks_with_the_free_memory(monkeypatch: pytest.MonkeyPatch) -> None:
-    usual = ChunkPlan.of(model(), None, 512, 512)
-    memory = psutil.virtual_memory()._replace(available=2**28)
-    monkeypatch.setattr(psutil, "virtual_memory", lambda: memory)
-    assert ChunkPlan.of(model(), None, 512, 512).later < usual.later
+def test_chunks_do_not_depend_on_free_memory_that_is_enough() -> None:
+    plans = {
+        ChunkPlan.of(model(), None, 640, 360, memory=Memory(gib * 2**30)) for gib in (8, 64, 512)
+    }
+    assert len(plans) == 1
+    assert not plans.pop().is_reduced
+
+
+def test_little_memory_makes_shorter_chunks_and_says_so() -> None:
+    usual = ChunkPlan.of(model(), None, 512, 512, memory=Memory(2**40))
+    short = ChunkPlan.of(model(), None, 512, 512, memory=Memory(2**30))
+    assert short.later < usual.later
+    assert short.is_reduced
+    assert "memory is short: chunks of" in short.notices[0]
+
+
+def test_what_does_not_fit_is_refused_before_it_is_tried() -> None:
+    plan = ChunkPlan.of(model(), 5, 64, 64)
+    check_memory(model(), plan, 5, 64, 64)
+    with pytest.raises(DeviceError, match=r"5 frames of 100000x100000 need about .* GiB"):
+        check_memory(model(), plan, 5, 100_000, 100_000)
+    whole = ChunkPlan.of(model("mini-wfvae-groupnorm"), None, 64, 64)
+    with pytest.raises(DeviceError, match=r"900000 frames of 640x640 need about .* GiB"):
+        check_memory(model("mini-wfvae-groupnorm"), whole, 900_000, 640, 640)
 
 
 def plan_4k(gib: float, *, host: int | None = 512, chunk: int | None = None) -> ChunkPlan:
@@ -55,11 +73,11 @@ def test_auto_takes_what_is_exact_before_tiles() -> None:
         kinds.append("tiles" if plan.tile else "bands" if plan.row_bands > 1 else plan.later)
         if "tiles" not in kinds:
             assert Picture(model(), 600, 480).fits(plan, memory)
-    order = [4, 3, 2, 1, "bands", "tiles"]
+    order = [7, 6, 5, 4, 3, 2, 1, "bands", "tiles"]
     assert list(dict.fromkeys(kinds)) == order
 
 
-def test_less_memory_makes_more_strips_then_smaller_tiles() -> None:
+def test_less_memory_makes_more_row_bands_then_smaller_tiles() -> None:
     plans = [plan_4k(gib / 10, chunk=5) for gib in range(100, 1, -1)]
     bands = [plan.row_bands for plan in plans if plan.tile is None]
     assert bands == sorted(bands)
@@ -69,7 +87,7 @@ def test_less_memory_makes_more_strips_then_smaller_tiles() -> None:
     assert len(set(tiles)) > 2
 
 
-def test_state_is_parked_only_where_the_device_has_no_room_and_the_host_has() -> None:
+def test_state_is_offloaded_only_where_the_device_has_no_room_and_the_host_has() -> None:
     assert not plan_4k(64).offloaded
     offloaded = [gib for gib in range(1, 12) if plan_4k(gib).offloaded]
     assert offloaded
@@ -86,7 +104,7 @@ def test_off_and_models_of_whole_clips_never_make_tiles() -> None:
         assert plan.tile is None
 
 
-def test_a_model_without_strips_goes_from_chunks_to_tiles() -> None:
+def test_a_model_without_row_bands_goes_from_chunks_to_tiles() -> None:
     blind = model()
     blind = dataclasses.replace(blind, vae=build("mini-wfvae-trilinear"))
     blind.vae.footprint = None
@@ -99,17 +117,14 @@ def test_a_model_without_strips_goes_from_chunks_to_tiles() -> None:
     assert plans[-1].tile is not None
 
 
-def test_tiles_that_are_asked_for_are_taken(caplog: pytest.LogCaptureFixture) -> None:
+def test_tiles_that_are_asked_for_are_taken() -> None:
     memory = Memory(2**40)
     plan = ChunkPlan.of(model(), 9, 200, 100, tile=64, memory=memory)
     assert plan == ChunkPlan(3, 2, tile=64)
     whole = ChunkPlan.of(model(), 9, 200, 100, tile=208, memory=memory)
     assert whole == ChunkPlan(3, 2), "a tile as large as the picture is no tile"
-    with caplog.at_level("INFO", logger="wfvae"):
-        announce(whole)
-        assert caplog.text == ""
-        announce(plan)
-    assert "tiles of 64 pixels: not exact" in caplog.text
+    assert whole.notices == []
+    assert "tiles of 64 pixels: not exact" in plan.notices[0]
     with pytest.raises(UsageError, match="a multiple of 8 pixels"):
         ChunkPlan.of(model(), 9, 200, 100, tile=60, memory=memory)
 

@@ -19,11 +19,12 @@ from wfvae_cli.media.reader import open_clip
 from wfvae_cli.models.base import LoadedModel, Task
 from wfvae_cli.models.load import allow_tf32, load_model, resolve_device
 from wfvae_cli.models.options import DType
+from wfvae_cli.pipeline.batch import decode_latents, encode_frames
 from wfvae_cli.pipeline.chunks import convert_on, read_chunks
-from wfvae_cli.pipeline.decode import decode_clip, decode_latents
-from wfvae_cli.pipeline.encode import EncodeOptions, encode_clip, encode_frames
+from wfvae_cli.pipeline.decode import decode_clip
+from wfvae_cli.pipeline.encode import encode_clip
+from wfvae_cli.pipeline.options import EncodeOptions, Tile
 from wfvae_cli.pipeline.plan import ChunkPlan
-from wfvae_cli.pipeline.tiles import Tile
 
 Stage = Literal["encode", "decode", "encode from file", "decode to file"]
 """The bare model on a clip in memory, or all that the command of that name does."""

@@ -21,7 +21,12 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for module in (encode, decode, roundtrip, compare, stats, bench, info, models):
+add_command(app, encode.encode, encode.EXAMPLES)
+add_command(app, decode.decode, decode.EXAMPLES)
+add_command(app, roundtrip.roundtrip, roundtrip.EXAMPLES)
+add_command(app, compare.compare, compare.EXAMPLES)
+add_command(app, stats.stats, stats.EXAMPLES)
+for module in (bench, info, models):
     module.register(app)
 add_command(app, convert.convert, convert.EXAMPLES)
 

@@ -5,22 +5,18 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-import typer
-
 from wfvae_cli.cli import measuring as m
-from wfvae_cli.cli import options as o
 from wfvae_cli.cli.console import Console
-from wfvae_cli.cli.run import reported
 from wfvae_cli.errors import InputError, PartialFailureError, UsageError
+from wfvae_cli.media.options import Sampling
+from wfvae_cli.option import Argument, Option
 from wfvae_cli.unreadable import why_unreadable
 
 if TYPE_CHECKING:
-    from wfvae_cli.media.options import Sampling
     from wfvae_cli.metrics.compare import Measures
     from wfvae_cli.metrics.result import Comparison, FailedFile, FileResult, JsonValue
 
-_EXAMPLES = """Examples:
-
+EXAMPLES = """
     wfvae compare in.mp4 roundtrip.mp4
     wfvae compare in.mp4 roundtrip.mp4 --report frames.csv --plot frames.png
     wfvae compare originals/ reconstructions/ --report files.json --worst 8 stills/
@@ -37,60 +33,30 @@ _LABELS = {
 }
 
 
-def register(app: typer.Typer) -> None:
-    """Add the command."""
-    app.command("compare", epilog=_EXAMPLES)(compare)
-
-
-@reported
 def compare(
-    original: Annotated[
-        str, typer.Argument(metavar="ORIGINAL", help="A video, an image, or a directory of them.")
-    ],
+    original: Annotated[str, Argument("ORIGINAL", "A video, an image, or a directory of them.")],
     reconstruction: Annotated[
         str,
-        typer.Argument(
-            metavar="RECONSTRUCTION",
-            help="The same; of directories, files of equal relative path belong together, "
-            "whatever their suffix.",
+        Argument(
+            "RECONSTRUCTION",
+            "The same; of directories, files of equal relative path belong together, whatever "
+            "their suffix.",
         ),
     ],
+    learned: m.Learned,
+    sampling: Sampling,
+    targets: m.Targets,
+    console: Console,
     ms_ssim: Annotated[
-        bool,
-        typer.Option("--ms-ssim/--no-ms-ssim", help="MS-SSIM too.", rich_help_panel="Metrics"),
+        bool, Option("MS-SSIM too.", "Metrics", flags=("--ms-ssim/--no-ms-ssim",))
     ] = True,
-    lpips: m.LpipsFlag = False,
-    lpips_net: m.LpipsNet = "alex",
-    lpips_weights: m.LpipsWeights = None,
-    fid: m.Fid = False,
-    fid_weights: m.FidWeights = None,
-    fvd_weights: m.FvdWeights = None,
-    device: Annotated[
-        str,
-        typer.Option(help="Of learned metrics: auto, cpu, cuda.", rich_help_panel="Metrics"),
-    ] = "auto",
-    start: o.Start = 0.0,
-    duration: o.Duration = None,
-    frames: o.Frames = None,
-    fps: o.Fps = None,
-    size: o.Size = None,
-    fit: o.Fit = "crop",
-    short_side: o.ShortSide = None,
-    report: m.Report = None,
-    plot: m.Plot = None,
-    worst: m.Worst = None,
-    overwrite: o.Overwrite = False,
-    json_output: o.Json = False,
-    quiet: o.Quiet = False,
+    device: Annotated[str, Option("Of learned metrics: auto, cpu, cuda.", "Metrics")] = "auto",
 ) -> None:
     """Measure how two videos, two images or two directories of them differ.
 
     Frames are paired by position and compared as shown: RGB, clamped and rounded, 8 bits (16 where
     either side is deeper). Options of frames and size apply to both sides.
     """
-    console = Console(quiet, json_output)
-    targets = m.Targets(report, plot, worst, overwrite)
-    sampling = o.make_sampling(start, duration, frames, fps, size, fit, short_side)
     folders = [Path(path).is_dir() for path in (original, reconstruction)]
     if any(folders) != all(folders):
         for path in (original, reconstruction):
@@ -102,7 +68,6 @@ def compare(
             f"{reconstruction}"
         )
     targets.check()
-    learned = m.Learned(lpips, lpips_net, lpips_weights, fid, fid_weights, fvd_weights)
     measures = learned.measures(device, ms_ssim=ms_ssim)
     if all(folders):
         _directories(console, original, reconstruction, sampling, measures, targets)

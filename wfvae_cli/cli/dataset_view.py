@@ -1,4 +1,4 @@
-"""What the operator of a long run sees: a live table, plain lines, or events as JSON."""
+"""The display of a long run: a live table, plain lines, or events as JSON."""
 
 from __future__ import annotations
 
@@ -19,9 +19,8 @@ from wfvae_cli.cli import console as _console
 from wfvae_cli.cli.console import Console
 
 if TYPE_CHECKING:
-    from wfvae_cli.dataset.items import Item
     from wfvae_cli.dataset.plan import Plan
-    from wfvae_cli.dataset.result import ItemResult
+    from wfvae_cli.dataset.result import ItemResult, Task
     from wfvae_cli.dataset.run import Summary
 
 _LINE_EVERY = 30.0
@@ -60,7 +59,7 @@ class _Counts:
 
 
 class DatasetView:
-    """Shows a run while it goes; the observer of `encode_dataset`.
+    """Shows a run while it goes; the callbacks of `run_dataset`.
 
     One table that changes, where stderr is a terminal; elsewhere a line every 30 s; with
     `--json` an object on stdout for each event; with `--quiet` nothing.
@@ -96,30 +95,31 @@ class DatasetView:
             self._live.stop()
 
     def planned(self, plan: Plan) -> None:
-        """See `Observer`."""
+        """Show how much there is to do."""
         self._counts = _Counts(total=len(plan.tasks) + len(plan.kept), current=len(plan.done))
         event = {"todo": len(plan.tasks), "current": len(plan.done), "kept": len(plan.kept)}
         self._tell({"event": "planned", **event})
         if plan.done:
-            self._console.say(f"{len(plan.done)} of the outputs are there and up to date")
+            self._console.say(f"skipping {len(plan.done)} up-to-date files")
 
-    def started(self, item: Item) -> None:
-        """See `Observer`."""
-        self._counts.under_way[item.relative] = None
-        self._tell({"event": "started", "item": item.relative})
+    def started(self, task: Task) -> None:
+        """Show what is under way."""
+        name = task.item.relative
+        self._counts.under_way[name] = None
+        self._tell({"event": "started", "item": name})
 
     def advanced(self, frames: int) -> None:
-        """See `Observer`."""
+        """Count frames."""
         self._counts.frames += frames
 
-    def settled(self, outcome: ItemResult) -> None:
-        """See `Observer`."""
+    def settled(self, result: ItemResult) -> None:
+        """Count an item, and say why it failed."""
         counts = self._counts
-        counts.under_way.pop(outcome.item, None)
-        setattr(counts, outcome.status, getattr(counts, outcome.status) + 1)
-        self._tell({"event": outcome.status, **outcome.to_json()})
-        if outcome.status == "failed":
-            self._console.note(f"failed: {outcome.error}")
+        counts.under_way.pop(result.item, None)
+        setattr(counts, result.status, getattr(counts, result.status) + 1)
+        self._tell({"event": result.status, **result.to_json()})
+        if result.status == "failed":
+            self._console.note(f"failed: {result.error}")
 
     def conclude(self, summary: Summary, *, profile: bool) -> None:
         """Say what has been done."""
@@ -141,6 +141,10 @@ class DatasetView:
             "failures": dict(summary.failures),
             "stopped": summary.stopped,
         }
+        if summary.metrics:
+            shown = ", ".join(f"{k} {v:.4g}" for k, v in summary.metrics.items())
+            self._console.say(f"mean over files: {shown}")
+            event["metrics"] = summary.metrics
         spent = summary.profile
         if profile and spent is not None and spent.total > 0:
             shares = {

@@ -3,103 +3,157 @@
 from __future__ import annotations
 
 import sys
-from typing import Annotated
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Annotated
 
-import typer
-
-from wfvae_cli.cli import options as o
 from wfvae_cli.cli.console import Console
-from wfvae_cli.cli.run import reported
+from wfvae_cli.cli.dataset import DatasetOptions, is_dataset, run_job, use_threads
+from wfvae_cli.cli.options import display
+from wfvae_cli.cli.output import Overwrite
+from wfvae_cli.dataset.options import EngineOptions, Selection, WorkOptions
+from wfvae_cli.errors import LatentError, UsageError
 from wfvae_cli.heap import keep_freed_memory
+from wfvae_cli.media.options import VideoOptions
+from wfvae_cli.models.options import RunOptions
+from wfvae_cli.option import Argument, Option
+from wfvae_cli.pipeline.options import ChunkOptions, Limits
 
-_EXAMPLES = """Examples:
+if TYPE_CHECKING:
+    from wfvae_cli.dataset.items import Kind
 
+EXAMPLES = """
     wfvae decode z.safetensors -o out.mp4
     wfvae decode z.safetensors -o out.mkv --codec ffv1 --audio-from in.mp4
     wfvae decode z.safetensors -o frames/%05d.png
     wfvae decode z.safetensors -o - | ffplay -
+    wfvae decode latents/ -o videos/
 """
+_SUFFIXES = (".mp4", ".mkv", ".mov", ".webm", ".png", ".jpg", ".safetensors")
 
 
-def register(app: typer.Typer) -> None:
-    """Add the command."""
-    app.command("decode", epilog=_EXAMPLES)(decode)
+_KINDS: tuple[Kind, ...] = ("latents",)
 
 
-@reported
 def decode(
-    source: Annotated[
-        str, typer.Argument(metavar="LATENTS", help="A latent file, or - for stdin.")
+    sources: Annotated[
+        list[str],
+        Argument(
+            "LATENTS...",
+            "A latent file, or - for stdin. Or a dataset: directories, globs, lists, several "
+            "files, or URLs of these.",
+        ),
     ],
     output: Annotated[
         str,
-        typer.Option(
-            "--output",
-            "-o",
+        Option(
+            "A video, an image, a %05d frame pattern, or - for stdout; a dataset's folder.",
+            flags=("--output", "-o"),
             metavar="OUT",
-            help="A video, an image, a %05d frame pattern, or - for stdout.",
         ),
     ],
+    run: RunOptions,
+    chunks: ChunkOptions,
+    video: VideoOptions,
+    selection: Selection,
+    work: WorkOptions,
+    limits: Limits,
+    engine: EngineOptions,
+    console: Console,
     model: Annotated[
         str | None,
-        typer.Option(
-            "--model",
-            "-m",
+        Option(
+            "What made the latents; by default the name that they carry.",
+            "Model",
+            flags=("--model", "-m"),
             metavar="NAME",
-            help="What made the latents; by default the name that they carry.",
-            rich_help_panel="Model",
+            common=True,
         ),
     ] = None,
-    device: o.Device = "auto",
-    dtype: o.DType = "auto",
-    chunk: o.Chunk = None,
-    tile: o.TileOption = "auto",
-    compile: o.Compile = False,
     force: Annotated[
-        bool,
-        typer.Option(
-            "--force",
-            help="Decode latents that other weights of the same shape made.",
-            rich_help_panel="Model",
-        ),
+        bool, Option("Decode latents that other weights of the same shape made.", "Model")
     ] = False,
     audio_from: Annotated[
         str | None,
-        typer.Option(
-            metavar="FILE", help="Copy this file's sound track in.", rich_help_panel="Output"
-        ),
+        Option("Copy this file's sound track in; for one clip.", "Output", metavar="FILE"),
     ] = None,
-    codec: o.Codec = None,
-    crf: o.Crf = None,
-    pix_fmt: o.PixFmt = None,
-    container: o.Container = None,
-    overwrite: o.Overwrite = False,
-    json_output: o.Json = False,
-    quiet: o.Quiet = False,
+    overwrite: Overwrite = False,
 ) -> None:
-    """Turn latents back into a video or image.
+    """Turn latents back into videos and images.
 
-    Size, frame rate or timestamps, colours, bit depth and aspect come from the latent file.
+    Size, frame rate or timestamps, colours, bit depth and aspect come from the latent file. Of a
+    dataset, a/x.mp4.safetensors becomes a/x.mp4, and images PNG; it is resumed by the same command.
     """
-    console = Console(quiet, json_output)
     console.check_stdout(output)
+    dataset = DatasetOptions(selection, work, limits, engine, overwrite)
+    if not is_dataset(sources, output, dataset, _SUFFIXES):
+        _decode_one(
+            sources[0], output, console, run, chunks, video, work, model, audio_from,
+            force=force, overwrite=overwrite,
+        )  # fmt: skip
+        return
+    if audio_from is not None:
+        raise UsageError("--audio-from is for one clip: leave it out")
 
-    from wfvae_cli.atomic import check_output
+    from wfvae_cli.dataset.config import DecodeConfig
+    from wfvae_cli.dataset.decode_job import DecodeJob
+    from wfvae_cli.dataset.store import OutputStore
+
+    config = DecodeConfig(video, chunks.chunk, chunks.tile, work.batch, force)
+    found = model or _model_of(sources, selection)
+    job = DecodeJob(OutputStore.of(output), config, **dataset.job_options(run, found))
+    run_job(sources, output, job, dataset, console, _KINDS)
+
+
+def _model_of(sources: Sequence[str], selection: Selection) -> str:
+    """Read which model made a dataset, of the first file that can be read."""
+    from wfvae_cli.dataset.items import find_inputs
+    from wfvae_cli.dataset.source import at_hand
+    from wfvae_cli.errors import InputError
     from wfvae_cli.latents.file import LatentFile
 
-    video, tiles = o.make_video_options(codec, crf, pix_fmt, container), o.parse_tile(tile)
+    items = find_inputs(
+        sources,
+        kinds=_KINDS,
+        include=selection.include or (),
+        exclude=selection.exclude or (),
+    )
+    for item in items:
+        try:
+            with at_hand(item, lambda: None) as (path, _), LatentFile(path) as file:
+                return file.metadata.model
+        except InputError:
+            continue  # the run will say why
+    raise LatentError(
+        f"none of {len(items)} files can be read as latents, the first one being {items[0].path}: "
+        "expected latent files of wfvae encode"
+    )
+
+
+def _decode_one(
+    source: str,
+    output: str,
+    console: Console,
+    run: RunOptions,
+    chunks: ChunkOptions,
+    video: VideoOptions,
+    work: WorkOptions,
+    model: str | None,
+    audio_from: str | None,
+    *,
+    force: bool,
+    overwrite: bool,
+) -> None:
+    from wfvae_cli.atomic import check_output
+    from wfvae_cli.dataset.config import check_batch
+    from wfvae_cli.latents.file import LatentFile
+
     check_output(output, overwrite=overwrite)
+    check_batch(work.batch, chunks.tile)
     with LatentFile(sys.stdin.buffer if source == "-" else source) as file:
-        from wfvae_cli.models.load import load_model
         from wfvae_cli.pipeline.decode import decode_clip
 
-        loaded = load_model(
-            model or file.metadata.model,
-            device=device,
-            dtype=dtype,
-            task="decode",
-            compile=compile,
-        )
+        loaded = run.load(model or file.metadata.model, "decode")
+        use_threads(run.device, work.threads)
         keep_freed_memory(loaded.nbytes)
         with console.progress("decoding", file.metadata.frames) as progress:
             done = decode_clip(
@@ -108,14 +162,15 @@ def decode(
                 loaded,
                 video=video,
                 audio_from=audio_from,
-                chunk=chunk,
-                tile=tiles,
+                chunk=chunks.chunk,
+                tile=chunks.tile,
+                batch=work.batch,
                 force=force,
                 overwrite=overwrite,
                 progress=progress,
             )
     console.say(
-        f"{o.display(output)}: {done.frames} frames of {done.width}x{done.height} "
+        f"{display(output)}: {done.frames} frames of {done.width}x{done.height} "
         f"in {done.seconds:.1f} s ({done.frames / done.seconds:.1f} frames/s)"
     )
     console.result(

@@ -1,22 +1,27 @@
-"""`wfvae encode`: one clip here, a dataset in `encode_dataset`."""
+"""`wfvae encode`."""
 
 from __future__ import annotations
 
 import sys
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated
 
-import typer
-
-from wfvae_cli.cli import dataset_options as d
-from wfvae_cli.cli import options as o
 from wfvae_cli.cli.console import Console
-from wfvae_cli.cli.encode_dataset import Flags, Request, encode_dataset
-from wfvae_cli.cli.run import reported
-from wfvae_cli.errors import UsageError
+from wfvae_cli.cli.dataset import DatasetOptions, is_dataset, run_job, use_threads
+from wfvae_cli.cli.options import display
+from wfvae_cli.cli.output import Overwrite
+from wfvae_cli.dataset.options import EngineOptions, FormatOptions, Selection, WorkOptions
+from wfvae_cli.errors import UsageError, WeightsError
+from wfvae_cli.media.options import Hwaccel, Sampling
+from wfvae_cli.models.options import DEFAULT_MODEL, ModelName, RunOptions
+from wfvae_cli.option import Argument, Option
+from wfvae_cli.pipeline.options import EncodeOptions, Limits
 
-_EXAMPLES = """Examples:
+if TYPE_CHECKING:
+    from wfvae_cli.models.base import Normalization
 
+EXAMPLES = """
     wfvae encode in.mp4 -o z.safetensors
     wfvae encode in.mp4 -o z.safetensors --start 10 --duration 5 --size 512x288
     ffmpeg -i in.mov -f matroska - | wfvae encode - -o - | wfvae decode - -o out.mp4
@@ -24,101 +29,93 @@ _EXAMPLES = """Examples:
     wfvae encode list.csv -o latents/ --shard 3/16
     wfvae encode videos/ -o shards/ --format webdataset --engine ray
 """
-_LATENTS = "Latents"
+_SUFFIX = ".safetensors"
 
 
-def register(app: typer.Typer) -> None:
-    """Add the command."""
-    app.command("encode", epilog=_EXAMPLES)(encode)
+@dataclass(frozen=True)
+class Normalize:
+    """Whether latents are normalised, and by what."""
+
+    normalize: Annotated[
+        bool,
+        Option(
+            "Store (z - shift) * scale with the config's values, or those of --stats; decoding "
+            "undoes it.",
+            "Latents",
+            common=True,
+        ),
+    ] = False
+    stats: Annotated[
+        Path | None,
+        Option(
+            "Take shift and scale from a file of wfvae stats, with --normalize.",
+            "Latents",
+            metavar="FILE.json",
+        ),
+    ] = None
+
+    def __post_init__(self) -> None:
+        """Refuse statistics that nothing applies."""
+        if self.stats is not None and not self.normalize:
+            raise UsageError("--stats says what --normalize applies: add --normalize")
+
+    def applied(
+        self, options: EncodeOptions, model: str, sha256: str, of_config: Normalization | None
+    ) -> EncodeOptions:
+        """Add the shift and scale that are asked for to `options`.
+
+        Raises:
+            WeightsError: the config has none, or the statistics are another model's.
+        """
+        if not self.normalize:
+            return options
+
+        from wfvae_cli.latents.metadata import AppliedNormalization
+        from wfvae_cli.stats.scale import load_normalization
+
+        if self.stats is not None:
+            stored = load_normalization(self.stats, model_sha256=sha256)
+            found = AppliedNormalization(stored.shift, stored.scale, stored.identity)
+        elif of_config is not None:
+            found = AppliedNormalization(of_config.shift, of_config.scale, "config")
+        else:
+            raise WeightsError(
+                f"{model} cannot normalise latents: its config.json gives no shift and scale; "
+                "measure them with wfvae stats, and give its file with --stats"
+            )
+        return replace(options, normalization=found)
 
 
-@reported
 def encode(
     sources: Annotated[
         list[str],
-        typer.Argument(
-            metavar="INPUT...",
-            help="A video, an image, a %05d frame pattern, or - for stdin. Or a dataset: "
-            "directories, globs, manifests (.txt, .csv, .jsonl), several files, or URLs of these.",
+        Argument(
+            "INPUT...",
+            "A video, an image, a %05d frame pattern, or - for stdin. Or a dataset: directories, "
+            "globs, manifests (.txt, .csv, .jsonl), several files, or URLs of these.",
         ),
     ],
     output: Annotated[
         str,
-        typer.Option(
-            "--output", "-o", metavar="OUT", help="A .safetensors file, or -; a dataset's folder."
+        Option(
+            "A .safetensors file, or -; a dataset's folder.",
+            flags=("--output", "-o"),
+            metavar="OUT",
         ),
     ],
-    model: o.Model = "wfvae-tiny",
-    device: o.Device = "auto",
-    dtype: o.DType = "auto",
-    chunk: o.Chunk = None,
-    tile: o.TileOption = "auto",
-    compile: o.Compile = False,
-    posterior: Annotated[
-        Literal["mean", "sample", "moments"],
-        typer.Option(
-            help="Store the posterior's mean, one sample of it, or mean and log-variance.",
-            rich_help_panel=_LATENTS,
-        ),
-    ] = "mean",
-    seed: Annotated[
-        int,
-        typer.Option(
-            help="Of --posterior sample; a dataset's clips derive one each.",
-            rich_help_panel=_LATENTS,
-        ),
-    ] = 0,
-    normalize: Annotated[
-        bool,
-        typer.Option(
-            "--normalize",
-            help="Store (z - shift) * scale with the config's values, or those of --stats; "
-            "decoding undoes it.",
-            rich_help_panel=_LATENTS,
-        ),
-    ] = False,
-    stats: Annotated[
-        Path | None,
-        typer.Option(
-            metavar="FILE.json",
-            help="Take shift and scale from a file of wfvae stats, with --normalize.",
-            rich_help_panel=_LATENTS,
-        ),
-    ] = None,
-    save_dtype: Annotated[
-        Literal["float32", "float16", "bfloat16"],
-        typer.Option(help="What latents are stored as.", rich_help_panel=_LATENTS),
-    ] = "float32",
-    start: o.Start = 0.0,
-    duration: o.Duration = None,
-    frames: o.Frames = None,
-    fps: o.Fps = None,
-    size: o.Size = None,
-    fit: o.Fit = "crop",
-    short_side: o.ShortSide = None,
-    hwaccel: o.Hwaccel = "none",
-    include: d.Include = None,
-    exclude: d.Exclude = None,
-    limit: d.Limit = None,
-    shard: d.ShardOption = None,
-    format_: d.Format = "files",
-    shard_clips: d.ShardClips = 1000,
-    shard_size: d.ShardSize = 1024,
-    layout: d.LayoutOption = "wfvae",
-    batch: d.BatchOption = "1",
-    readers: d.Readers = None,
-    threads: d.Threads = None,
-    time_limit: d.TimeLimit = None,
-    stall_limit: d.StallLimit = 300.0,
-    max_failures: d.MaxFailures = None,
-    keep: d.Keep = False,
-    engine: d.EngineOption = "local",
-    address: d.Address = None,
-    workers: d.Workers = None,
-    profile: d.ProfileOption = False,
-    overwrite: o.Overwrite = False,
-    json_output: d.Json = False,
-    quiet: o.Quiet = False,
+    run: RunOptions,
+    options: EncodeOptions,
+    normalize: Normalize,
+    sampling: Sampling,
+    selection: Selection,
+    form: FormatOptions,
+    work: WorkOptions,
+    limits: Limits,
+    engine: EngineOptions,
+    console: Console,
+    model: ModelName = DEFAULT_MODEL,
+    hwaccel: Hwaccel = "none",
+    overwrite: Overwrite = False,
 ) -> None:
     """Turn a video, an image or a whole dataset into latents.
 
@@ -126,88 +123,95 @@ def encode(
     and which weights made it. A dataset is resumed by the same command: only what is missing is
     done, a file that cannot be read is recorded in OUT/manifest.jsonl, and the run goes on.
     """
-    console = Console(quiet, json_output)
+    from wfvae_cli.media.hwaccel import check
+
     console.check_stdout(output)
-    sampling = o.make_sampling(start, duration, frames, fps, size, fit, short_side)
-    o.check_hwaccel(hwaccel)
-    if stats is not None and not normalize:
-        raise UsageError("--stats says what --normalize applies: add --normalize")
+    check(hwaccel)
+    dataset = DatasetOptions(selection, work, limits, engine, overwrite)
+    asked = form.chosen != "files"
+    if not is_dataset(sources, output, dataset, (_SUFFIX,), example="latents/", asked=asked):
+        _encode_one(
+            sources[0], output, console, run, options, normalize, sampling, work, model, hwaccel,
+            overwrite=overwrite,
+        )  # fmt: skip
+        return
+    if run.compile and sampling.size is None:
+        raise UsageError("--compile suits clips of one size: say which with --size")
 
-    from wfvae_cli.pipeline.encode import EncodeOptions
+    from wfvae_cli.dataset.config import EncodeConfig, TarFormat
+    from wfvae_cli.dataset.encode_job import EncodeJob
+    from wfvae_cli.dataset.store import OutputStore
 
-    request = Request(
-        model=model,
-        device=device,
-        dtype=dtype,
-        options=EncodeOptions(
-            posterior=posterior,
-            seed=seed,
-            save_dtype=save_dtype,
-            chunk=chunk,
-            tile=o.parse_tile(tile),
-        ),
-        compile=compile,
+    config = EncodeConfig(
+        options=_dataset_options(options, normalize, form, model),
         sampling=sampling,
-        normalize=normalize,
-        stats=stats,
-        overwrite=overwrite,
-        hwaccel=hwaccel,
+        batch=work.batch,
+        format=form.chosen,
+        tar=TarFormat(form.shard_clips, form.shard_size << 20),
     )
-    flags = Flags(
-        include=include or (),
-        exclude=exclude or (),
-        limit=limit,
-        shard=shard,
-        format=format_,
-        shard_clips=shard_clips,
-        shard_size=shard_size,
-        layout=layout,
-        batch=batch,
-        readers=readers,
-        threads=threads,
-        time_limit=time_limit,
-        stall_limit=stall_limit,
-        max_failures=max_failures,
-        keep=keep,
-        engine=engine,
-        address=address,
-        workers=workers,
-        profile=profile,
-    )
-    if flags.is_dataset(sources, output):
-        encode_dataset(sources, output, request, flags, console)
-    else:
-        _encode_one(sources[0], output, request, console)
+    job = EncodeJob(OutputStore.of(output), config, **dataset.job_options(run, model, hwaccel))
+    run_job(sources, output, job, dataset, console)
 
 
-def _encode_one(source: str, output: str, request: Request, console: Console) -> None:
+def _dataset_options(
+    options: EncodeOptions, normalize: Normalize, form: FormatOptions, model: str
+) -> EncodeOptions:
+    """Add what only the checkpoint knows; its weights are not loaded for it."""
+    if form.chosen == "musubi":
+        options = replace(options, save_dtype="bfloat16")
+        normalize = replace(normalize, normalize=True)
+    if not normalize.normalize:
+        return options
+
+    from wfvae_cli.models.base import Normalization
+    from wfvae_cli.models.load import describe_checkpoint
+
+    facts = describe_checkpoint(model)
+    found = facts["normalization"]
+    of_config = None if found is None else Normalization(found["shift"], found["scale"])
+    return normalize.applied(options, model, facts["sha256"], of_config)
+
+
+def _encode_one(
+    source: str,
+    output: str,
+    console: Console,
+    run: RunOptions,
+    options: EncodeOptions,
+    normalize: Normalize,
+    sampling: Sampling,
+    work: WorkOptions,
+    model: str,
+    hwaccel: str,
+    *,
+    overwrite: bool,
+) -> None:
     from wfvae_cli.atomic import check_output
+    from wfvae_cli.dataset.config import check_batch
     from wfvae_cli.media.reader import open_clip
-    from wfvae_cli.models.load import load_model
     from wfvae_cli.pipeline.encode import encode_clip
 
-    check_output(output, overwrite=request.overwrite)
-    with open_clip(source, request.sampling, hwaccel=request.hwaccel) as reader:
-        loaded = load_model(
-            request.model,
-            device=request.device,
-            dtype=request.dtype,
-            task="encode",
-            compile=request.compile,
-        )
-        options = request.normalized(loaded.sha256, loaded.vae.normalization)
+    check_output(output, overwrite=overwrite)
+    check_batch(work.batch, options.tile)
+    with open_clip(source, sampling, hwaccel=hwaccel) as reader:
+        loaded = run.load(model, "encode")
+        use_threads(run.device, work.threads)
+        options = normalize.applied(options, model, loaded.sha256, loaded.vae.normalization)
+        if options.posterior == "sample":
+            options = replace(options, seed=_seed_of(source, options.seed, sampling))
         with console.progress("encoding", reader.info.frames) as progress:
             done = encode_clip(
                 reader,
                 sys.stdout.buffer if output == "-" else output,
                 loaded,
                 options=options,
-                overwrite=request.overwrite,
+                batch=work.batch,
+                overwrite=overwrite,
                 progress=progress,
             )
     shape = "x".join(map(str, done.latent_shape))
     console.say(
-        f"{o.display(output)}: {done.frames} frames of {done.width}x{done.height} as {shape} "
+        f"{display(output)}: {done.frames} frames of {done.width}x{done.height} as {shape} "
         f"latents in {done.seconds:.1f} s ({done.frames / done.seconds:.1f} frames/s)"
     )
     console.result(
@@ -224,3 +228,14 @@ def _encode_one(source: str, output: str, request: Request, console: Console) ->
             "seconds": round(done.seconds, 3),
         }
     )
+
+
+def _seed_of(source: str, seed: int, sampling: Sampling) -> int:
+    """Derive the seed that a file has in a dataset, too; a pipe has the seed itself."""
+    from wfvae_cli.dataset.config import clip_seed
+    from wfvae_cli.dataset.remote import is_url
+    from wfvae_cli.dataset.source import content_sha256, stamp
+
+    if source == "-" or is_url(source) or Path(source).is_fifo():
+        return seed
+    return clip_seed(seed, source, content_sha256(source, stamp(source)), sampling.start)

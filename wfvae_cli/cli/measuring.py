@@ -1,4 +1,4 @@
-"""What `compare` and `roundtrip` share: options for metrics, and what becomes of the scores."""
+"""Options for metrics that `compare` and `roundtrip` share, and the outputs of their scores."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
-import typer
-
 from wfvae_cli.cli import options as o
 from wfvae_cli.cli.console import Console
+from wfvae_cli.cli.output import Overwrite
 from wfvae_cli.errors import OutputError, UsageError
+from wfvae_cli.option import Option
 
 if TYPE_CHECKING:
     from wfvae_cli.metrics.clip import ClipMetrics
@@ -22,87 +22,46 @@ if TYPE_CHECKING:
 
 _METRICS, _OUT = "Metrics", "Output"
 
-LpipsFlag = Annotated[
-    bool,
-    typer.Option(
-        "--lpips",
-        help="LPIPS too, a learned perceptual distance (extra metrics).",
-        rich_help_panel=_METRICS,
-    ),
-]
-LpipsNet = Annotated[
-    Literal["alex", "vgg"], typer.Option(help="Backbone of LPIPS.", rich_help_panel=_METRICS)
-]
-LpipsWeights = Annotated[
-    Path | None,
-    typer.Option(
-        metavar="FILE",
-        help="LPIPS with this torchvision .pth of the backbone: no download.",
-        rich_help_panel=_METRICS,
-    ),
-]
-Fid = Annotated[
-    bool,
-    typer.Option(
-        "--fid",
-        help="FID (rFID) over all frames: Inception v3 of torch-fidelity (extra metrics).",
-        rich_help_panel=_METRICS,
-    ),
-]
-FidWeights = Annotated[
-    Path | None,
-    typer.Option(
-        metavar="FILE",
-        help="FID with torch-fidelity's .pth, or another extractor as TorchScript: no download.",
-        rich_help_panel=_METRICS,
-    ),
-]
-FvdWeights = Annotated[
-    Path | None,
-    typer.Option(
-        metavar="FILE",
-        help="FVD-style distance over windows of 16 frames with this extractor as TorchScript, "
-        "such as i3d_torchscript.pt. TorchScript is code and runs as such.",
-        rich_help_panel=_METRICS,
-    ),
-]
-Report = Annotated[
-    Path | None,
-    typer.Option(
-        metavar="FILE",
-        help="Write all scores: *.json holds every frame, *.csv a row per frame, or per file of "
-        "directories.",
-        rich_help_panel=_OUT,
-    ),
-]
-Plot = Annotated[
-    Path | None,
-    typer.Option(
-        metavar="FILE.png",
-        help="Draw the scores of every frame, or of every file of directories.",
-        rich_help_panel=_OUT,
-    ),
-]
-Worst = Annotated[
-    tuple[int, Path] | None,
-    typer.Option(
-        metavar="K DIR",
-        help="Write the K frames of lowest PSNR into DIR: original, reconstruction, difference.",
-        rich_help_panel=_OUT,
-    ),
-]
-
 
 @dataclass(frozen=True)
 class Learned:
     """Which learned metrics are wanted, and where their weights are."""
 
-    lpips: bool = False
-    lpips_net: Literal["alex", "vgg"] = "alex"
-    lpips_weights: Path | None = None
-    fid: bool = False
-    fid_weights: Path | None = None
-    fvd_weights: Path | None = None
+    lpips: Annotated[
+        bool, Option("LPIPS too, a learned perceptual distance (extra metrics).", _METRICS)
+    ] = False
+    lpips_net: Annotated[Literal["alex", "vgg"], Option("Backbone of LPIPS.", _METRICS)] = "alex"
+    lpips_weights: Annotated[
+        Path | None,
+        Option(
+            "LPIPS with this torchvision .pth of the backbone: no download.",
+            _METRICS,
+            metavar="FILE",
+        ),
+    ] = None
+    fid: Annotated[
+        bool,
+        Option(
+            "FID (rFID) over all frames: Inception v3 of torch-fidelity (extra metrics).", _METRICS
+        ),
+    ] = False
+    fid_weights: Annotated[
+        Path | None,
+        Option(
+            "FID with torch-fidelity's .pth, or another extractor as TorchScript: no download.",
+            _METRICS,
+            metavar="FILE",
+        ),
+    ] = None
+    fvd_weights: Annotated[
+        Path | None,
+        Option(
+            "FVD-style distance over windows of 16 frames with this extractor as TorchScript, such "
+            "as i3d_torchscript.pt. TorchScript is code and runs as such.",
+            _METRICS,
+            metavar="FILE",
+        ),
+    ] = None
 
     def measures(self, device: str, *, ms_ssim: bool) -> Measures:
         """Load what is wanted, so that what is missing shows before any frame is read.
@@ -138,10 +97,34 @@ class Learned:
 class Targets:
     """What is to be written of the scores."""
 
-    report: Path | None = None
-    plot: Path | None = None
-    worst: tuple[int, Path] | None = None
-    overwrite: bool = False
+    report: Annotated[
+        Path | None,
+        Option(
+            "Write all scores: *.json holds every frame, *.csv a row per frame, or per file of "
+            "directories.",
+            _OUT,
+            metavar="FILE",
+            common=True,
+        ),
+    ] = None
+    plot: Annotated[
+        Path | None,
+        Option(
+            "Draw the scores of every frame, or of every file of directories.",
+            _OUT,
+            metavar="FILE.png",
+            common=True,
+        ),
+    ] = None
+    worst: Annotated[
+        tuple[int, Path] | None,
+        Option(
+            "Write the K frames of lowest PSNR into DIR: original, reconstruction, difference.",
+            _OUT,
+            metavar="K DIR",
+        ),
+    ] = None
+    overwrite: Overwrite = False
 
     def check(self) -> None:
         """Fail before the work rather than after it.

@@ -13,7 +13,6 @@ from wfvae_cli.errors import UsageError
 if TYPE_CHECKING:
     from wfvae_cli.media.options import Sampling
     from wfvae_cli.media.writer import VideoOptions
-    from wfvae_cli.pipeline.tiles import Tile
 
 _MODEL, _FRAMES, _OUT, _RUN = "Model", "Which frames, and their size", "Output", "Messages"
 
@@ -189,17 +188,6 @@ def check_hwaccel(name: str) -> None:
     from wfvae_cli.media.hwaccel import check
 
     check(name)
-
-
-def parse_tile(text: str) -> Tile:
-    """What `--tile` says."""
-    if text == "auto":
-        return "auto"
-    if text == "off":
-        return "off"
-    if not text.isdecimal():
-        raise UsageError(f"--tile: expected auto, off or a number of pixels, got {text!r}")
-    return int(text)
 
 
 def _parse_size(text: str | None) -> tuple[int, int] | None:

@@ -4,126 +4,167 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Annotated, Literal
 
-import typer
-
 from wfvae_cli.cli import measuring as m
 from wfvae_cli.cli import options as o
 from wfvae_cli.cli.console import Console
-from wfvae_cli.cli.run import reported
+from wfvae_cli.cli.dataset import DatasetOptions, is_dataset, run_job, use_threads
+from wfvae_cli.dataset.options import EngineOptions, Selection, WorkOptions
+from wfvae_cli.errors import UsageError
 from wfvae_cli.heap import keep_freed_memory
+from wfvae_cli.media.options import Hwaccel, Sampling, VideoOptions
+from wfvae_cli.models.options import DEFAULT_MODEL, ModelName, RunOptions
+from wfvae_cli.option import Argument, Option
+from wfvae_cli.pipeline.options import ChunkOptions, Limits
 
 if TYPE_CHECKING:
     from wfvae_cli.metrics.result import JsonValue
     from wfvae_cli.pipeline.roundtrip import RoundtripResult
 
-_EXAMPLES = """Examples:
-
+EXAMPLES = """
     wfvae roundtrip in.mp4 -o out.mp4
     wfvae roundtrip in.mp4 --short-side 256 --report frames.json --plot frames.png
     wfvae roundtrip in.mp4 --worst 8 stills/ --ms-ssim
     wfvae roundtrip in.mp4 -o both.mp4 --compare side-by-side
+    wfvae roundtrip videos/ -o out/
 """
+_SUFFIXES = (".mp4", ".mkv", ".mov", ".webm", ".png", ".jpg")
 
 
-def register(app: typer.Typer) -> None:
-    """Add the command."""
-    app.command("roundtrip", epilog=_EXAMPLES)(roundtrip)
-
-
-@reported
 def roundtrip(
-    source: Annotated[
-        str,
-        typer.Argument(
-            metavar="INPUT", help="A video, an image, a %05d frame pattern, or - for stdin."
+    sources: Annotated[
+        list[str],
+        Argument(
+            "INPUT...",
+            "A video, an image, a %05d frame pattern, or - for stdin. Or a dataset: directories, "
+            "globs, manifests (.txt, .csv, .jsonl), several files, or URLs of these.",
         ),
     ],
+    run: RunOptions,
+    chunks: ChunkOptions,
+    targets: m.Targets,
+    sampling: Sampling,
+    learned: m.Learned,
+    video: VideoOptions,
+    selection: Selection,
+    work: WorkOptions,
+    limits: Limits,
+    engine: EngineOptions,
+    console: Console,
     output: Annotated[
         str | None,
-        typer.Option(
-            "--output",
-            "-o",
+        Option(
+            "A video, an image, a %05d frame pattern, or - for stdout; a dataset's folder. Without "
+            "it one clip is only measured.",
+            flags=("--output", "-o"),
             metavar="OUT",
-            help="A video, an image, a %05d frame pattern, or - for stdout. Without it the "
-            "roundtrip is only measured.",
+            common=True,
         ),
     ] = None,
-    model: o.Model = "wfvae-tiny",
-    device: o.Device = "auto",
-    dtype: o.DType = "auto",
-    chunk: o.Chunk = None,
-    tile: o.TileOption = "auto",
-    compile: o.Compile = False,
-    report: m.Report = None,
-    plot: m.Plot = None,
-    worst: m.Worst = None,
+    model: ModelName = DEFAULT_MODEL,
     compare: Annotated[
         Literal["side-by-side", "diff"] | None,
-        typer.Option(
-            help="Write the original beside the reconstruction, or their amplified difference.",
-            rich_help_panel="Output",
+        Option(
+            "Write the original beside the reconstruction, or their amplified difference.",
+            "Output",
         ),
     ] = None,
     audio: Annotated[
         Literal["copy", "none"],
-        typer.Option(
-            help="Copy the sound track without re-encoding, or leave it out.",
-            rich_help_panel="Output",
-        ),
+        Option("Copy the sound track without re-encoding, or leave it out.", "Output"),
     ] = "copy",
-    start: o.Start = 0.0,
-    duration: o.Duration = None,
-    frames: o.Frames = None,
-    fps: o.Fps = None,
-    size: o.Size = None,
-    fit: o.Fit = "crop",
-    short_side: o.ShortSide = None,
-    hwaccel: o.Hwaccel = "none",
-    ms_ssim: Annotated[
-        bool,
-        typer.Option("--ms-ssim", help="MS-SSIM too, which takes time.", rich_help_panel="Metrics"),
-    ] = False,
-    lpips: m.LpipsFlag = False,
-    lpips_net: m.LpipsNet = "alex",
-    lpips_weights: m.LpipsWeights = None,
-    fid: m.Fid = False,
-    fid_weights: m.FidWeights = None,
-    fvd_weights: m.FvdWeights = None,
-    codec: o.Codec = None,
-    crf: o.Crf = None,
-    pix_fmt: o.PixFmt = None,
-    container: o.Container = None,
-    overwrite: o.Overwrite = False,
-    json_output: o.Json = False,
-    quiet: o.Quiet = False,
+    hwaccel: Hwaccel = "none",
+    ms_ssim: Annotated[bool, Option("MS-SSIM too, which takes time.", "Metrics")] = False,
 ) -> None:
     """Encode, decode, and measure what was lost.
 
     Scores compare the decoded frames, clamped and rounded, with the frames that were encoded:
-    before the video encoder of OUT, which loses something of its own.
+    before the video encoder of OUT, which loses something of its own. Of a dataset, the scores
+    of each file are in OUT/manifest.jsonl, and the same command resumes.
     """
-    console = Console(quiet, json_output)
-    console.check_stdout(output)
-    sampling = o.make_sampling(start, duration, frames, fps, size, fit, short_side)
-    o.check_hwaccel(hwaccel)
-    targets = m.Targets(report, plot, worst, overwrite)
+    from wfvae_cli.media.hwaccel import check
 
+    console.check_stdout(output)
+    check(hwaccel)
+    dataset = DatasetOptions(selection, work, limits, engine, targets.overwrite)
+    if not is_dataset(sources, output, dataset, _SUFFIXES):
+        _roundtrip_one(
+            sources[0], output, console, run, chunks, targets, sampling, learned, video, work,
+            model, compare, audio, hwaccel, ms_ssim=ms_ssim,
+        )  # fmt: skip
+        return
+    if output is None:
+        raise UsageError("a dataset needs a folder for its outputs and scores: add -o out/")
+    _check_dataset(targets, learned)
+
+    from wfvae_cli.dataset.config import RoundtripConfig
+    from wfvae_cli.dataset.roundtrip_job import RoundtripJob
+    from wfvae_cli.dataset.store import OutputStore
+
+    config = RoundtripConfig(
+        video, sampling, compare, audio, ms_ssim, chunks.chunk, chunks.tile, work.batch
+    )
+    options = dataset.job_options(run, model, hwaccel)
+    run_job(
+        sources, output, RoundtripJob(OutputStore.of(output), config, **options), dataset, console
+    )
+
+
+def _check_dataset(targets: m.Targets, learned: m.Learned) -> None:
+    """Refuse what only one clip has.
+
+    Raises:
+        UsageError: some was asked for.
+    """
+    given = {
+        "--report": targets.report,
+        "--plot": targets.plot,
+        "--worst": targets.worst,
+        "--lpips": learned.lpips or learned.lpips_weights,
+        "--fid": learned.fid or learned.fid_weights,
+        "--fvd-weights": learned.fvd_weights,
+    }
+    names = ", ".join(name for name, value in given.items() if value)
+    if names:
+        raise UsageError(
+            f"{names}: for one clip; of a dataset, scores are in manifest.jsonl, and wfvae compare "
+            "measures its outputs"
+        )
+
+
+def _roundtrip_one(
+    source: str,
+    output: str | None,
+    console: Console,
+    run: RunOptions,
+    chunks: ChunkOptions,
+    targets: m.Targets,
+    sampling: Sampling,
+    learned: m.Learned,
+    video: VideoOptions,
+    work: WorkOptions,
+    model: str,
+    compare: Literal["side-by-side", "diff"] | None,
+    audio: Literal["copy", "none"],
+    hwaccel: str,
+    *,
+    ms_ssim: bool,
+) -> None:
     from wfvae_cli.atomic import check_output
+    from wfvae_cli.dataset.config import check_batch
     from wfvae_cli.media.audio import has_sound
     from wfvae_cli.media.reader import open_clip
-    from wfvae_cli.models.load import load_model
     from wfvae_cli.pipeline.roundtrip import roundtrip_clip
 
-    video, tiles = o.make_video_options(codec, crf, pix_fmt, container), o.parse_tile(tile)
     if output is not None:
-        check_output(output, overwrite=overwrite)
+        check_output(output, overwrite=targets.overwrite)
     targets.check()
-    learned = m.Learned(lpips, lpips_net, lpips_weights, fid, fid_weights, fvd_weights)
+    check_batch(work.batch, chunks.tile)
     if source == "-" and output is not None and audio == "copy":
         console.note("a pipe can be read only once: its sound, if it has any, is not copied")
     with open_clip(source, sampling, hwaccel=hwaccel) as reader:
-        measures = learned.measures(device, ms_ssim=ms_ssim)
-        loaded = load_model(model, device=device, dtype=dtype, compile=compile)
+        measures = learned.measures(run.device, ms_ssim=ms_ssim)
+        loaded = run.load(model)
+        use_threads(run.device, work.threads)
         keep_freed_memory(loaded.nbytes)
         stills = targets.stills(m.title_of(source))
         with console.progress("roundtrip", reader.info.frames) as progress:
@@ -135,9 +176,10 @@ def roundtrip(
                 audio_from=source if audio == "copy" and has_sound(source) else None,
                 compare=compare,
                 metrics=m.clip_metrics(measures, stills),
-                chunk=chunk,
-                tile=tiles,
-                overwrite=overwrite,
+                chunk=chunks.chunk,
+                tile=chunks.tile,
+                batch=work.batch,
+                overwrite=targets.overwrite,
                 progress=progress,
             )
     facts: dict[str, JsonValue] = {

@@ -7,12 +7,15 @@ from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 from wfvae_cli.cli.console import Console
+from wfvae_cli.cli.output import Overwrite
 from wfvae_cli.errors import InputError, PartialFailureError, UsageError
+from wfvae_cli.option import Option
 
 if TYPE_CHECKING:
+    from wfvae_cli.dataset.options import EngineOptions
     from wfvae_cli.dataset.statistics import StatsJob, StatsOnRay, StatsWorker
     from wfvae_cli.media.options import Sampling
     from wfvae_cli.stats.accumulate import FailedClip, LatentStats
@@ -26,11 +29,31 @@ if TYPE_CHECKING:
 class Targets:
     """What is to be written."""
 
-    output: Path | None
-    plot: Path | None
-    config: Path | None
+    output: Annotated[
+        Path | None,
+        Option("Write the report.", flags=("--output", "-o"), metavar="FILE.json", common=True),
+    ] = None
+    plot: Annotated[
+        Path | None,
+        Option(
+            "Draw one page: histograms, means and stds, correlations.",
+            "Output",
+            metavar="FILE.png",
+            common=True,
+        ),
+    ] = None
+    write_config: Annotated[
+        Path | None,
+        Option(
+            "Put the scale factors into a copy of the model's config.json: "
+            "CHECKPOINT_DIR/config.stats.json, or config.json itself where there is none yet or "
+            "--overwrite is given.",
+            "Output",
+            metavar="CHECKPOINT_DIR",
+        ),
+    ] = None
     """The checkpoint's folder."""
-    overwrite: bool
+    overwrite: Overwrite = False
 
     def check(self) -> None:
         """Fail before hours of work rather than after them."""
@@ -45,25 +68,24 @@ class Targets:
             from wfvae_cli.stats.figure import new_page
 
             new_page(1, 1)
-        if self.config is not None:
+        if self.write_config is not None:
             from wfvae_cli.pipeline.scaled_config import scaled_config_path
 
-            scaled_config_path(self.config, overwrite=self.overwrite)
+            scaled_config_path(self.write_config, overwrite=self.overwrite)
 
 
 def list_sources(
     sources: Sequence[str], include: Sequence[str], exclude: Sequence[str], sampling: Sampling
 ) -> list[Source]:
     """Every clip of the dataset, with its own part of the file where a manifest names one."""
-    from wfvae_cli.dataset.config import EncodeConfig
+    from wfvae_cli.dataset.config import sampling_of
     from wfvae_cli.dataset.items import find_inputs
     from wfvae_cli.stats.draw import Source
 
     items = find_inputs(
         sources, kinds=("video", "image", "latents"), include=include, exclude=exclude
     )
-    sampling_of = EncodeConfig(sampling=sampling).sampling_of
-    return [Source(item.path, item.relative, sampling_of(item)) for item in items]
+    return [Source(item.path, item.relative, sampling_of(sampling, item)) for item in items]
 
 
 def share_of(sources: Sequence[Source], text: str, draw: Draw) -> list[Source]:
@@ -86,16 +108,8 @@ def share_of(sources: Sequence[Source], text: str, draw: Draw) -> list[Source]:
     return share
 
 
-@dataclass(frozen=True)
-class Cluster:
-    """Where Ray is, and how many workers it is to run."""
-
-    address: str | None
-    workers: int | None
-
-
 def _measurer(
-    job: StatsJob, cluster: Cluster | None
+    job: StatsJob, cluster: EngineOptions | None
 ) -> AbstractContextManager[StatsWorker | StatsOnRay]:
     from wfvae_cli.dataset.statistics import StatsOnRay, StatsWorker
 
@@ -108,7 +122,7 @@ def collect_latents(
     console: Console,
     sources: Sequence[Source],
     job: StatsJob,
-    cluster: Cluster | None,
+    cluster: EngineOptions | None,
     run: dict[str, Any],
     targets: Targets,
 ) -> None:
@@ -122,10 +136,10 @@ def collect_latents(
     draw = job.draw
     total = min(len(sources), draw.limit or len(sources))
     with _measurer(job, cluster) as measurer:
-        if targets.config is not None and measurer.model is not None:
+        if targets.write_config is not None and measurer.model is not None:
             from wfvae_cli.pipeline.scaled_config import check_weights
 
-            check_weights(targets.config, measurer.model)
+            check_weights(targets.write_config, measurer.model)
         with console.progress("statistics", total, "clips") as progress:
 
             def on_clip(stats: LatentStats, failed: FailedClip | None) -> None:
@@ -188,10 +202,12 @@ def _write(console: Console, report: StatsReport, targets: Targets) -> None:
 
         plot_stats(report, targets.plot, overwrite=targets.overwrite)
     written = [path for path in (targets.output, targets.plot) if path is not None]
-    if targets.config is not None:
+    if targets.write_config is not None:
         from wfvae_cli.pipeline.scaled_config import write_scaled_config
 
-        written.append(write_scaled_config(targets.config, report, overwrite=targets.overwrite))
+        written.append(
+            write_scaled_config(targets.write_config, report, overwrite=targets.overwrite)
+        )
     if not (console.json or console.quiet):
         _print(report)
     _tell(console, written, text, ("state", "histogram"))

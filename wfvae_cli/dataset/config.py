@@ -1,22 +1,20 @@
-"""What an output is made by: everything that decides its bytes, and how two of these differ."""
+"""Everything that decides an output's bytes, and how two of these differ."""
 
 from __future__ import annotations
 
 import hashlib
 import json
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from typing import Literal
 
 from wfvae_cli.dataset.items import Item
+from wfvae_cli.dataset.options import Format
 from wfvae_cli.errors import UsageError
-from wfvae_cli.media.options import Sampling
+from wfvae_cli.media.options import Sampling, VideoOptions
 from wfvae_cli.models.base import LoadedModel
-from wfvae_cli.pipeline.batch import Batch
-from wfvae_cli.pipeline.encode import EncodeOptions
-
-Layout = Literal["wfvae", "musubi"]
-"""`wfvae`: the latent files of this project. `musubi`: what musubi-tuner reads."""
+from wfvae_cli.pipeline.options import Batch, EncodeOptions, Tile
 
 WEIGHTS = "model_sha256"
 """The option that the weights' hash is compared as."""
@@ -41,89 +39,234 @@ class ModelFingerprint:
 
 
 @dataclass(frozen=True)
-class EncodeConfig:
+class TarFormat:
+    """How clips are put into tar shards."""
+
+    clips: int = 1000
+    """Of a group: what is encoded before its shards are written."""
+    max_bytes: int = 1 << 30
+    """A shard that has reached it takes no further clip."""
+
+
+class Config(ABC):
+    """How every item of a dataset is worked on, as far as bytes depend on it."""
+
+    @property
+    @abstractmethod
+    def batch(self) -> Batch:
+        """Clips that go through the model together."""
+
+    @property
+    @abstractmethod
+    def chunk(self) -> int | None:
+        """Frames of a clip's first chunk."""
+
+    @property
+    @abstractmethod
+    def tile(self) -> Tile:
+        """Pixels of a tile's side, or whether there may be tiles."""
+
+    @abstractmethod
+    def values(self, item: Item) -> dict[str, object]:
+        """Give every option that decides an item's bytes, by name; None for what is not set."""
+
+    def recorded(self, item: Item, model: ModelFingerprint) -> dict[str, str]:
+        """Give options as they are recorded and compared; the weights are kept elsewhere."""
+        values = {
+            **self.values(item),
+            "chunk": self.chunk or "auto",
+            "batch": self.batch,
+            "tile": self.tile if isinstance(self.tile, int) else None,
+            "compute_dtype": model.compute_dtype,
+            "threads": model.threads,
+            "compile": "on" if model.compiled else None,
+        }
+        return {name: str(value) for name, value in values.items() if value is not None}
+
+    def fingerprint(self, item: Item, model: ModelFingerprint) -> str:
+        """Make 16 hexadecimal digits that stand for an item's options and the weights."""
+        text = json.dumps(self.recorded(item, model), sort_keys=True)
+        return hashlib.sha256(f"{model.model_sha256}|{text}".encode()).hexdigest()[:16]
+
+    def check(self) -> None:
+        """Refuse what contradicts itself.
+
+        Raises:
+            UsageError: it does.
+        """
+        check_batch(self.batch, self.tile)
+
+
+def check_batch(batch: Batch, tile: Tile) -> None:
+    """Refuse batches that cannot be.
+
+    Raises:
+        UsageError: the number is out of range, or tiles take clips one by one.
+    """
+    if batch != "auto" and not 1 <= batch <= 4096:
+        raise UsageError(f"expected a batch of 1 to 4096 or auto, got {batch}")
+    if batch != 1 and isinstance(tile, int):
+        raise UsageError("--tile takes clips one by one: leave --batch out")
+
+
+def sampling_of(sampling: Sampling, item: Item) -> Sampling:
+    """Say which frames of an item to take: its own part of the file, where it names one."""
+    return replace(
+        sampling,
+        start=item.start or sampling.start,
+        duration=sampling.duration if item.duration is None else item.duration,
+    )
+
+
+def _sampling_values(sampling: Sampling) -> dict[str, object]:
+    values = asdict(sampling)
+    if sampling.size is None:
+        del values["fit"]
+    return values
+
+
+@dataclass(frozen=True)
+class EncodeConfig(Config):
     """How every clip of a dataset is encoded."""
 
     options: EncodeOptions = field(default_factory=EncodeOptions)
     sampling: Sampling = field(default_factory=Sampling)
     batch: Batch = 1
-    layout: Layout = "wfvae"
+    format: Format = "files"
+    tar: TarFormat = field(default_factory=TarFormat)
 
     def __post_init__(self) -> None:
         """Refuse what contradicts itself."""
-        if self.batch != "auto" and not 1 <= self.batch <= 4096:
-            raise UsageError(f"expected a batch of 1 to 4096 or auto, got {self.batch}")
-        if self.batch != 1 and isinstance(self.options.tile, int):
-            raise UsageError("--tile takes clips one by one: leave --batch out")
-        if self.layout == "musubi":
+        self.check()
+        if self.format == "musubi":
             self._check_musubi()
 
     def _check_musubi(self) -> None:
         if self.options.posterior != "mean":
             raise UsageError(
-                "--layout musubi stores the normalised mean: leave --posterior "
+                "--format musubi stores the normalised mean: leave --posterior "
                 f"{self.options.posterior} out"
             )
         if self.options.normalization is None or self.options.save_dtype != "bfloat16":
-            raise UsageError("the musubi layout needs a normalization and bfloat16")
+            raise UsageError("the format musubi needs a normalization and bfloat16")
+
+    @property
+    def chunk(self) -> int | None:
+        """Frames of a clip's first chunk."""
+        return self.options.chunk
+
+    @property
+    def tile(self) -> Tile:
+        """Pixels of a tile's side, or whether there may be tiles."""
+        return self.options.tile
 
     def sampling_of(self, item: Item) -> Sampling:
-        """Which frames of an item to take: its own part of the file, where it names one."""
-        return replace(
-            self.sampling,
-            start=item.start or self.sampling.start,
-            duration=self.sampling.duration if item.duration is None else item.duration,
-        )
+        """Say which frames of an item to take."""
+        return sampling_of(self.sampling, item)
 
-    def options_of(
-        self, item: Item, identity: ModelFingerprint, source_sha256: str
-    ) -> EncodeOptions:
-        """What to keep of an item's posterior, and what its file is to say about its making.
+    def options_of(self, item: Item, model: ModelFingerprint, source_sha256: str) -> EncodeOptions:
+        """Say what to keep of an item's posterior, and what its header tells of its making.
 
-        With one seed for all, every clip of a shape would get the same noise: each has a seed of
-        its own, derived from the common one and the item's name.
+        Each clip has a seed of its own: see `clip_seed`.
         """
         extra = {
-            "options": json.dumps(self.recorded(item, identity), sort_keys=True),
+            "options": json.dumps(self.recorded(item, model), sort_keys=True),
             "source_sha256": source_sha256,
         }
-        return replace(
-            self.options, seed=derived_seed(self.options.seed, item.relative), extra=extra
-        )
+        start = self.sampling_of(item).start
+        seed = clip_seed(self.options.seed, item.path, source_sha256, start)
+        return replace(self.options, seed=seed, extra=extra)
 
-    def recorded(self, item: Item, identity: ModelFingerprint) -> dict[str, str]:
-        """Every option that decides an item's bytes, by name; the weights are kept elsewhere."""
+    def values(self, item: Item) -> dict[str, object]:
+        """Give every option that decides an item's bytes."""
         normalization = self.options.normalization
         values: dict[str, object] = {
-            **asdict(self.sampling_of(item)),
+            **_sampling_values(self.sampling_of(item)),
             "posterior": self.options.posterior,
             "normalization": "none" if normalization is None else normalization.source,
             "save_dtype": self.options.save_dtype,
-            "chunk": self.options.chunk or "auto",
-            "batch": self.batch,
-            "tile": self.options.tile if isinstance(self.options.tile, int) else None,
-            "layout": self.layout,
-            "compute_dtype": identity.compute_dtype,
+            # Tar shards hold latent files; the name is that of the version before --format.
+            "layout": "musubi" if self.format == "musubi" else "wfvae",
         }
         if self.options.posterior == "sample":
             values["seed"] = self.options.seed
-        if identity.threads is not None:
-            values["threads"] = identity.threads
-        if identity.compiled:
-            values["compile"] = "on"
-        if self.sampling.size is None:
-            del values["fit"]
-        return {name: str(value) for name, value in values.items() if value is not None}
-
-    def fingerprint(self, item: Item, identity: ModelFingerprint) -> str:
-        """16 hexadecimal digits that stand for an item's options and the weights."""
-        text = json.dumps(self.recorded(item, identity), sort_keys=True)
-        return hashlib.sha256(f"{identity.model_sha256}|{text}".encode()).hexdigest()[:16]
+        return values
 
 
-def derived_seed(seed: int, relative: str) -> int:
-    """The seed of one item: 0 to 2**63 - 1."""
-    digest = hashlib.sha256(f"{seed}:{relative}".encode("utf-8", "surrogateescape")).digest()
+@dataclass(frozen=True)
+class DecodeConfig(Config):
+    """How every latent file of a dataset is decoded."""
+
+    video: VideoOptions = field(default_factory=VideoOptions)
+    chunk: int | None = None
+    tile: Tile = "auto"
+    batch: Batch = 1
+    force: bool = False
+    """Whether to decode latents of other weights all the same."""
+
+    def __post_init__(self) -> None:
+        """Refuse what contradicts itself."""
+        self.check()
+
+    def values(self, item: Item) -> dict[str, object]:
+        """Give every option that decides an item's bytes."""
+        return {"job": "decode", **asdict(self.video)}
+
+
+@dataclass(frozen=True)
+class RoundtripConfig(Config):
+    """How every clip of a dataset is taken to latents and back."""
+
+    video: VideoOptions = field(default_factory=VideoOptions)
+    sampling: Sampling = field(default_factory=Sampling)
+    compare: Literal["side-by-side", "diff"] | None = None
+    audio: Literal["copy", "none"] = "copy"
+    ms_ssim: bool = False
+    chunk: int | None = None
+    tile: Tile = "auto"
+    batch: Batch = 1
+
+    def __post_init__(self) -> None:
+        """Refuse what contradicts itself."""
+        self.check()
+
+    def sampling_of(self, item: Item) -> Sampling:
+        """Say which frames of an item to take."""
+        return sampling_of(self.sampling, item)
+
+    def values(self, item: Item) -> dict[str, object]:
+        """Give every option that decides an item's bytes and scores."""
+        return {
+            "job": "roundtrip",
+            **asdict(self.video),
+            **_sampling_values(self.sampling_of(item)),
+            "compare": self.compare,
+            "audio": self.audio,
+            "ms_ssim": self.ms_ssim or None,
+        }
+
+
+def clip_seed(seed: int, path: str, source_sha256: str, start: float) -> int:
+    """Derive the seed of one clip's noise from the common one.
+
+    With one seed for all, every clip of a shape would get the same noise. The file's own name, its
+    content and the start decide, and no folder, so that a clip gets the same alone and among
+    others. Headers record the seed that was used: those of earlier versions came from the name
+    below the dataset's folder.
+
+    Args:
+        seed: what the user said.
+        path: of the file, or its URL.
+        source_sha256: hash of the file's content.
+        start: seconds of the file that are skipped.
+
+    Returns:
+        0 to 2**63 - 1.
+    """
+    name = path.rpartition("/")[2]
+    digest = hashlib.sha256(
+        f"{seed}:{name}:{source_sha256}:{start:g}".encode("utf-8", "surrogateescape")
+    ).digest()
     return int.from_bytes(digest[:8], "big") >> 1
 
 

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import fcntl
 import json
 import os
 import time
 from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
+
+from filelock import FileLock, Timeout
 
 from wfvae_cli.atomic import reported
 from wfvae_cli.dataset import remote
@@ -25,7 +26,7 @@ _SEND_EVERY = 30.0
 
 
 class RunManifest:
-    """Appends outcomes to a manifest, which this process has for itself until it is closed.
+    """Appends results to a manifest, which this process has for itself until it is closed.
 
     Each line is one `write` to a file opened for appending, so that a kill leaves whole lines; if
     a machine dies in the middle of one, opening it again cuts that piece off.
@@ -36,6 +37,8 @@ class RunManifest:
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        # Beside it: some systems let nobody read a file that is locked.
+        self._lock_file = FileLock(path.with_name(f".{path.name}.lock"), thread_local=False)
         with reported(path):
             self._descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o666)
         try:
@@ -44,11 +47,12 @@ class RunManifest:
                 self._cut_torn_line()
         except BaseException:
             os.close(self._descriptor)
+            self._unlock()
             raise
 
-    def append(self, outcome: ItemResult) -> None:
+    def append(self, result: ItemResult) -> None:
         """Add a line."""
-        line = json.dumps(outcome.to_json()).encode() + b"\n"
+        line = json.dumps(result.to_json()).encode() + b"\n"
         with reported(self.path):
             while line:
                 line = line[os.write(self._descriptor, line) :]
@@ -58,6 +62,7 @@ class RunManifest:
         with contextlib.suppress(OSError):
             os.fsync(self._descriptor)
         os.close(self._descriptor)
+        self._unlock()
 
     def __enter__(self) -> RunManifest:
         return self
@@ -72,8 +77,10 @@ class RunManifest:
 
     def _lock(self) -> None:
         try:
-            fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
+            self._lock_file.acquire(timeout=0)
+        except NotImplementedError:
+            return  # no locks on this file system
+        except Timeout:
             raise OutputError(
                 f"{self.path}: another run is writing here: wait for it, choose another -o, or "
                 "give each run a --shard of its own"
@@ -82,11 +89,19 @@ class RunManifest:
             if error.errno not in _NO_LOCKS:
                 raise
 
+    def _unlock(self) -> None:
+        if self._lock_file.is_locked:
+            # Before the release: afterwards it may be another run's.
+            with contextlib.suppress(OSError):
+                os.unlink(self._lock_file.lock_file)  # noqa: PTH108 (a name as it came)
+            self._lock_file.release()
+
     def _cut_torn_line(self) -> None:
         end = size = os.fstat(self._descriptor).st_size
         while end:
             begin = max(0, end - _BLOCK)
-            at = os.pread(self._descriptor, end - begin, begin).rfind(b"\n")
+            os.lseek(self._descriptor, begin, os.SEEK_SET)
+            at = os.read(self._descriptor, end - begin).rfind(b"\n")
             if at >= 0:
                 end = begin + at + 1
                 break
@@ -111,9 +126,9 @@ class MirroredManifest(RunManifest):
         self._url, self._sent = url, time.monotonic()
         super().__init__(path)
 
-    def append(self, outcome: ItemResult) -> None:
+    def append(self, result: ItemResult) -> None:
         """Add a line, and send all of them if the last time was a while ago."""
-        super().append(outcome)
+        super().append(result)
         if time.monotonic() - self._sent > _SEND_EVERY:
             self._send()
 

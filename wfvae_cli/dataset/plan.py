@@ -7,13 +7,11 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Literal
 
-from wfvae_cli.dataset.config import WEIGHTS, EncodeConfig, ModelFingerprint, difference
+from wfvae_cli.dataset.config import WEIGHTS, ModelFingerprint, difference
 from wfvae_cli.dataset.items import Item
-from wfvae_cli.dataset.layouts import Existing, Layout
-from wfvae_cli.dataset.prefetch import Task
-from wfvae_cli.dataset.result import ItemResult
+from wfvae_cli.dataset.outputs import Existing, Outputs
+from wfvae_cli.dataset.result import ItemResult, Task
 from wfvae_cli.dataset.source import stamp
-from wfvae_cli.dataset.store import OutputStore
 from wfvae_cli.errors import InputError, OutputError
 
 Conflict = Literal["refuse", "overwrite", "keep"]
@@ -29,11 +27,13 @@ class Plan:
     """Every item, by what is to become of it."""
 
     tasks: Sequence[Task]
-    """To be encoded, in order."""
+    """To be worked on, in order."""
     done: Sequence[ItemResult]
     """Up to date."""
     kept: Sequence[ItemResult]
-    """Made with other options, and left as they are."""
+    """Made with different options, and left as they are."""
+    unrecorded: Sequence[ItemResult] = ()
+    """Those of `done` of which the manifest has no line, since a run was killed before."""
 
 
 @dataclass(frozen=True)
@@ -46,26 +46,22 @@ class _Conflicting:
 def plan_run(
     items: Iterable[Item],
     last: Mapping[str, ItemResult],
-    place: OutputStore,
-    layout: Layout,
-    recipe: EncodeConfig,
-    identity: ModelFingerprint,
+    outputs: Outputs,
+    model: ModelFingerprint,
     conflict: Conflict,
 ) -> Plan:
     """Sort items by what is to be done with them.
 
     An output is up to date if it is complete, its weights and options are these, and its source
     has not changed: by size and time where the manifest knows these of the source, else by the
-    hash of its content, which is left to the worker that would encode it.
+    hash of its content, which is left to the worker that would work on it.
 
     Args:
         items: all of the dataset.
         last: what counts of the manifest, by item.
-        place: the output folder.
-        layout: how outputs are named.
-        recipe: how they are to be made now.
-        identity: by which model.
-        conflict: what to do with outputs that were made otherwise.
+        outputs: what knows which are there, and how they are to be made now.
+        model: which model is to work now.
+        conflict: what to do with outputs that were made with different options.
 
     Raises:
         OutputError: some were, and `conflict` is `refuse`; the message shows how they differ.
@@ -73,22 +69,24 @@ def plan_run(
 
     def look(item: Item) -> Task | ItemResult | _Conflicting:
         known = last.get(item.relative)
-        if known is not None and _is_current(known, item, place, recipe, identity):
+        if known is not None and _is_current(known, item, outputs, model):
             return known
-        found = layout.find(item)
+        found = outputs.find(item, known)
         if found is None:
             return Task(item)
-        now = {**recipe.recorded(item, identity), WEIGHTS: identity.model_sha256}
+        if found.options is None:
+            return _Conflicting(item, found, "not what the manifest knows")
+        now = {**outputs.how.recorded(item, model), WEIGHTS: model.model_sha256}
         differs = difference(found.options, now)
         if not differs:
-            return Task(item, made_of=found.source_sha256)
+            return Task(item, found.source_sha256, _found(item, found, outputs, model))
         return _Conflicting(item, found, differs)
 
     with ThreadPoolExecutor(_LOOKERS, thread_name_prefix="wfvae-look") as pool:
         looks = list(pool.map(look, items))
     conflicts = [each for each in looks if isinstance(each, _Conflicting)]
     if conflicts and conflict == "refuse":
-        raise OutputError(_refusal(conflicts, place))
+        raise OutputError(_refusal(conflicts, outputs.store.name))
     redone = [] if conflict == "keep" else [Task(each.item) for each in conflicts]
     kept = conflicts if conflict == "keep" else []
     return Plan(
@@ -98,25 +96,34 @@ def plan_run(
     )
 
 
-def _is_current(
-    known: ItemResult,
-    item: Item,
-    place: OutputStore,
-    recipe: EncodeConfig,
-    identity: ModelFingerprint,
-) -> bool:
-    """Whether the manifest's word, the output's size and the source's stamp say so."""
+def _is_current(known: ItemResult, item: Item, outputs: Outputs, model: ModelFingerprint) -> bool:
+    """Tell whether manifest, the output's size and the source's stamp agree that it is done."""
     if known.status != "done" or known.output is None or known.bytes is None:
         return False
-    if known.fingerprint != recipe.fingerprint(item, identity):
+    if known.fingerprint != outputs.how.fingerprint(item, model):
         return False
     try:
-        return known.stamp == stamp(item.path) and known.bytes == place.size(known.output)
+        return known.stamp == stamp(item.path) and known.bytes == outputs.store.size(known.output)
     except InputError:
         return False
 
 
-def _refusal(conflicts: Sequence[_Conflicting], place: OutputStore) -> str:
+def _found(item: Item, found: Existing, outputs: Outputs, model: ModelFingerprint) -> ItemResult:
+    """Make the result of an item whose output is there, and whose source may have changed."""
+    return ItemResult(
+        item.relative,
+        item.path,
+        "done",
+        output=found.output,
+        frames=found.frames,
+        shape=None if found.shape is None else tuple(found.shape),
+        bytes=found.bytes,
+        fingerprint=outputs.how.fingerprint(item, model),
+        **found.kept,
+    )
+
+
+def _refusal(conflicts: Sequence[_Conflicting], folder: str) -> str:
     by_difference: dict[str, list[str]] = {}
     for each in conflicts:
         by_difference.setdefault(each.difference, []).append(each.found.output)
@@ -125,9 +132,9 @@ def _refusal(conflicts: Sequence[_Conflicting], place: OutputStore) -> str:
         for text, outputs in list(by_difference.items())[:_EXAMPLES]
     ]
     return (
-        f"{place.name}: {len(conflicts)} outputs are complete and were made otherwise: "
+        f"{folder}: {len(conflicts)} outputs are complete and were made with different options: "
         + "; ".join(lines)
-        + ". Add --overwrite to encode these again, --keep to leave them, or choose another -o"
+        + ". Add --overwrite to make these again, --keep to leave them, or choose another -o"
     )
 
 
@@ -140,7 +147,7 @@ def _skipped(conflicting: _Conflicting) -> ItemResult:
         output=found.output,
         frames=found.frames,
         shape=found.shape,
-        error=f"kept, made otherwise: {conflicting.difference}",
+        error=f"kept, made with different options: {conflicting.difference}",
         kind="other options",
         bytes=found.bytes,
     )

@@ -1,4 +1,4 @@
-"""What runs in a process that Ray started: a worker, and the files that it is given meanwhile."""
+"""A worker in a process that Ray started, and the files that it is given meanwhile."""
 
 from __future__ import annotations
 
@@ -6,10 +6,9 @@ from collections.abc import Callable, Iterator, Sequence
 from queue import SimpleQueue
 from typing import Any, Protocol
 
-from wfvae_cli.dataset.callbacks import Profile
 from wfvae_cli.dataset.config import ModelFingerprint
-from wfvae_cli.dataset.prefetch import Task
-from wfvae_cli.dataset.result import ItemResult
+from wfvae_cli.dataset.result import ItemResult, Task
+from wfvae_cli.pipeline.job import Profile
 
 
 class Job(Protocol):
@@ -25,7 +24,7 @@ class Job(Protocol):
 
 
 class Worker(Protocol):
-    """What `ClipWorker` is to the engine; another one may answer with kinds of `ItemResult`."""
+    """A worker as the engine sees it; its results may be subclasses of `ItemResult`."""
 
     @property
     def identity(self) -> ModelFingerprint:
@@ -33,14 +32,14 @@ class Worker(Protocol):
 
     @property
     def capacity(self) -> int:
-        """Items that it may keep before the first outcome."""
+        """Items that it may keep before the first result."""
 
     @property
     def profile(self) -> Profile:
         """Where the time went."""
 
     def work(self, tasks: Iterator[Task]) -> Iterator[ItemResult]:
-        """Give one outcome for every task."""
+        """Give one result for every task."""
 
     def stop(self) -> None:
         """Begin nothing else."""
@@ -54,11 +53,11 @@ class Actor:
         self._tasks: SimpleQueue[Task | None] = SimpleQueue()
 
     def identity(self) -> ModelFingerprint:
-        """See `Worker`."""
+        """Forward to the worker."""
         return self._worker.identity
 
     def capacity(self) -> int:
-        """See `Worker`."""
+        """Forward to the worker."""
         return self._worker.capacity
 
     def give(self, tasks: Sequence[Task | None]) -> None:
@@ -70,13 +69,13 @@ class Actor:
         """Work on what is given, up to None."""
         # Ray sends values in. `yield from`, which UP028 asks for, would hand them down to iterators
         # that take none, however deep: the run would end in an AttributeError.
-        for outcome in self._worker.work(iter(self._tasks.get, None)):  # noqa: UP028
-            yield outcome
+        for result in self._worker.work(iter(self._tasks.get, None)):  # noqa: UP028
+            yield result
 
     def stop(self) -> None:
-        """See `Worker`."""
+        """Forward to the worker."""
         self._worker.stop()
 
     def profile(self) -> Profile:
-        """See `Worker`."""
+        """Forward to the worker."""
         return self._worker.profile

@@ -15,13 +15,12 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, fields
 from typing import Any
 
-from wfvae_cli.dataset.callbacks import Callbacks, Profile
 from wfvae_cli.dataset.config import ModelFingerprint
-from wfvae_cli.dataset.prefetch import Task
+from wfvae_cli.dataset.engine import Worker as LocalWorker
 from wfvae_cli.dataset.ray_actor import Actor, Job, Worker
-from wfvae_cli.dataset.result import ItemResult
-from wfvae_cli.dataset.worker import ClipWorker
+from wfvae_cli.dataset.result import ItemResult, Task
 from wfvae_cli.errors import DeviceError, MissingExtraError, UsageError, WfvaeError
+from wfvae_cli.pipeline.job import Callbacks, Profile
 
 _FEED = "feed"
 """The actor's thread that takes files in while another one works."""
@@ -33,18 +32,18 @@ _MOST_STARTS = 3
 
 
 @dataclass(eq=False)
-class _Hand:
+class _Handle:
     """A worker as the driver sees it."""
 
     actor: Any
     starting: Any
     """Reference to its identity, until that is there."""
-    hired: float = field(default_factory=time.monotonic)
+    spawned: float = field(default_factory=time.monotonic)
     stream: Any = None
-    """Its outcomes, while it works."""
+    """Its results, while it works."""
     under_way: dict[str, Task] = field(default_factory=dict)
     """What it was given and has not answered for."""
-    suspects: deque[Task] = field(default_factory=deque)
+    retries: deque[Task] = field(default_factory=deque)
     """What the worker before it died of, or with: to be tried one by one."""
     is_ended: bool = False
     """Whether it was told that nothing more comes in this stream."""
@@ -69,7 +68,7 @@ class RayEngine:
         *,
         address: str | None = None,
         workers: int | None = None,
-        make: Callable[[Any], Worker] = ClipWorker,
+        make: Callable[[Any], Worker] = LocalWorker,
         hold: Callable[[], bool] = lambda: False,
     ) -> None:
         try:
@@ -79,30 +78,30 @@ class RayEngine:
         self._ray: Any = ray
         self._address, self._wanted, self._make, self._hold = address, workers, make, hold
         self._is_ours = False
-        self._hands: list[_Hand] = []
+        self._handles: list[_Handle] = []
         self._waiting: deque[Task] = deque()
         self._deaths: dict[str, int] = {}
         self._failed_starts = 0
         self._stopped = self._told = False
         self._profile = Profile()
 
-    def start(self, job: Job, watcher: Callbacks) -> ModelFingerprint:
-        """See `Engine`.
+    def start(self, job: Job, callbacks: Callbacks[Task]) -> ModelFingerprint:
+        """Start the first worker.
 
         Raises:
             DeviceError: there is no such cluster, or workers do not start.
         """
-        self._job, self._watcher = job, watcher
+        self._job, self._callbacks = job, callbacks
         self._connect()
         self._count, self._resources = self._plan()
-        first = self._hire()
+        first = self._spawn()
         self._identity = self._await(first)
         self._capacity = int(self._ray.get(first.actor.capacity.remote()))
-        self._hands = [first]
+        self._handles = [first]
         return self._identity
 
     def work(self, tasks: Sequence[Task]) -> Iterator[ItemResult]:
-        """See `Engine`.
+        """Work on every task, in any order.
 
         Raises:
             UsageError: the workers compute in different ways.
@@ -110,15 +109,15 @@ class RayEngine:
             WfvaeError: what a worker raised that concerns all files.
         """
         self._waiting = deque(tasks)
-        while self._hands and len(self._hands) < min(self._count, len(tasks)):
-            self._hands.append(self._hire())
-        while self._hands:
+        while self._handles and len(self._handles) < min(self._count, len(tasks)):
+            self._handles.append(self._spawn())
+        while self._handles:
             if self._stopped and not self._told:
                 self._tell_to_stop()
             by_reference = {
-                hand.stream if hand.starting is None else hand.starting: hand
-                for hand in self._hands
-                if hand.starting is not None or self._go_on(hand)
+                handle.stream if handle.starting is None else handle.starting: handle
+                for handle in self._handles
+                if handle.starting is not None or self._go_on(handle)
             }
             if not by_reference:
                 continue
@@ -127,20 +126,20 @@ class RayEngine:
                 yield from self._step(by_reference[reference])
 
     def stop(self) -> None:
-        """See `Engine`."""
+        """Finish what has begun, and begin nothing else."""
         self._stopped = True
 
     def close(self) -> None:
-        """See `Engine`."""
-        for hand in self._hands:
-            self._ray.kill(hand.actor)
-        self._hands = []
+        """End the workers, and the cluster if it is ours."""
+        for handle in self._handles:
+            self._ray.kill(handle.actor)
+        self._handles = []
         if self._is_ours:
             self._ray.shutdown()
 
     @property
     def profile(self) -> Profile | None:
-        """See `Engine`: summed over the workers."""
+        """Where the time went, summed over the workers."""
         return self._profile
 
     def _connect(self) -> None:
@@ -169,38 +168,38 @@ class RayEngine:
         # A worker that asks for more than any machine has would wait for ever.
         return count, {"num_cpus": int(share) if cores >= count else cores / count}
 
-    def _hire(self) -> _Hand:
+    def _spawn(self) -> _Handle:
         remote = self._ray.remote(max_restarts=0, concurrency_groups={_FEED: 1}, **self._resources)(
             Actor
         )
         actor = remote.remote(self._make, self._job)
-        return _Hand(actor, actor.identity.remote())
+        return _Handle(actor, actor.identity.remote())
 
-    def _await(self, hand: _Hand) -> ModelFingerprint:
+    def _await(self, handle: _Handle) -> ModelFingerprint:
         """The identity of a worker that starts."""
         errors = self._ray.exceptions
         try:
-            identity: ModelFingerprint = self._ray.get(hand.starting)
+            identity: ModelFingerprint = self._ray.get(handle.starting)
         except errors.RayActorError as error:
             cause = getattr(error, "cause", None) or error
             raise DeviceError(f"a worker does not start: {_last_line(cause)}") from error
-        hand.starting = None
+        handle.starting = None
         return identity
 
-    def _go_on(self, hand: _Hand) -> bool:
+    def _go_on(self, handle: _Handle) -> bool:
         """Give a worker that is up what it can take; False where it has nothing left to do."""
-        if hand.stream is None:
-            if self._stopped or not (hand.suspects or self._waiting):
-                self._retire(hand)
+        if handle.stream is None:
+            if self._stopped or not (handle.retries or self._waiting):
+                self._retire(handle)
                 return False
-            hand.stream = hand.actor.run.options(num_returns="streaming").remote()
-            hand.is_ended = False
-            if hand.suspects:
-                self._give(hand, [hand.suspects.popleft()], end=True)
-        if not hand.is_ended:
-            room = 0 if self._hold() else max(0, self._share() - len(hand.under_way))
+            handle.stream = handle.actor.run.options(num_returns="streaming").remote()
+            handle.is_ended = False
+            if handle.retries:
+                self._give(handle, [handle.retries.popleft()], end=True)
+        if not handle.is_ended:
+            room = 0 if self._hold() else max(0, self._share() - len(handle.under_way))
             taken = [self._waiting.popleft() for _ in range(min(room, len(self._waiting)))]
-            self._give(hand, taken, end=self._stopped or not self._waiting)
+            self._give(handle, taken, end=self._stopped or not self._waiting)
         return True
 
     def _share(self) -> int:
@@ -209,59 +208,61 @@ class RayEngine:
         Workers that have not come up after a while, for want of a machine, have none.
         """
         now = time.monotonic()
-        count = sum(hand.starting is None or now - hand.hired < _PATIENCE for hand in self._hands)
-        left = len(self._waiting) + sum(len(hand.under_way) for hand in self._hands)
+        count = sum(
+            handle.starting is None or now - handle.spawned < _PATIENCE for handle in self._handles
+        )
+        left = len(self._waiting) + sum(len(handle.under_way) for handle in self._handles)
         return min(self._capacity, math.ceil(left / count))
 
-    def _give(self, hand: _Hand, tasks: list[Task], *, end: bool) -> None:
+    def _give(self, handle: _Handle, tasks: list[Task], *, end: bool) -> None:
         if not (tasks or end):
             return
-        hand.under_way.update((task.item.relative, task) for task in tasks)
-        hand.is_ended = end
+        handle.under_way.update((task.item.relative, task) for task in tasks)
+        handle.is_ended = end
         rest: list[Task | None] = [*tasks, None] if end else [*tasks]
-        hand.actor.give.options(concurrency_group=_FEED).remote(rest)
+        handle.actor.give.options(concurrency_group=_FEED).remote(rest)
         for task in tasks:
-            self._watcher.started(task.item)
+            self._callbacks.started(task)
 
-    def _step(self, hand: _Hand) -> Iterator[ItemResult]:
+    def _step(self, handle: _Handle) -> Iterator[ItemResult]:
         """Take the next thing that a worker has to say."""
         errors = self._ray.exceptions
         try:
-            if hand.starting is not None:
-                if self._await(hand) != self._identity:
+            if handle.starting is not None:
+                if self._await(handle) != self._identity:
                     raise UsageError(
                         "the workers compute in different ways, so that bytes would depend on who "
                         "works: say --device and --dtype, and use machines of one kind"
                     )
                 return
-            outcome: ItemResult = self._ray.get(next(hand.stream))
+            result: ItemResult = self._ray.get(next(handle.stream))
         except StopIteration:
-            hand.stream = None
-            hand.under_way.clear()
+            handle.stream = None
+            handle.under_way.clear()
         except errors.RayTaskError as error:
             if isinstance(error.cause, WfvaeError):
                 raise error.cause from error
             raise
         except (errors.RayActorError, errors.ObjectLostError, DeviceError) as error:
-            yield from self._bury(hand, error)
+            yield from self._on_death(handle, error)
         else:
-            hand.under_way.pop(outcome.item, None)
+            handle.under_way.pop(result.item, None)
             self._failed_starts = 0
-            self._watcher.advanced(outcome.frames or 0)
-            yield outcome
+            self._callbacks.advanced(result.frames or 0)
+            yield result
 
-    def _bury(self, hand: _Hand, error: Exception) -> Iterator[ItemResult]:
+    def _on_death(self, handle: _Handle, error: Exception) -> Iterator[ItemResult]:
         """Replace a worker that died; its files are tried again one by one."""
-        if hand.starting is not None:
+        if handle.starting is not None:
             self._failed_starts += 1
             if self._failed_starts >= _MOST_STARTS:
                 raise DeviceError(f"workers die before they can work: {_last_line(error)}")
-        self._hands.remove(hand)
-        successor = self._hire()
-        for name, task in hand.under_way.items():
+        self._handles.remove(handle)
+        successor = self._spawn()
+        for name, task in handle.under_way.items():
             self._deaths[name] = self._deaths.get(name, 0) + 1
             if self._deaths[name] < 2:
-                successor.suspects.append(task)
+                successor.retries.append(task)
                 continue
             yield ItemResult(
                 name,
@@ -270,23 +271,23 @@ class RayEngine:
                 error=f"{task.item.path}: killed its worker twice ({_last_line(error)})",
                 kind="killed workers",
             )
-        successor.suspects.extend(hand.suspects)
-        self._hands.append(successor)
+        successor.retries.extend(handle.retries)
+        self._handles.append(successor)
 
-    def _retire(self, hand: _Hand) -> None:
-        spent: Profile = self._ray.get(hand.actor.profile.remote())
+    def _retire(self, handle: _Handle) -> None:
+        spent: Profile = self._ray.get(handle.actor.profile.remote())
         for each in fields(Profile):
             total = getattr(self._profile, each.name) + getattr(spent, each.name)
             setattr(self._profile, each.name, total)
-        self._hands.remove(hand)
-        self._ray.kill(hand.actor)
+        self._handles.remove(handle)
+        self._ray.kill(handle.actor)
 
     def _tell_to_stop(self) -> None:
         self._told = True
-        for hand in self._hands:
-            hand.actor.stop.options(concurrency_group=_FEED).remote()
-            if hand.stream is not None and not hand.is_ended:
-                self._give(hand, [], end=True)
+        for handle in self._handles:
+            handle.actor.stop.options(concurrency_group=_FEED).remote()
+            if handle.stream is not None and not handle.is_ended:
+                self._give(handle, [], end=True)
 
 
 def _last_line(error: BaseException) -> str:

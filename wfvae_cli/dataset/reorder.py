@@ -1,4 +1,4 @@
-"""The results of clips in the order of the dataset, where they get ready in any."""
+"""A reorder buffer: the results of clips in the order of the dataset, however they get ready."""
 
 from __future__ import annotations
 
@@ -8,8 +8,7 @@ from contextlib import closing
 from queue import SimpleQueue
 
 from wfvae_cli.dataset.items import Item
-from wfvae_cli.dataset.prefetch import Task
-from wfvae_cli.dataset.result import ItemResult
+from wfvae_cli.dataset.result import ItemResult, Task
 from wfvae_cli.stats.accumulate import FailedClip
 from wfvae_cli.stats.draw import Source
 
@@ -20,11 +19,11 @@ _MOST_BEGUN = 32
 def in_order(
     sources: Sequence[Source], work: Callable[[Iterator[Task]], Generator[ItemResult, None, None]]
 ) -> Iterator[ItemResult]:
-    """The outcomes of clips in their order, of what gives them in any.
+    """Give the results of clips in their order, of what gives them in any.
 
     Args:
         sources: the clips, which have different names.
-        work: given the tasks when their turn comes, so that few outcomes wait for a slow clip.
+        work: given the tasks when their turn comes, so that few results wait for a slow clip.
     """
     queue: SimpleQueue[Task | None] = SimpleQueue()
     tasks = itertools.chain(map(task_of, sources), [None])
@@ -34,34 +33,34 @@ def in_order(
             queue.put(task)
 
     give(_MOST_BEGUN)
-    with closing(work(iter(queue.get, None))) as outcomes:
+    with closing(work(iter(queue.get, None))) as results:
         try:
-            for outcome in ordered(sources, outcomes, {}):
-                yield outcome
+            for result in ordered(sources, results, {}):
+                yield result
                 give(1)
         finally:
             queue.put(None)  # lets go of who waits for tasks
 
 
 def ordered(
-    sources: Iterable[Source], outcomes: Iterable[ItemResult], waiting: dict[str, ItemResult]
+    sources: Iterable[Source], results: Iterable[ItemResult], waiting: dict[str, ItemResult]
 ) -> Iterator[ItemResult]:
-    """Outcomes in the order of `sources`; those that come early are kept in `waiting`."""
+    """Give results in the order of `sources`; those that come early are kept in `waiting`."""
     due = iter(sources)
     source = next(due, None)
-    for outcome in outcomes:
-        waiting[outcome.item] = outcome
+    for result in results:
+        waiting[result.item] = result
         while source is not None and source.name in waiting:
             yield waiting.pop(source.name)
             source = next(due, None)
 
 
 def task_of(source: Source) -> Task:
-    """A clip as workers take it; its sampling, but for the part of the file, is the job's."""
+    """Make the task of a clip; its sampling, but for the part of the file, is the job's."""
     sampling = source.sampling
     return Task(Item(source.path, source.name, sampling.start, sampling.duration))
 
 
-def failed_clip(outcome: ItemResult) -> FailedClip:
-    """What a report says of a clip that failed: its file's name, beside the reason, only once."""
-    return FailedClip(outcome.item, (outcome.error or "").removeprefix(f"{outcome.input}: "))
+def failed_clip(result: ItemResult) -> FailedClip:
+    """Say of a clip that failed what a report needs: its file's name, beside the reason, once."""
+    return FailedClip(result.item, (result.error or "").removeprefix(f"{result.input}: "))

@@ -1,4 +1,4 @@
-"""What became of an item."""
+"""What is to be done with an item, and what became of it."""
 
 from __future__ import annotations
 
@@ -8,17 +8,32 @@ from typing import Any, Literal
 
 from wfvae_cli.dataset.items import Item
 from wfvae_cli.errors import DeviceError, LatentError, VideoError, WfvaeError
+from wfvae_cli.pipeline.prefetch import TimeLimitError
 
 Status = Literal["done", "failed", "skipped"]
+_SPARSE = ("options", "source_sha256", "sha256", "metrics")
+"""Fields that lines leave out where they are empty."""
 _STATUSES: tuple[Status, ...] = ("done", "failed", "skipped")
-
-
-class TimeLimitError(VideoError):
-    """A file that takes longer than it may."""
 
 
 class ChangedError(VideoError):
     """A file that changed while it was read."""
+
+
+@dataclass(frozen=True)
+class Task:
+    """An item that is to be worked on."""
+
+    item: Item
+    made_of: str | None = None
+    """SHA-256 of the source of an output that is there, made with these options: if the source
+    still has it, there is nothing to do."""
+    current: ItemResult | None = None
+    """The item's result in that case, but for the source's stamp."""
+
+    def __str__(self) -> str:
+        """Return what messages call it."""
+        return self.item.path
 
 
 @dataclass(frozen=True)
@@ -31,10 +46,10 @@ class ItemResult:
     """What was opened."""
     status: Status
     output: str | None = None
-    """The file that holds its latents, relative to the output folder."""
+    """The file that was written, relative to the output folder."""
     frames: int | None = None
     shape: tuple[int, ...] | None = None
-    """`[Z, T', H', W']`."""
+    """`[Z, T', H', W']` of its latents."""
     seconds: float | None = None
     """That it took from opening it to its last byte, waiting included."""
     error: str | None = None
@@ -45,18 +60,28 @@ class ItemResult:
     stamp: str | None = None
     """Size and time of change of the input."""
     fingerprint: str | None = None
-    """Of the weights and options: see `EncodeConfig.fingerprint`."""
+    """Of the weights and options: see `Config.fingerprint`."""
+    options: Mapping[str, str] | None = None
+    """Of an output without a header of ours: every option that decided its bytes, and the
+    weights' hash."""
+    source_sha256: str | None = None
+    """Of such an output: the hash of the input's content."""
+    sha256: str | None = None
+    """Of such an output: the hash of its own content."""
+    metrics: Mapping[str, float] | None = None
+    """What a roundtrip lost."""
 
     def to_json(self) -> dict[str, Any]:
-        """The fields as JSON values."""
-        return asdict(self)
+        """Give the fields as JSON values."""
+        fields = asdict(self)
+        return {k: v for k, v in fields.items() if v is not None or k not in _SPARSE}
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> ItemResult:
         """Undo `to_json`; fields of later versions are left aside.
 
         Raises:
-            TypeError, ValueError: this is no outcome.
+            TypeError, ValueError: this is no result.
         """
         known: dict[str, Any] = {name: values.get(name) for name in cls.__dataclass_fields__}
         if known["status"] not in _STATUSES or not isinstance(known["item"], str):
@@ -67,7 +92,7 @@ class ItemResult:
 
 
 def failure(item: Item, error: BaseException, seconds: float | None = None) -> ItemResult:
-    """The outcome of an item that could not be encoded."""
+    """Make the result of an item that failed."""
     text = str(error) if isinstance(error, WfvaeError) else f"{type(error).__name__}: {error}"
     return ItemResult(
         item.relative, item.path, "failed", error=text, kind=kind_of(error), seconds=seconds
@@ -75,7 +100,7 @@ def failure(item: Item, error: BaseException, seconds: float | None = None) -> I
 
 
 def kind_of(error: BaseException) -> str:
-    """What kind of failure an error is, in a word or two."""
+    """Name the kind of failure that an error is, in a word or two."""
     match error:
         case TimeLimitError():
             return "time limit"

@@ -1,107 +1,46 @@
-"""A dataset from inputs to latents: plan, work, record; resumable at any moment."""
+"""A dataset from inputs to outputs: plan, work, record; resumable at any moment."""
 
 from __future__ import annotations
 
-import os
 import time
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Protocol
 
-from wfvae_cli.dataset.callbacks import Callbacks, NoCallbacks, Profile
-from wfvae_cli.dataset.config import ModelFingerprint
+from wfvae_cli.dataset.engine import Engine, LocalEngine
 from wfvae_cli.dataset.items import Item
+from wfvae_cli.dataset.job import DatasetJob
 from wfvae_cli.dataset.manifest import MirroredManifest, RunManifest, last_results
-from wfvae_cli.dataset.plan import Conflict, Plan, plan_run
-from wfvae_cli.dataset.prefetch import Task
-from wfvae_cli.dataset.result import ItemResult
+from wfvae_cli.dataset.plan import Conflict, Plan
+from wfvae_cli.dataset.result import ItemResult, Task
 from wfvae_cli.dataset.shard import Shard
 from wfvae_cli.dataset.store import OutputStore, create_root
-from wfvae_cli.dataset.tar_shards import TarFormat, TarShards, remove_empty
-from wfvae_cli.dataset.worker import ClipWorker, EncodeJob, make_layout
-from wfvae_cli.errors import UsageError
+from wfvae_cli.pipeline.job import Callbacks, NoCallbacks, Profile
 
 MANIFEST = "manifest"
-_CLIPS = ".wfvae-clips"
-"""Where clips wait for the others of their tar shard."""
-_DEFAULT_THREADS = 4
 
 
-class Observer(Callbacks, Protocol):
+class RunCallbacks(Callbacks[Task], Protocol):
     """Told how a run goes, in the caller's thread."""
 
     def planned(self, plan: Plan) -> None:
         """What is to be done is known."""
 
-    def settled(self, outcome: ItemResult) -> None:
+    def settled(self, result: ItemResult) -> None:
         """An item is done, has failed, or was skipped."""
 
 
-class Unobserved(NoCallbacks):
-    """An observer that looks away."""
+class NoRunCallbacks(NoCallbacks[Task]):
+    """Callbacks that do nothing."""
 
     def planned(self, plan: Plan) -> None:
-        """See `Observer`."""
+        """Do nothing."""
 
-    def settled(self, outcome: ItemResult) -> None:
-        """See `Observer`."""
-
-
-class Engine(Protocol):
-    """Who does the work."""
-
-    def start(self, job: EncodeJob, watcher: Callbacks) -> ModelFingerprint:
-        """Load the model where it will run."""
-
-    def work(self, tasks: Sequence[Task]) -> Iterator[ItemResult]:
-        """Encode every task, in any order."""
-
-    def stop(self) -> None:
-        """Finish what has begun, and begin nothing else. Callable from a signal handler."""
-
-    def close(self) -> None:
-        """Let go of the workers."""
-
-    @property
-    def profile(self) -> Profile | None:
-        """Where the time went, once the work is done; None where nobody knows."""
-
-
-class LocalEngine:
-    """One worker, in this process."""
-
-    def __init__(self) -> None:
-        self._worker: ClipWorker | None = None
-        self._stopped = False
-
-    def start(self, job: EncodeJob, watcher: Callbacks) -> ModelFingerprint:
-        """See `Engine`."""
-        self._worker = ClipWorker(job, watcher)
-        if self._stopped:
-            self._worker.stop()
-        return self._worker.identity
-
-    def work(self, tasks: Sequence[Task]) -> Iterator[ItemResult]:
-        """See `Engine`."""
-        assert self._worker is not None, "start comes first"
-        yield from self._worker.work(iter(tasks))
-
-    def stop(self) -> None:
-        """See `Engine`."""
-        self._stopped = True
-        if self._worker is not None:
-            self._worker.stop()
-
-    def close(self) -> None:
-        """See `Engine`."""
-
-    @property
-    def profile(self) -> Profile | None:
-        """See `Engine`."""
-        return None if self._worker is None else self._worker.profile
+    def settled(self, result: ItemResult) -> None:
+        """Do nothing."""
 
 
 @dataclass
@@ -110,7 +49,7 @@ class Summary:
 
     items: int = 0
     done: int = 0
-    """Encoded now, or found to be up to date by their content."""
+    """Worked on now, or found to be up to date by their content."""
     current: int = 0
     """Up to date from the start."""
     failed: int = 0
@@ -123,176 +62,105 @@ class Summary:
     stopped: str | None = None
     """Why the run ended before all was done."""
     profile: Profile | None = None
+    _scores: dict[str, list[float]] = field(default_factory=dict, repr=False)
 
-    def count(self, outcome: ItemResult) -> None:
-        """Take an outcome in."""
-        if outcome.status == "done":
+    @property
+    def metrics(self) -> dict[str, float]:
+        """Means over the files that have metrics, those that were up to date included."""
+        return {name: sum(each) / len(each) for name, each in self._scores.items()}
+
+    def score(self, result: ItemResult) -> None:
+        """Take in the metrics of a file that is done, if it has any."""
+        for name, value in (result.metrics or {}).items():
+            self._scores.setdefault(name, []).append(value)
+
+    def count(self, result: ItemResult) -> None:
+        """Take a result in."""
+        if result.status == "done":
             self.done += 1
-            self.frames += outcome.frames or 0
-        elif outcome.status == "failed":
+            self.frames += result.frames or 0
+            self.score(result)
+        elif result.status == "failed":
             self.failed += 1
-            self.failures[outcome.kind or "unknown"] += 1
+            self.failures[result.kind or "unknown"] += 1
         else:
             self.skipped += 1
 
 
-def encode_dataset(
+def run_dataset(
     items: Sequence[Item],
-    job: EncodeJob,
+    job: DatasetJob,
     *,
     engine: Engine | None = None,
     shard: Shard | None = None,
-    tar: TarFormat | None = None,
     conflict: Conflict = "refuse",
     max_failures: int | None = None,
-    observer: Observer | None = None,
+    callbacks: RunCallbacks | None = None,
 ) -> Summary:
-    """Encode what is missing of a dataset, and record what became of every item.
+    """Do what is left to do of a dataset, and record what became of every item.
 
-    One file that cannot be encoded is recorded in `manifest.jsonl` with its reason; the others
-    go on. A run that ends early, however that is, is continued by the same call.
+    One file that fails is recorded in `manifest.jsonl` with its reason; the others go on. A run
+    that ends early, however that is, is continued by the same call.
 
     Args:
         items: from `find_inputs`, all of the dataset.
-        job: where to, how, and with which model.
+        job: what is done with them: where to, how, and with which model.
         engine: who does the work; a worker in this process by default.
         shard: which share of the items is this run's; all by default.
-        tar: write tar shards in place of a file for every clip.
-        conflict: what to do with outputs that are there and were made otherwise.
+        conflict: what to do with outputs that are there and were made with different options.
         max_failures: stop once so many files have failed.
-        observer: told how it goes.
+        callbacks: told how it goes.
 
     Returns:
-        What was done. `failed` counts the files that could not be encoded.
+        What was done. `failed` counts the files that failed.
 
     Raises:
         OutputError: the output folder cannot be written, is used by another run, or holds
-            outputs that were made otherwise and `conflict` is `refuse`.
+            outputs that were made with different options and `conflict` is `refuse`.
         WeightsError, DeviceError: there is no model to work with.
     """
     begin = time.perf_counter()
     shard = shard or Shard(0, 1)
-    engine, observer = engine or LocalEngine(), observer or Unobserved()
-    root, items = job.place.root, shard.of(items)
-    place = replace(job.place, run=f"run{shard.suffix}")
-    if tar is not None:
-        place = replace(place, root=root / _CLIPS / place.run)
-    if place.url is not None and (tar is not None or job.recipe.layout != "wfvae"):
-        raise UsageError(
-            f"{place.url}: tar shards and other layouts are written to a file system: mount the "
-            "store, or write to a folder and copy it"
-        )
-    job = replace(job, place=place)
-    layout = make_layout(place, job.recipe)
-    layout.check(items)
-    create_root(replace(place, root=root))
-    path = root / f"{MANIFEST}{shard.suffix}.jsonl"
-    with _open_ledger(path, place) as ledger, ExitStack() as stack:
-        place.prepare()
-        stack.callback(_tidy, place, root)
+    engine, callbacks = engine or LocalEngine(), callbacks or NoRunCallbacks()
+    items = shard.of(items)
+    job = replace(job, store=replace(job.store, run=f"run{shard.suffix}"))
+    outputs = job.outputs()
+    outputs.check(items)
+    create_root(job.store)
+    path = job.store.root / f"{MANIFEST}{shard.suffix}.jsonl"
+    with _open_manifest(path, job.store) as manifest, ExitStack() as stack:
+        stack.callback(outputs.close)
         stack.callback(engine.close)
-        identity = engine.start(job, observer)
+        fingerprint = engine.start(job, callbacks)
         last = last_results(path)
-        summary = Summary(items=len(items))
-        shards = None
-        if tar is not None:
-            shards = TarShards(root, shard.suffix, place, tar, job.recipe, identity)
-            stack.callback(shards.close)
-        record = _Record(ledger, summary, observer, shards)
-        if shards is not None:
-            items, conflict = record.begin(shards, items, conflict, last), "overwrite"
-        plan = plan_run(items, last, place, layout, job.recipe, identity, conflict)
-        summary.current += len(plan.done)
-        observer.planned(plan)
-        for outcome in plan.kept:
-            record.take(outcome)
-        for outcome in engine.work(plan.tasks):
-            record.take(outcome)
+        plan = outputs.begin(items, last, fingerprint, conflict)
+        summary = Summary(items=len(items), current=len(plan.done))
+        for result in plan.done:
+            summary.score(result)
+        for result in plan.unrecorded:
+            manifest.append(result)
+        callbacks.planned(plan)
+        for result in plan.kept:
+            summary.count(result)
+            callbacks.settled(result)
+            manifest.append(result)
+        for result in engine.work(plan.tasks):
+            summary.count(result)
+            callbacks.settled(result)
+            for settled in outputs.settle(result):
+                manifest.append(settled)
             too_many = max_failures is not None and summary.failed >= max_failures
             if too_many and summary.stopped is None:
                 summary.stopped = f"{summary.failed} files have failed (--max-failures)"
                 engine.stop()
-        record.finish()
+        for settled in outputs.flush():
+            manifest.append(settled)
         summary.profile = engine.profile
     summary.seconds = time.perf_counter() - begin
     return summary
 
 
-class _Record:
-    """Writes down what becomes of items: at once, or when their shard is complete."""
-
-    def __init__(
-        self, ledger: RunManifest, summary: Summary, observer: Observer, shards: TarShards | None
-    ) -> None:
-        self._ledger, self._summary, self._observer = ledger, summary, observer
-        self._shards = shards
-
-    def begin(
-        self,
-        shards: TarShards,
-        items: Sequence[Item],
-        conflict: Conflict,
-        last: Mapping[str, ItemResult],
-    ) -> list[Item]:
-        """Note the items of finished shards; the others are left to do."""
-        todo = shards.begin(items, conflict)
-        for outcome in shards.current:
-            known = last.get(outcome.item)
-            if known is None or (known.status, known.output) != (outcome.status, outcome.output):
-                self._ledger.append(outcome)  # the run was killed before it could
-        self._summary.current = len(shards.current)
-        for outcome in shards.kept:
-            self._ledger.append(outcome)
-            self._summary.count(outcome)
-        return todo
-
-    def take(self, outcome: ItemResult) -> None:
-        """Note what became of an item."""
-        self._summary.count(outcome)
-        self._observer.settled(outcome)
-        if self._shards is None or outcome.status != "done":
-            self._ledger.append(outcome)
-        if self._shards is not None:
-            self._shards.take(outcome)
-            self._write(self._shards.packed())
-
-    def finish(self) -> None:
-        """Wait for the last shards."""
-        if self._shards is not None:
-            self._write(self._shards.packed(wait=True))
-
-    def _write(self, packed: Iterator[ItemResult]) -> None:
-        for outcome in packed:
-            if outcome.status == "done":
-                self._ledger.append(outcome)
-
-
-def _open_ledger(path: Path, place: OutputStore) -> RunManifest:
-    if place.url is None:
+def _open_manifest(path: Path, store: OutputStore) -> RunManifest:
+    if store.url is None:
         return RunManifest(path)
-    return MirroredManifest(path, f"{place.url}/{path.name}")
-
-
-def _tidy(place: OutputStore, root: Path) -> None:
-    place.tidy()
-    if place.root != root:
-        remove_empty(root / _CLIPS)
-
-
-def default_threads() -> int:
-    """Cores for a model on the CPU: what OMP_NUM_THREADS says, else 4 on any machine.
-
-    The number decides the rounding, so it must not depend on where a run is continued.
-    """
-    said = os.environ.get("OMP_NUM_THREADS", "")
-    return int(said) if said.isdecimal() and int(said) > 0 else _DEFAULT_THREADS
-
-
-def default_readers() -> int:
-    """Files that are opened and decoded at once, ahead of the model."""
-    return min(4, os.cpu_count() or 1)
-
-
-def manifests(root: Path) -> list[Path]:
-    """The manifests of a dataset's runs and shards, in order."""
-    return sorted(root.glob(f"{MANIFEST}*.jsonl"))
+    return MirroredManifest(path, f"{store.url}/{path.name}")

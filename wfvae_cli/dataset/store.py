@@ -1,4 +1,4 @@
-"""Where a dataset's outputs go: a folder, with a hidden one inside for what is not complete."""
+"""The output folder of a dataset, with a hidden one inside for what is not complete."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class OutputStore:
 
     @classmethod
     def of(cls, output: str) -> OutputStore:
-        """The place that `-o` names: a folder, or the URL of one."""
+        """Open the store that `-o` names: a folder, or the URL of one."""
         if not remote.is_url(output):
             return cls(Path(output))
         url = remote.canonical(output).rstrip("/")
@@ -68,10 +68,10 @@ class OutputStore:
         with contextlib.suppress(OSError):
             self.work.parent.rmdir()
 
-    def part(self) -> Path:
-        """A new name in `work`."""
+    def part(self, suffix: str = ".safetensors") -> Path:
+        """Make up a new name in `work`."""
         self.work.mkdir(parents=True, exist_ok=True)  # a worker may be on another machine
-        return self.work / f"{secrets.token_hex(8)}.safetensors"
+        return self.work / f"{secrets.token_hex(8)}{suffix}"
 
     def publish(self, part: Path, name: str) -> int:
         """Give a complete file its name, replacing what has it; returns its bytes.
@@ -100,13 +100,13 @@ class OutputStore:
             return None
 
 
-def create_root(place: OutputStore) -> None:
+def create_root(store: OutputStore) -> None:
     """Make an output folder if it is missing; its parent must exist, against mistyped paths.
 
     Raises:
         OutputError: the parent is missing, or it cannot be written.
     """
-    root = place.root
+    root = store.root
     if not root.exists():
         check_directory(root.absolute().parent, root)
         with reported(root):

@@ -1,34 +1,23 @@
-"""Many clips through one model: chunk sizes and batches that any machine chooses alike.
-
-What `encode_clip` does for one clip is done here in pieces that a dataset's worker puts together:
-several clips are open at once, and chunks of one shape share a call of the model.
-"""
+"""One call of the model: the next chunks of one clip, or of several of one shape."""
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Sequence
-from typing import Literal
+from typing import NamedTuple
 
-import psutil
 import torch
+from torch import Tensor
 
-from wfvae_cli.errors import DeviceError
-from wfvae_cli.models.base import LoadedModel, Posterior
+from wfvae_cli.models.base import LoadedModel, Posterior, Task
 from wfvae_cli.nn.stream import Stream
-from wfvae_cli.pipeline.chunks import FrameChunk
-from wfvae_cli.pipeline.encode import encode_frames
-from wfvae_cli.pipeline.plan import ChunkPlan, Memory, explained_memory
-from wfvae_cli.pipeline.tiles import Tile
+from wfvae_cli.pipeline.job import Chunk, ModelOutput
+from wfvae_cli.pipeline.options import Batch
+from wfvae_cli.pipeline.plan import ChunkPlan, explained_memory, halved_if_too_large
+from wfvae_cli.pipeline.tiles import Grid, in_tiles
 
-Batch = int | Literal["auto"]
-"""Clips that go through the model together; `auto` suits their size."""
-
-MOST_SIDE_BY_SIDE = 8
+MOST_OPEN_IN_BATCH = 8
 """Clips of several chunks that share a batch: each has its file open meanwhile."""
 
-_GIB = 2**30
-_MOST_LATENTS = 8
 _LARGEST_BATCH = 64
 _FILLS_CPU = 2**17
 """Pixels of a call beyond which cores do not get faster: measured with wfvae-tiny, from 64x64."""
@@ -37,124 +26,152 @@ _FILLS_GPU = 2**21
 256x256 make a few for each in the deepest layers of WF-VAE."""
 
 
-def fixed_plan(
-    model: LoadedModel, chunk: int | None, width: int, height: int, tile: Tile = "off"
-) -> ChunkPlan:
-    """The chunks of a clip, from its resolution alone.
+class ClipStreams(NamedTuple):
+    """What a clip leaves behind in each half of the model."""
 
-    `ChunkPlan.of` makes smaller ones where memory is short. Here every worker of a dataset must
-    cut a clip alike, however much of its memory others use, because sizes change the rounding;
-    so there are tiles only where they were asked for.
+    encoder: Stream
+    decoder: Stream
 
-    Args:
-        model: what the chunks will go through.
-        chunk: frames of the first chunk, `1 + k*stride`; None suits the resolution.
-        width: pixels of a frame.
-        height: pixels of a frame.
-        tile: pixels of a tile's side; `auto` is `off`.
+    @classmethod
+    def of(cls, plan: ChunkPlan) -> ClipStreams:
+        """Begin a clip."""
+        return cls(plan.stream(), plan.stream())
 
-    Raises:
-        UsageError: the model cannot be run in such chunks or tiles.
-    """
-    pixels, memory = width * height, Memory(sys.maxsize)
-    if isinstance(tile, int):
-        pixels, memory = min(tile, width) * min(tile, height), Memory.now(model.device)
-    if chunk is None and model.vae.whole_clip_only is None:
-        frames = _budget(model) / _frame_bytes(model, pixels)
-        stride = model.vae.strides.time
-        chunk = 1 + stride * max(1, min(_MOST_LATENTS, int((frames - 1) // stride)))
-    tile = "off" if tile == "auto" else tile
-    return ChunkPlan.of(model, chunk, width, height, tile=tile, task="encode", memory=memory)
+    @property
+    def first(self) -> bool:
+        """Whether no chunk has gone through yet."""
+        return self.encoder.first and self.decoder.first
 
 
-def check_memory(
-    model: LoadedModel, frames: int, width: int, height: int, tile: int | None = None
-) -> None:
-    """Refuse a chunk that would take all of this machine's memory, and the process with it.
+def batch_size(model: LoadedModel, batch: Batch, plan: ChunkPlan, first: Chunk) -> int:
+    """Say how many clips like one go through the model together.
 
-    On a CUDA device running out is an error like any other; the system's memory has no such
-    mercy.
-
-    Raises:
-        DeviceError: it is too large.
-    """
-    if model.device.type != "cpu":
-        return
-    side = tile or sys.maxsize
-    needed = _frame_bytes(model, min(side, width) * min(side, height)) * frames
-    available = psutil.virtual_memory().available
-    if needed > available:
-        raise DeviceError(
-            f"{frames} frames of {width}x{height} need about {needed / _GIB:.1f} GiB, and "
-            f"{available / _GIB:.1f} GiB are free: use a smaller --size, --chunk or --tile"
-        )
-
-
-def batch_size(model: LoadedModel, batch: Batch, first: FrameChunk) -> int:
-    """How many clips like this one go through the model together.
+    Never more than keep the device busy: beyond that, batches cost time. For `auto` and for a
+    number alike, so that `--batch` makes nothing slower.
 
     Args:
         model: what they will go through.
-        batch: what the user said.
-        first: a clip's first chunk, or all of it.
-
-    Returns:
-        Of whole clips `batch`, or for `auto` what fits into the same fixed budget that chunks are
-        cut for. Of clips with more chunks to come no more than it takes to keep the device busy:
-        where batches are not full they cost time, and only small frames leave any to gain.
+        batch: what the user said: the most, or `auto`.
+        plan: how the clip is cut; tiles take clips one by one.
+        first: the clip's first chunk, or all of it.
     """
+    if batch == 1 or plan.tile is not None:
+        return 1
     frames, height, width = first.shape
-    if first.last:
-        if batch != "auto":
-            return batch
-        fitting = _budget(model) / (_frame_bytes(model, width * height) * frames)
-        return max(1, min(_LARGEST_BATCH, int(fitting)))
     fills = _FILLS_GPU if model.device.type == "cuda" else _FILLS_CPU
-    most = MOST_SIDE_BY_SIDE if batch == "auto" else min(batch, MOST_SIDE_BY_SIDE)
+    most = _LARGEST_BATCH if batch == "auto" else batch
+    if not first.last:
+        most = min(most, MOST_OPEN_IN_BATCH)
     return max(1, min(most, fills // (frames * height * width)))
 
 
-def encode_batch(
+def run_batch(
     model: LoadedModel,
-    chunks: Sequence[FrameChunk],
-    streams: Sequence[Stream],
+    halves: Task,
+    chunks: Sequence[Chunk],
+    streams: Sequence[ClipStreams],
     size: int,
     tile: int | None = None,
-) -> tuple[list[Posterior], list[Stream]]:
-    """Encode the next chunks of clips together, each of which has a stream of its own.
+) -> list[ModelOutput]:
+    """Send the next chunks of clips through the model together.
 
     A batch of fewer than `size` is filled up with copies of its last clip: kernels are chosen by
     the shape, so a clip's latents depend on `size`, but not on who shares its batch.
 
     Args:
         model: from `load_model`.
-        chunks: 1 to `size`, of equal shape and dtype.
-        streams: of the same clips, equally far.
+        halves: what they go through: the encoder, the decoder, or one after the other.
+        chunks: 1 to `size`, of equal kind.
+        streams: of the same clips, equally far; changed in place.
         size: clips that the model is given.
         tile: pixels of a tile's side, or None for the whole picture; a batch of one only.
-
-    Returns:
-        For each clip its posterior, BCTHW with B = 1, and its stream for the next chunk.
 
     Raises:
         DeviceError: out of memory.
     """
     frames, height, width = chunks[0].shape
+    missing = size - len(chunks)
     with torch.inference_mode(), explained_memory(size * frames, width, height):
         tensors = [chunk.to_tensor(model.device, model.dtype) for chunk in chunks]
-        missing = size - len(tensors)
-        stream = Stream.join([*streams, *[streams[-1]] * missing])
-        together = torch.cat(tensors + tensors[-1:] * missing) if size > 1 else tensors[0]
-        del tensors  # a large batch need not be there twice while it is encoded
-        mean, logvar = encode_frames(model, together, stream, tile)
-        count = len(chunks)
-        posteriors = [Posterior(mean[i : i + 1], logvar[i : i + 1]) for i in range(count)]
-        return posteriors, stream.split(size)[:count]
+        x = torch.cat(tensors + tensors[-1:] * missing) if size > 1 else tensors[0]
+        del tensors  # a large batch need not be there twice while it goes through
+    posterior = decoded = None
+    if halves != "decode":
+        encoder = _joined([each.encoder for each in streams], missing, last=chunks[0].last)
+        posterior = encode_frames(model, x, encoder, tile)
+        _split(encoder, [each.encoder for each in streams], size)
+        x = posterior.mean
+    if halves != "encode":
+        decoder = _joined([each.decoder for each in streams], missing, last=chunks[0].last)
+        decoded = decode_latents(model, x, decoder, tile)
+        _split(decoder, [each.decoder for each in streams], size)
+    return [_of_clip(i, posterior, decoded) for i in range(len(chunks))]
 
 
-def _budget(model: LoadedModel) -> int:
-    return (16 if model.device.type == "cuda" else 2) * _GIB
+def encode_frames(
+    model: LoadedModel, frames: Tensor, stream: Stream, tile: int | None = None
+) -> Posterior:
+    """Send frames, BCTHW in [-1, 1], through the encoder, in tiles of `tile` pixels if given."""
+    s = model.vae.strides
+
+    def encode(frames: Tensor, stream: Stream) -> Tensor:
+        b, _, t, h, w = frames.shape
+        with torch.inference_mode(), explained_memory(b * t, w, h):
+            return torch.cat(model.vae.encode(frames, stream), dim=1)
+
+    def run(frames: Tensor, stream: Stream) -> Tensor:
+        stride = None if model.vae.whole_clip_only else s.time
+        return halved_if_too_large(encode, frames, stream, stride)
+
+    if tile is None:
+        moments = run(frames, stream)
+    else:
+        grid = Grid.of(frames.size(3), frames.size(4), tile, s)
+        with torch.inference_mode():
+            moments = in_tiles(run, frames, stream, grid, before=(s.height, s.width))
+    return Posterior(*moments.chunk(2, dim=1))
 
 
-def _frame_bytes(model: LoadedModel, pixels: int) -> float:
-    return model.vae.peak_values_per_pixel * model.value_bytes * pixels
+def decode_latents(
+    model: LoadedModel, latents: Tensor, stream: Stream, tile: int | None = None
+) -> Tensor:
+    """Send raw latents, BCTHW, through the decoder, in tiles of `tile` pixels if given."""
+    s = model.vae.strides
+
+    def decode(latents: Tensor, stream: Stream) -> Tensor:
+        b, _, t, h, w = latents.shape
+        with torch.inference_mode(), explained_memory(b * t * s.time, w * s.width, h * s.height):
+            return model.vae.decode(latents.to(model.dtype), stream)
+
+    def run(latents: Tensor, stream: Stream) -> Tensor:
+        return halved_if_too_large(
+            decode, latents, stream, None if model.vae.whole_clip_only else 1
+        )
+
+    if tile is None:
+        return run(latents, stream)
+    height, width = latents.size(3) * s.height, latents.size(4) * s.width
+    grid = Grid.of(height, width, tile, s)
+    with torch.inference_mode():
+        return in_tiles(run, latents, stream, grid, after=(s.height, s.width))
+
+
+def _joined(streams: Sequence[Stream], missing: int, *, last: bool) -> Stream:
+    joined = Stream.join([*streams, *[streams[-1]] * missing])
+    joined.last = last
+    return joined
+
+
+def _split(joined: Stream, streams: Sequence[Stream], size: int) -> None:
+    """Give each clip its part of what the batch left behind."""
+    if size == 1:
+        return  # it is the clip's own
+    for stream, part in zip(streams, joined.split(size), strict=False):
+        stream.past, stream.first, stream.last = part.past, part.first, part.last
+
+
+def _of_clip(i: int, posterior: Posterior | None, decoded: Tensor | None) -> ModelOutput:
+    return ModelOutput(
+        None if posterior is None else Posterior(*(each[i : i + 1] for each in posterior)),
+        None if decoded is None else decoded[i : i + 1],
+    )

@@ -6,7 +6,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Hashable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -19,6 +19,7 @@ from wfvae_cli.media.clip import Bits, Conversion, Frame
 from wfvae_cli.media.reader import ClipReader
 from wfvae_cli.media.to_planes import to_planes
 from wfvae_cli.media.yuv import PictureFormat
+from wfvae_cli.pipeline.job import ClipSource, Heartbeat
 from wfvae_cli.pipeline.plan import ChunkPlan, explained_memory
 from wfvae_cli.pipeline.staging import download, upload
 from wfvae_cli.strides import Strides, pad_to, padded_frames
@@ -55,8 +56,18 @@ class FrameChunk:
         width, height = self.conversion.size
         return len(self.pixels), height + self.padding[0], width + self.padding[1]
 
+    @property
+    def kind(self) -> Hashable:
+        """Equal for chunks that fit into one batch."""
+        return self.shape, self.pixels.dtype.str
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes that it takes on the host."""
+        return self.pixels.nbytes
+
     def to_tensor(self, device: torch.device, dtype: torch.dtype) -> Tensor:
-        """1CTHW in [-1, 1] on a device, to which the samples cross as they are.
+        """Make 1CTHW in [-1, 1] on a device, to which the samples cross as they are.
 
         Raises:
             DeviceError: out of memory.
@@ -69,6 +80,33 @@ class FrameChunk:
                 rgb = torch.cat([self.conversion(part) for part in parts])
                 samples = _padded(_padded(rgb, 1, self.padding[0]), 2, self.padding[1])
             return _normalized(samples, dtype)
+
+
+class FrameSource(ClipSource):
+    """The frames of an open reader.
+
+    Args:
+        reader: of a video or image.
+        strides: of the model that is to encode it.
+        heartbeat: called for every frame.
+    """
+
+    def __init__(
+        self, reader: ClipReader, strides: Strides, heartbeat: Heartbeat = lambda: None
+    ) -> None:
+        self.reader, self.info = reader, reader.info
+        self.width, self.height = reader.info.width, reader.info.height
+        self._strides, self._heartbeat = strides, heartbeat
+
+    def chunks(self, plan: ChunkPlan) -> Iterator[FrameChunk]:
+        """Group frames into padded chunks."""
+        return read_chunks(self._frames(), self._strides, plan)
+
+    def _frames(self) -> Iterator[Frame]:
+        self._heartbeat()
+        for frame in self.reader:
+            self._heartbeat()
+            yield frame
 
 
 def convert_on(device: torch.device, reader: ClipReader) -> None:

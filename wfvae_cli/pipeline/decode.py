@@ -1,14 +1,15 @@
-"""Latents to clip, chunk by chunk."""
+"""Latents to clips."""
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import time
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Hashable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, Generic, TypeVar
 
 import torch
 from torch import Tensor
@@ -18,17 +19,29 @@ from wfvae_cli.latents.file import LatentFile
 from wfvae_cli.latents.metadata import AppliedNormalization, LatentMetadata
 from wfvae_cli.media.clip import ClipInfo, Colour, Frame
 from wfvae_cli.media.clip_writer import ClipWriter
-from wfvae_cli.media.writer import VideoOptions, open_writer
-from wfvae_cli.models.base import LoadedModel
-from wfvae_cli.nn.stream import Stream
+from wfvae_cli.media.options import VideoOptions
+from wfvae_cli.media.writer import open_writer
+from wfvae_cli.models.base import LoadedModel, Task
 from wfvae_cli.pipeline.chunks import PendingPixels
 from wfvae_cli.pipeline.encode import Progress
-from wfvae_cli.pipeline.plan import ChunkPlan, announce, explained_memory, halved_if_too_large
+from wfvae_cli.pipeline.job import (
+    Chunk,
+    ClipSource,
+    Heartbeat,
+    Job,
+    ModelOutput,
+    PipelineOptions,
+    Sink,
+    Staged,
+)
+from wfvae_cli.pipeline.options import Batch, Tile
+from wfvae_cli.pipeline.pipeline import run_one
+from wfvae_cli.pipeline.plan import ChunkPlan
 from wfvae_cli.pipeline.staging import upload
-from wfvae_cli.pipeline.threads import Clock, consumed, produced
-from wfvae_cli.pipeline.tiles import Grid, Tile, in_tiles
 
 log = logging.getLogger("wfvae")
+
+ValueT = TypeVar("ValueT")
 
 
 @dataclass(frozen=True)
@@ -42,9 +55,179 @@ class DecodedClip:
     height: int
     tile: int | None
     """Pixels of the side of the tiles that were decoded; None where the picture was whole."""
-    seconds: float
-    waited_for_output: float
+    seconds: float = 0.0
+    waited_for_output: float = 0.0
     """Seconds of these that the model waited for the file's encoder."""
+
+
+@dataclass(frozen=True)
+class LatentChunk:
+    """Latents that go through the decoder together."""
+
+    latents: Tensor
+    """float32 `[Z, t, H', W']`, not normalised."""
+    last: bool
+    shape: tuple[int, int, int]
+    """Frames, height and width in pixels, padding included."""
+
+    @property
+    def kind(self) -> Hashable:
+        """Equal for chunks that fit into one batch."""
+        return tuple(self.latents.shape)
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes that it takes on the host."""
+        return self.latents.nbytes
+
+    def to_tensor(self, device: torch.device, dtype: torch.dtype) -> Tensor:
+        """Bring it to a device in float32; the model converts it."""
+        return upload(self.latents[None], device)
+
+
+class LatentSource(ClipSource):
+    """The latents of an open file.
+
+    Args:
+        file: of latents.
+        heartbeat: called for every chunk.
+    """
+
+    def __init__(self, file: LatentFile, heartbeat: Heartbeat = lambda: None) -> None:
+        self.file, self._heartbeat = file, heartbeat
+        self.width, self.height = file.metadata.width, file.metadata.height
+
+    def chunks(self, plan: ChunkPlan) -> Iterator[LatentChunk]:
+        """Read raw latents, cut as `plan` says."""
+        total, metadata = self.file.latent_frames, self.file.metadata
+        strides = metadata.strides
+        for begin, end in plan.cuts(total):
+            self._heartbeat()
+            latents = denormalize(self.file.read(begin, end).float(), metadata.normalization)
+            _, count, height, width = latents.shape
+            frames = count * strides.time - (strides.time - 1 if begin == 0 else 0)
+            shape = frames, height * strides.height, width * strides.width
+            yield LatentChunk(latents, end == total, shape)
+
+
+class DecodeSink(Sink[ValueT], Generic[ValueT]):
+    """Writes the frames of one clip.
+
+    Args:
+        target: what to write.
+        file: the clip's latents; only its header is used.
+        conclude: makes the clip's result of its number of frames.
+        video: codec and container.
+        overwrite: whether `target` may exist.
+        audio_from: a file whose sound track is copied in.
+    """
+
+    def __init__(
+        self,
+        target: str | Path,
+        file: LatentFile,
+        conclude: Callable[[int], ValueT],
+        *,
+        video: VideoOptions,
+        overwrite: bool,
+        audio_from: str | Path | None = None,
+    ) -> None:
+        self.target, self._metadata, self._conclude = target, file.metadata, conclude
+        info = clip_info(file.metadata, variable=file.pts is not None)
+        frames = file.metadata.frames
+        self._pts: Sequence[int] = range(frames) if file.pts is None else file.pts.tolist()
+        self._done = 0
+        writer = open_writer(target, info, video, overwrite=overwrite, audio_from=audio_from)
+        self._output = WriterContext(writer)
+
+    def stage(self, chunk: Chunk, output: ModelOutput) -> Staged:
+        """Start to bring the frames to the host."""
+        assert output.frames is not None
+        meta, writer = self._metadata, self._output.writer
+        pending = PendingPixels(output.frames, meta.height, meta.width, meta.bits, writer.planes)
+        count = min(len(pending), meta.frames - self._done)
+        pts = self._pts[self._done : self._done + count]
+        self._done += count
+        return Staged(count, lambda: self._write(pending, pts))
+
+    def _write(self, pending: PendingPixels, pts: Sequence[int]) -> None:
+        writer = self._output.writer
+        for picture, time_of_frame in zip(pending.wait(), pts, strict=False):  # padding has no pts
+            if writer.planes is None:
+                writer.write(Frame(picture, time_of_frame))
+            else:
+                writer.write_planes(picture, time_of_frame)
+
+    def finish(self) -> ValueT:
+        """Complete the file."""
+        self._output.finish()
+        return self._conclude(self._done)
+
+    def close(self) -> None:
+        """Remove what is not complete."""
+        self._output.close()
+
+
+class WriterContext:
+    """A clip writer that is finished or abandoned by a call, in whichever thread."""
+
+    def __init__(self, writer: ClipWriter) -> None:
+        self._stack = contextlib.ExitStack()
+        self.writer = self._stack.enter_context(writer)
+        for notice in writer.notices:
+            log.info(notice)
+
+    def finish(self) -> None:
+        """Complete the file."""
+        self._stack.close()
+
+    def close(self) -> None:
+        """Remove the file, unless it is complete."""
+        error = _AbandonedError()
+        self._stack.__exit__(type(error), error, None)
+
+
+class _AbandonedError(Exception):
+    """Tells a writer that its clip is not complete."""
+
+
+class _DecodeFile(Job[str, LatentSource, DecodedClip]):
+    """Decodes one open latent file."""
+
+    halves: Task = "decode"
+
+    def __init__(
+        self,
+        file: LatentFile,
+        target: str | Path,
+        *,
+        video: VideoOptions,
+        overwrite: bool,
+        audio_from: str | Path | None,
+    ) -> None:
+        self._file, self._target = file, target
+        self._video, self._overwrite, self._audio_from = video, overwrite, audio_from
+
+    @contextlib.contextmanager
+    def open(self, task: str, heartbeat: Heartbeat) -> Iterator[LatentSource]:
+        """Give the file that is open already."""
+        yield LatentSource(self._file)
+
+    def sink(self, task: str, source: LatentSource, plan: ChunkPlan) -> Sink[DecodedClip]:
+        """Open the video or image."""
+
+        def conclude(frames: int) -> DecodedClip:
+            size = source.width, source.height
+            return DecodedClip(task, str(self._target), frames, *size, plan.tile)
+
+        return DecodeSink(
+            self._target,
+            self._file,
+            conclude,
+            video=self._video,
+            overwrite=self._overwrite,
+            audio_from=self._audio_from,
+        )
 
 
 def decode_clip(
@@ -56,6 +239,7 @@ def decode_clip(
     audio_from: str | Path | None = None,
     chunk: int | None = None,
     tile: Tile = "auto",
+    batch: Batch = 1,
     force: bool = False,
     overwrite: bool = False,
     progress: Progress | None = None,
@@ -70,6 +254,7 @@ def decode_clip(
         audio_from: a file whose sound track is copied in.
         chunk: frames of the first chunk, `1 + k*stride`; None suits the resolution.
         tile: pixels of a tile's side, where the picture goes through in tiles: see `tiles.py`.
+        batch: size of the batches that the clip is decoded in: see `encode_clip`.
         force: decode latents of other weights all the same.
         overwrite: whether `target` may exist.
         progress: called after every chunk.
@@ -79,96 +264,26 @@ def decode_clip(
         OutputError: the target cannot be written.
         DeviceError: out of memory.
     """
-    if not isinstance(source, LatentFile):
-        with LatentFile(source) as file:
-            return decode_clip(
-                file,
-                target,
-                model,
-                video=video,
-                audio_from=audio_from,
-                chunk=chunk,
-                tile=tile,
-                force=force,
-                overwrite=overwrite,
-                progress=progress,
-            )
-    begin, clock = time.perf_counter(), Clock()
-    metadata = source.metadata
-    check_made_by(source, model, force=force)
-    size = metadata.width, metadata.height
-    plan = ChunkPlan.of(model, chunk, *size, tile=tile, task="decode")
-    announce(plan)
-    info = clip_info(metadata, variable=source.pts is not None)
-    pts = range(metadata.frames) if source.pts is None else source.pts.tolist()
-    done = 0
-    with (
-        open_writer(
-            target, info, video or VideoOptions(), overwrite=overwrite, audio_from=audio_from
-        ) as writer,
-        consumed(_writing(writer), clock=clock) as give,
-    ):
-        tell(writer)
-        for frames in decode_chunks(source, model, plan):
-            pending = PendingPixels(
-                frames, metadata.height, metadata.width, metadata.bits, writer.planes
-            )
-            count = min(len(pending), metadata.frames - done)
-            give((pending, pts[done : done + count]))
-            done += count
-            if progress is not None:
-                progress(count)
-    return DecodedClip(
-        source=source.name,
-        target=str(target),
-        frames=done,
-        width=metadata.width,
-        height=metadata.height,
-        tile=plan.tile,
-        seconds=time.perf_counter() - begin,
-        waited_for_output=clock.waited,
-    )
+    begin = time.perf_counter()
+    with contextlib.ExitStack() as stack:
+        file = stack.enter_context(_opened(source))
+        check_made_by(file, model, force=force)
+        job = _DecodeFile(
+            file, target, video=video or VideoOptions(), overwrite=overwrite, audio_from=audio_from
+        )
+        options = PipelineOptions(chunk, tile, batch)
+        done, profile = run_one(model, job, file.name, options, progress)
+    seconds = time.perf_counter() - begin
+    return replace(done, seconds=seconds, waited_for_output=profile.waited_for_output)
 
 
-def decode_chunks(file: LatentFile, model: LoadedModel, plan: ChunkPlan) -> Iterator[Tensor]:
-    """Decode an open latent file, reading ahead in a thread of its own.
-
-    Yields:
-        1CTHW in about [-1, 1], still padded; together as many frames as the latents cover.
-    """
-    stream = plan.stream()
-    total = file.latent_frames
-    applied = file.metadata.normalization
-    chunks = (
-        (denormalize(file.read(begin, end).float(), applied), end == total)
-        for begin, end in plan.cuts(total)
-    )
-    with produced(chunks) as source:
-        for latents, stream.last in source:
-            yield decode_latents(model, upload(latents[None], model.device), stream, plan.tile)
-
-
-def decode_latents(
-    model: LoadedModel, latents: Tensor, stream: Stream, tile: int | None = None
-) -> Tensor:
-    """Send raw latents, 1CTHW, through the decoder, in tiles of `tile` pixels if given."""
-    s = model.vae.strides
-    stride = None if model.vae.whole_clip_only else 1
-
-    def decode(latents: Tensor, stream: Stream) -> Tensor:
-        _, _, t, h, w = latents.shape
-        with torch.inference_mode(), explained_memory(t * s.time, w * s.width, h * s.height):
-            return model.vae.decode(latents.to(model.dtype), stream)
-
-    def run(latents: Tensor, stream: Stream) -> Tensor:
-        return halved_if_too_large(decode, latents, stream, stride)
-
-    if tile is None:
-        return run(latents, stream)
-    height, width = latents.size(3) * s.height, latents.size(4) * s.width
-    grid = Grid.of(height, width, tile, s)
-    with torch.inference_mode():
-        return in_tiles(run, latents, stream, grid, after=(s.height, s.width))
+def _opened(
+    source: str | Path | BinaryIO | LatentFile,
+) -> contextlib.AbstractContextManager[LatentFile]:
+    """Open a file, and close it afterwards; one that is open already stays so."""
+    if isinstance(source, LatentFile):
+        return contextlib.nullcontext(source)
+    return LatentFile(source)
 
 
 def denormalize(latents: Tensor, applied: AppliedNormalization | None) -> Tensor:
@@ -208,7 +323,7 @@ def check_made_by(file: LatentFile, model: LoadedModel, *, force: bool) -> None:
 
 
 def clip_info(metadata: LatentMetadata, *, variable: bool) -> ClipInfo:
-    """The clip that a latent file describes; a constant rate gives the time base."""
+    """Describe the clip that a latent file holds; a constant rate gives the time base."""
     rate = metadata.frame_rate
     time_base = metadata.time_base if variable or rate is None else Fraction(1) / rate
     return ClipInfo(
@@ -230,21 +345,3 @@ def clip_info(metadata: LatentMetadata, *, variable: bool) -> ClipInfo:
         pixel_format=metadata.pixel_format,
         is_image=metadata.is_image,
     )
-
-
-def tell(writer: ClipWriter) -> None:
-    """Pass on what the user should know of an output."""
-    for notice in writer.notices:
-        log.info(notice)
-
-
-def _writing(writer: ClipWriter) -> Callable[[tuple[PendingPixels, Sequence[int]]], None]:
-    def write(chunk: tuple[PendingPixels, Sequence[int]]) -> None:
-        pending, pts = chunk
-        for picture, time_of_frame in zip(pending.wait(), pts, strict=False):  # padding has no pts
-            if writer.planes is None:
-                writer.write(Frame(picture, time_of_frame))
-            else:
-                writer.write_planes(picture, time_of_frame)
-
-    return write

@@ -1,63 +1,37 @@
-"""Clip to latents, chunk by chunk."""
+"""Clips to latents."""
 
 from __future__ import annotations
 
+import contextlib
 import time
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, Generic, Protocol, TypeVar
 
 import torch
 from torch import Tensor
 
-from wfvae_cli.errors import UsageError
-from wfvae_cli.latents.header import LatentDtype
-from wfvae_cli.latents.metadata import AppliedNormalization, LatentMetadata, PosteriorKind
+from wfvae_cli.latents.metadata import LatentMetadata
 from wfvae_cli.latents.noise import posterior_noise
 from wfvae_cli.latents.writer import LatentWriter
 from wfvae_cli.media.clip import ClipInfo
 from wfvae_cli.media.options import Sampling
 from wfvae_cli.media.rate import constant_rate
 from wfvae_cli.media.reader import ClipReader, open_clip
-from wfvae_cli.models.base import LoadedModel, Posterior
-from wfvae_cli.nn.stream import Stream
-from wfvae_cli.pipeline.chunks import FrameChunk, convert_on, read_chunks
-from wfvae_cli.pipeline.plan import ChunkPlan, announce, explained_memory, halved_if_too_large
+from wfvae_cli.models.base import LoadedModel, Posterior, Task
+from wfvae_cli.pipeline.chunks import FrameChunk, FrameSource, convert_on
+from wfvae_cli.pipeline.job import Chunk, Heartbeat, Job, ModelOutput, PipelineOptions, Sink, Staged
+from wfvae_cli.pipeline.options import Batch, EncodeOptions
+from wfvae_cli.pipeline.pipeline import run_one
+from wfvae_cli.pipeline.plan import ChunkPlan
 from wfvae_cli.pipeline.staging import Download, download
-from wfvae_cli.pipeline.threads import Clock, consumed, produced
-from wfvae_cli.pipeline.tiles import Grid, Tile, in_tiles
 from wfvae_cli.strides import pad_to
 
 Progress = Callable[[int], None]
 """Told how many more frames are done."""
-
-
-@dataclass(frozen=True)
-class EncodeOptions:
-    """What to keep of the posterior, and how."""
-
-    posterior: PosteriorKind = "mean"
-    seed: int = 0
-    """Of the noise where `posterior` is `sample`; 0 to 2**63 - 1."""
-    normalization: AppliedNormalization | None = None
-    """Applied to the stored latents; None stores the model's own."""
-    save_dtype: LatentDtype = "float32"
-    chunk: int | None = None
-    """Frames of a clip's first chunk, `1 + k*stride`; None suits the resolution."""
-    tile: Tile = "auto"
-    """Pixels of a tile's side, where the picture goes through in tiles, which is not exact."""
-    extra: Mapping[str, str] = field(default_factory=dict)
-    """Strings to keep in the file's header."""
-
-    def __post_init__(self) -> None:
-        """Refuse options that contradict each other."""
-        if self.normalization is not None and self.posterior == "moments":
-            raise UsageError(
-                "--normalize applies to a mean or a sample; moments stay as the model gives them"
-            )
-        if not 0 <= self.seed < 2**63:
-            raise UsageError(f"expected a seed from 0 to 2**63 - 1, got {self.seed}")
+WrittenT = TypeVar("WrittenT", covariant=True)
+ValueT = TypeVar("ValueT")
 
 
 @dataclass(frozen=True)
@@ -73,67 +47,115 @@ class EncodedClip:
     """`[Z, T', H', W']`."""
     tile: int | None
     """Pixels of the side of the tiles that were encoded; None where the picture was whole."""
-    seconds: float
-    waited_for_input: float
+    seconds: float = 0.0
+    waited_for_input: float = 0.0
     """Seconds of these that the model had no frames to work on."""
 
 
-@dataclass(frozen=True)
-class EncodedChunk:
-    """One chunk after the encoder."""
+class LatentOutput(Protocol[WrittenT]):
+    """Takes one clip's latents; left without `finish`, nothing is there."""
 
-    chunk: FrameChunk
-    posterior: Posterior
-    """BCTHW with B = 1."""
+    @property
+    def latent_frames(self) -> int:
+        """Latent frames appended so far."""
+
+    def append(self, latents: Tensor, logvar: Tensor | None) -> None:
+        """Take the next `[Z, t, H', W']`, and the log-variance where it is stored."""
+
+    def finish(self, frames: int, pts: Sequence[int] | None) -> WrittenT:
+        """Complete the clip, of so many frames; `pts` only where the rate varies."""
+
+    def close(self) -> None:
+        """Remove what is not complete."""
 
 
-def encode_chunks(
-    reader: ClipReader, model: LoadedModel, plan: ChunkPlan, clock: Clock | None = None
-) -> Iterator[EncodedChunk]:
-    """Encode an open clip, reading ahead in a thread of its own.
+class EncodeSink(Sink[ValueT], Generic[ValueT, WrittenT]):
+    """Takes a clip's posterior, and stores of it what the options say.
 
-    Raises:
-        VideoError: the clip is damaged, or changes its size midway.
-        DeviceError: out of memory.
+    Args:
+        output: where it goes.
+        info: of the clip.
+        options: what to keep.
+        conclude: makes the clip's result of its frames and of what `output` wrote.
     """
-    stream = plan.stream()
-    chunks = read_chunks(reader, model.vae.strides, plan)
-    with produced(chunks, clock=clock) as source:
-        for chunk in source:
-            stream.last = chunk.last
-            yield EncodedChunk(chunk, encode_pixels(model, chunk, stream, plan.tile))
 
+    def __init__(
+        self,
+        output: LatentOutput[WrittenT],
+        info: ClipInfo,
+        options: EncodeOptions,
+        conclude: Callable[[int, WrittenT], ValueT],
+    ) -> None:
+        self._output, self._info, self._options = output, info, options
+        self._conclude = conclude
+        self._pts: list[int] = []
 
-def encode_pixels(
-    model: LoadedModel, chunk: FrameChunk, stream: Stream, tile: int | None = None
-) -> Posterior:
-    """Send one chunk of a clip through the encoder, in tiles of `tile` pixels if given."""
-    frames = chunk.to_tensor(model.device, model.dtype)
-    return encode_frames(model, frames, stream, tile)
+    def stage(self, chunk: Chunk, output: ModelOutput) -> Staged:
+        """Start to bring the posterior to the host."""
+        assert isinstance(chunk, FrameChunk) and output.posterior is not None
+        pts, moments = chunk.pts, download(torch.cat(output.posterior, dim=1))
+        return Staged(len(pts), lambda: self._write(moments, pts))
 
-
-def encode_frames(
-    model: LoadedModel, frames: Tensor, stream: Stream, tile: int | None = None
-) -> Posterior:
-    """Send frames, BCTHW in [-1, 1], through the encoder, in tiles of `tile` pixels if given."""
-    s = model.vae.strides
-    stride = None if model.vae.whole_clip_only else s.time
-
-    def encode(frames: Tensor, stream: Stream) -> Tensor:
-        b, _, t, h, w = frames.shape
-        with torch.inference_mode(), explained_memory(b * t, w, h):
-            return torch.cat(model.vae.encode(frames, stream), dim=1)
-
-    def run(frames: Tensor, stream: Stream) -> Tensor:
-        return halved_if_too_large(encode, frames, stream, stride)
-
-    if tile is None:
-        moments = run(frames, stream)
-    else:
-        grid = Grid.of(frames.size(3), frames.size(4), tile, s)
+    def _write(self, moments: Download, pts: Sequence[int]) -> None:
+        posterior = Posterior(*moments.wait().chunk(2, dim=1))
         with torch.inference_mode():
-            moments = in_tiles(run, frames, stream, grid, before=(s.height, s.width))
-    return Posterior(*moments.chunk(2, dim=1))
+            values = stored_values(posterior, self._options, self._output.latent_frames)
+            self._output.append(*values)
+        self._pts.extend(pts)
+
+    def finish(self) -> ValueT:
+        """Complete the output."""
+        regular = is_constant_rate(self._pts, self._info)
+        written = self._output.finish(len(self._pts), None if regular else self._pts)
+        return self._conclude(len(self._pts), written)
+
+    def close(self) -> None:
+        """Remove what is not complete."""
+        self._output.close()
+
+
+class _EncodeReader(Job[str, FrameSource, "EncodedClip"]):
+    """Encodes one open reader."""
+
+    halves: Task = "encode"
+
+    def __init__(
+        self,
+        reader: ClipReader,
+        target: str | Path | BinaryIO,
+        model: LoadedModel,
+        options: EncodeOptions,
+        *,
+        overwrite: bool,
+    ) -> None:
+        self._reader, self._model, self._options = reader, model, options
+        self._target, self._overwrite = target, overwrite
+
+    @contextlib.contextmanager
+    def open(self, task: str, heartbeat: Heartbeat) -> Iterator[FrameSource]:
+        """Leave colours to the device."""
+        convert_on(self._model.device, self._reader)
+        yield FrameSource(self._reader, self._model.vae.strides)
+
+    def sink(self, task: str, source: FrameSource, plan: ChunkPlan) -> Sink[EncodedClip]:
+        """Open the latent file."""
+        info, options, target = source.info, self._options, self._target
+        metadata = describe(info, self._model, options, task, plan)
+        writer = LatentWriter(target, metadata, options.save_dtype, overwrite=self._overwrite)
+
+        def conclude(frames: int, written: None) -> EncodedClip:
+            channels, _, height, width = metadata.latent_shape
+            return EncodedClip(
+                source=task,
+                target=str(target) if isinstance(target, (str, Path)) else "-",
+                frames=frames,
+                width=info.width,
+                height=info.height,
+                latent_shape=(channels, writer.latent_frames, height, width),
+                tile=plan.tile,
+            )
+
+        return EncodeSink(writer, info, options, conclude)
 
 
 def encode_clip(
@@ -143,6 +165,7 @@ def encode_clip(
     *,
     sampling: Sampling | None = None,
     options: EncodeOptions | None = None,
+    batch: Batch = 1,
     overwrite: bool = False,
     progress: Progress | None = None,
 ) -> EncodedClip:
@@ -154,6 +177,8 @@ def encode_clip(
         model: from `load_model`.
         sampling: which frames to take and at what size; not with an open reader.
         options: what to keep of the posterior.
+        batch: size of the batches that the clip is encoded in, which decides its rounding: for
+            the bytes that it has in a dataset of that `--batch`.
         overwrite: whether `target` may exist.
         progress: called after every chunk.
 
@@ -163,46 +188,17 @@ def encode_clip(
         OutputError: the target cannot be written.
         DeviceError: out of memory.
     """
-    if not isinstance(source, ClipReader):
-        with open_clip(source, sampling or Sampling()) as reader:
-            return encode_clip(
-                reader, target, model, options=options, overwrite=overwrite, progress=progress
-            )
-    options = options or EncodeOptions()
-    begin, clock = time.perf_counter(), Clock()
-    info = source.info
-    size = info.width, info.height
-    plan = ChunkPlan.of(model, options.chunk, *size, tile=options.tile, task="encode")
-    announce(plan)
-    convert_on(model.device, source)
-    metadata = describe(info, model, options, source.name, tile=plan.tile)
-    pts: list[int] = []
-    with LatentWriter(target, metadata, options.save_dtype, overwrite=overwrite) as writer:
-
-        def write(moments: Download) -> None:
-            posterior = Posterior(*moments.wait().chunk(2, dim=1))
-            writer.append(*stored_values(posterior, options, writer.latent_frames))
-
-        with consumed(write) as give:
-            for encoded in encode_chunks(source, model, plan, clock):
-                give(download(torch.cat(encoded.posterior, dim=1)))
-                pts.extend(encoded.chunk.pts)
-                if progress is not None:
-                    progress(len(encoded.chunk.pts))
-        writer.finish(len(pts), None if is_constant_rate(pts, info) else pts)
-        latent_frames = writer.latent_frames
-    channels, _, height, width = metadata.latent_shape
-    return EncodedClip(
-        source=source.name,
-        target=str(target) if isinstance(target, (str, Path)) else "-",
-        frames=len(pts),
-        width=info.width,
-        height=info.height,
-        latent_shape=(channels, latent_frames, height, width),
-        tile=plan.tile,
-        seconds=time.perf_counter() - begin,
-        waited_for_input=clock.waited,
-    )
+    begin, options = time.perf_counter(), options or EncodeOptions()
+    with contextlib.ExitStack() as stack:
+        if isinstance(source, ClipReader):
+            reader = source
+        else:
+            reader = stack.enter_context(open_clip(source, sampling or Sampling()))
+        job = _EncodeReader(reader, target, model, options, overwrite=overwrite)
+        how = PipelineOptions(options.chunk, options.tile, batch)
+        done, profile = run_one(model, job, reader.name, how, progress)
+    seconds = time.perf_counter() - begin
+    return replace(done, seconds=seconds, waited_for_input=profile.waited_for_input)
 
 
 def describe(
@@ -210,11 +206,13 @@ def describe(
     model: LoadedModel,
     options: EncodeOptions,
     source: str,
-    *,
-    tile: int | None = None,
+    plan: ChunkPlan,
 ) -> LatentMetadata:
-    """The header of the latent file that a clip is to become; its length is not known yet."""
+    """Make the header of a clip's latent file; its length is not known yet."""
     strides = model.vae.strides
+    extra = dict(options.extra)
+    if plan.is_reduced:
+        extra["memory_was_short"] = plan.describe()
     return LatentMetadata(
         model=model.name,
         model_sha256=model.sha256,
@@ -229,7 +227,7 @@ def describe(
         seed=options.seed if options.posterior == "sample" else None,
         normalization=options.normalization,
         compute_dtype=model.compute_dtype,
-        tile=tile,
+        tile=plan.tile,
         frame_rate=info.frame_rate,
         time_base=info.time_base,
         start=info.start,
@@ -243,14 +241,23 @@ def describe(
         pixel_format=info.pixel_format,
         is_image=info.is_image,
         source=Path(source).name,
-        extra=options.extra,
+        extra=extra,
     )
 
 
 def stored_values(
     posterior: Posterior, options: EncodeOptions, first: int
 ) -> tuple[Tensor, Tensor | None]:
-    """What is stored of a chunk's posterior: `[Z, t, H', W']`, and the log-variance if wanted."""
+    """Take of a chunk's posterior what is stored.
+
+    Args:
+        posterior: of one clip.
+        options: what to keep.
+        first: number of the chunk's first latent frame, from 0.
+
+    Returns:
+        `[Z, t, H', W']`, and the log-variance if wanted.
+    """
     mean, logvar = posterior.mean[0].float(), posterior.logvar[0].float()
     if options.posterior == "moments":
         return mean, logvar
@@ -265,8 +272,8 @@ def stored_values(
     return mean, None
 
 
-def is_constant_rate(pts: list[int], info: ClipInfo) -> bool:
-    """Whether the frames' times follow from the frame rate alone."""
+def is_constant_rate(pts: Sequence[int], info: ClipInfo) -> bool:
+    """Tell whether the frames' times follow from the frame rate alone."""
     return len(pts) == 1 or (
         info.frame_rate is not None
         and constant_rate(pts, info.time_base, info.frame_rate) == info.frame_rate

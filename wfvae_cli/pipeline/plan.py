@@ -1,4 +1,11 @@
-"""How much of a clip goes through a model together, and what happens when it is too much."""
+"""How a clip is cut into chunks, and what happens where memory is short.
+
+One rule for one clip and for many. A fixed budget for each kind of device decides the chunks, so
+that a clip is cut alike alone and in a folder, on any machine that has the room: sizes change the
+rounding. Where memory is short, the first of these that fits takes their place, is told, and is
+recorded in the header: shorter chunks, row bands (exact), and tiles where they are allowed (not
+exact).
+"""
 
 from __future__ import annotations
 
@@ -6,22 +13,26 @@ import logging
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
-from typing import Literal
+from dataclasses import dataclass, field, replace
 
 import psutil
 import torch
 from torch import Tensor
 
 from wfvae_cli.errors import DeviceError, UsageError
-from wfvae_cli.models.base import LoadedModel
+from wfvae_cli.models.base import LoadedModel, Task
 from wfvae_cli.nn.stream import Stream
-from wfvae_cli.pipeline.tiles import Grid, Tile, check_tile
-from wfvae_cli.strides import latents_per_chunk, pad_to
+from wfvae_cli.pipeline.options import Tile
+from wfvae_cli.pipeline.tiles import Grid, check_tile
+from wfvae_cli.strides import latent_frames, latents_per_chunk, pad_to
 
 log = logging.getLogger("wfvae")
 
 _GIB = 2**30
+_BUDGET = {"cuda": 16 * _GIB}
+_HOST_BUDGET = 2 * _GIB
+"""Bytes that a chunk may take at its peak: by then devices are busy. Outputs of earlier versions
+were cut for the same, so a change makes other bytes of what is resumed."""
 _MOST_LATENTS = 8
 """Longer chunks gain nothing: by then the frames fill the device and overheads are spread."""
 _SHARE = 0.8
@@ -32,10 +43,6 @@ _BLENDED = 12.0
 """Numbers that each pixel of a frame takes while tiles are put together, in float32."""
 
 
-Task = Literal["encode", "decode", "both"]
-"""Which half of a model a clip goes through."""
-
-
 @dataclass(frozen=True)
 class Memory:
     """Bytes that a plan may count on."""
@@ -43,7 +50,7 @@ class Memory:
     free: int
     """On the model's device."""
     host: int | None = None
-    """In the system, where a device can park state; None where the device is the system."""
+    """In the system, where state of a device can be offloaded to; None on the CPU."""
 
     @property
     def offload_room(self) -> float:
@@ -52,7 +59,7 @@ class Memory:
 
     @classmethod
     def now(cls, device: torch.device) -> Memory:
-        """What is free at the moment."""
+        """Ask for what is free at the moment."""
         available = psutil.virtual_memory().available
         if device.type == "cuda":
             return cls(torch.cuda.mem_get_info(device)[0], available)
@@ -68,11 +75,13 @@ class ChunkPlan:
     later: int
     """Latent frames of each of the later chunks."""
     row_bands: int = 1
-    """row bands in which the model's largest layers run: exact."""
+    """Row bands in which the model's largest layers run: exact."""
     tile: int | None = None
     """Pixels of the side of overlapping tiles: not exact. None for the whole picture."""
     offloaded: bool = False
     """Whether bands and tiles leave their state on the host until their turn comes."""
+    is_reduced: bool = field(default=False, compare=False)
+    """Whether memory was short of what the fixed budget asks for."""
 
     @classmethod
     def of(
@@ -86,15 +95,15 @@ class ChunkPlan:
         task: Task = "both",
         memory: Memory | None = None,
     ) -> ChunkPlan:
-        """The plan for `--chunk` frames, or for as many as suit resolution and memory.
+        """Plan chunks of `--chunk` frames, or of as many as suit the resolution.
 
-        The first of these that fits: chunks of up to 8 latent frames, fewer, one in row bands,
-        of one in tiles, if `tile` allows that.
+        Where memory is short, the first of these that fits: shorter chunks (unless `chunk` is
+        given), chunks in row bands, chunks in tiles (if `tile` allows that).
 
         Args:
             model: what the chunks will go through.
             chunk: frames of the first chunk, `1 + k*stride` (any number for an image model);
-                None chooses.
+                None suits the resolution.
             width: pixels of a frame.
             height: pixels of a frame.
             tile: pixels of a tile's side, or whether there may be tiles.
@@ -108,19 +117,18 @@ class ChunkPlan:
         memory = memory or Memory.now(model.device)
         picture = Picture(model, width, height, task)
         if isinstance(tile, int) and picture.grid(tile).tiles > 1:
-            plan = cls._in_time(model, chunk, min(tile, width) * min(tile, height), memory)
+            plan = cls._in_time(model, chunk, min(tile, width) * min(tile, height))
             plan = replace(plan, tile=tile)
             return replace(plan, offloaded=not picture.fits(plan, memory))
-        plan = cls._in_time(model, chunk, width * height, memory)
+        plan = cls._in_time(model, chunk, width * height)
         if model.vae.whole_clip_only is not None:
             return plan
-        return picture.first_that_fits(plan, memory, tiles=tile == "auto")
+        found = picture.first_that_fits(plan, memory, shorter=chunk is None, tiles=tile == "auto")
+        return replace(found, is_reduced=found != plan)
 
     @classmethod
-    def _in_time(
-        cls, model: LoadedModel, chunk: int | None, pixels: int, memory: Memory
-    ) -> ChunkPlan:
-        """Chunks of pictures of `pixels`."""
+    def _in_time(cls, model: LoadedModel, chunk: int | None, pixels: int) -> ChunkPlan:
+        """Plan chunks of pictures of `pixels`."""
         reason = model.vae.whole_clip_only
         if reason is not None:
             if chunk is not None:
@@ -130,18 +138,46 @@ class ChunkPlan:
                 )
             return cls(sys.maxsize, sys.maxsize)
         if chunk is None:
-            later = _default_latents(model, pixels, memory)
+            later = _default_latents(model, pixels)
         else:
             later = latents_per_chunk(chunk, model.vae.strides.time)
+        return cls._of_latents(later, model)
+
+    @classmethod
+    def _of_latents(cls, later: int, model: LoadedModel) -> ChunkPlan:
         # To an image model the first frame is like any other.
         return cls(later if model.vae.strides.time == 1 else 1 + later, later)
 
+    @property
+    def notices(self) -> list[str]:
+        """What a user should know of it."""
+        notices = []
+        if self.tile is not None:
+            notices.append(
+                f"in overlapping tiles of {self.tile} pixels: not exact; wfvae bench --precision "
+                "says by how much, and --tile off forbids it"
+            )
+        elif self.is_reduced:
+            notices.append(
+                f"memory is short: {self.describe()}; the result is the same to rounding"
+            )
+        return notices
+
+    def describe(self) -> str:
+        """Say what it is, as headers record it."""
+        parts = [f"chunks of {self.later} latent frames"]
+        if self.row_bands > 1:
+            parts.append(f"{self.row_bands} row bands")
+        if self.tile is not None:
+            parts.append(f"tiles of {self.tile} pixels")
+        return ", ".join(parts)
+
     def stream(self) -> Stream:
-        """A new clip's."""
+        """Begin a clip."""
         return Stream(row_bands=self.row_bands, offloaded=self.offloaded)
 
     def cuts(self, total: int) -> Iterator[tuple[int, int]]:
-        """Begin and end of every chunk of `total` latent frames."""
+        """Give begin and end of every chunk of `total` latent frames."""
         begin, size = 0, self.first
         while begin < total:
             yield begin, min(begin + size, total)
@@ -158,21 +194,26 @@ class Picture:
     task: Task = "both"
 
     def grid(self, tile: int) -> Grid:
-        """Tiles of the padded picture."""
+        """Lay tiles over the padded picture."""
         strides = self.model.vae.strides
         height = self.height + pad_to(self.height, strides.height)
         width = self.width + pad_to(self.width, strides.width)
         return Grid.of(height, width, tile, strides)
 
-    def first_that_fits(self, plan: ChunkPlan, memory: Memory, *, tiles: bool) -> ChunkPlan:
-        """The exact `plan`, or what takes its place where it does not fit.
+    def first_that_fits(
+        self, plan: ChunkPlan, memory: Memory, *, shorter: bool, tiles: bool
+    ) -> ChunkPlan:
+        """Give the exact `plan`, or what takes its place where it does not fit.
 
         Where nothing does, it is what the device lacks least for: the estimate may be too high,
-        and a device that runs out says so, as the host does not.
+        and a device that runs out says so. For the host, see `check_memory`.
         """
-        candidates = [plan, *self._in_row_bands(plan)]
+        lengths = [plan]
+        if shorter:
+            lengths += [ChunkPlan._of_latents(n, self.model) for n in range(plan.later - 1, 0, -1)]
+        candidates = [*lengths, *self._in_row_bands(lengths[-1])]
         if tiles:
-            candidates += self._in_tiles(plan)
+            candidates += self._in_tiles(lengths[-1])
         for candidate in candidates:
             if self.fits(candidate, memory):
                 return candidate
@@ -181,12 +222,12 @@ class Picture:
         return min(possible, key=lambda need: need[0][0])[1]
 
     def fits(self, plan: ChunkPlan, memory: Memory) -> bool:
-        """Whether device and host have room for it."""
+        """Tell whether device and host have room for a plan."""
         device, host = self.needs(plan, memory)
         return device <= _SHARE * memory.free and host <= memory.offload_room
 
     def needs(self, plan: ChunkPlan, memory: Memory) -> tuple[float, float]:
-        """Bytes at the peak, as estimated: on the device, and of state offloaded on the host."""
+        """Estimate bytes at the peak: on the device, and of state offloaded to the host."""
         vae = self.model.vae
         frames = vae.strides.time * (plan.first - 1) + 1
         working, state, outside = vae.peak_values_per_pixel * frames, 0.0, 0.0
@@ -210,7 +251,7 @@ class Picture:
         return scale * (share * working + outside + held), scale * offloaded
 
     def _in_row_bands(self, plan: ChunkPlan) -> Iterator[ChunkPlan]:
-        """The plan in ever more bands, none lower than the halos beside it."""
+        """Give the plan in ever more bands, none lower than the halos beside it."""
         footprint = self.model.vae.footprint
         if footprint is None:
             return
@@ -219,33 +260,49 @@ class Picture:
                 yield replace(plan, row_bands=bands, offloaded=offloaded)
 
     def _in_tiles(self, plan: ChunkPlan) -> Iterator[ChunkPlan]:
-        """The plan in ever smaller tiles."""
+        """Give the plan in ever smaller tiles."""
         for tile in _TILES:
             if self.grid(tile).tiles > 1:
                 for offloaded in (False, True):
                     yield replace(plan, tile=tile, offloaded=offloaded)
 
 
-def announce(plan: ChunkPlan) -> None:
-    """Say what a user should know of a plan that memory, or an option, made."""
-    if plan.tile is not None:
-        log.info(
-            "in overlapping tiles of %d pixels: not exact; wfvae bench --precision says by how "
-            "much, and --tile off forbids it",
-            plan.tile,
-        )
-
-
-def _default_latents(model: LoadedModel, pixels: int, memory: Memory) -> int:
-    """Latent frames a chunk for frames of `pixels`.
-
-    The budget is fixed, so that the same clip is cut the same way on any machine that has twice
-    as much to spare; less memory makes smaller chunks.
-    """
-    budget = (16 if model.device.type == "cuda" else 1.25) * _GIB
-    frame_bytes = model.vae.peak_values_per_pixel * model.value_bytes * pixels
-    frames = min(budget, memory.free // 2) / frame_bytes
+def _default_latents(model: LoadedModel, pixels: int) -> int:
+    """Latent frames a chunk for frames of `pixels`, from the fixed budget."""
+    budget = _BUDGET.get(model.device.type, _HOST_BUDGET)
+    frames = budget / (model.vae.peak_values_per_pixel * model.value_bytes * pixels)
     return max(1, min(_MOST_LATENTS, int((frames - 1) // model.vae.strides.time)))
+
+
+def check_memory(
+    model: LoadedModel, plan: ChunkPlan, frames: int, width: int, height: int, task: Task = "both"
+) -> None:
+    """Refuse a chunk that would take all of this machine's memory, and the process with it.
+
+    On a CUDA device running out is an error like any other; the system's memory has no such
+    mercy.
+
+    Args:
+        model: what the chunk will go through.
+        plan: how the clip is cut.
+        frames: of the chunk.
+        width: pixels of a frame.
+        height: pixels of a frame.
+        task: which halves of the model it goes through.
+
+    Raises:
+        DeviceError: it is too large.
+    """
+    if model.device.type != "cpu":
+        return
+    cut = replace(plan, first=latent_frames(frames, model.vae.strides.time))
+    available = psutil.virtual_memory().available
+    needed, _ = Picture(model, width, height, task).needs(cut, Memory(available))
+    if needed > available:
+        raise DeviceError(
+            f"{frames} frames of {width}x{height} need about {needed / _GIB:.1f} GiB, and "
+            f"{available / _GIB:.1f} GiB are free: use a smaller --size, --chunk or --tile"
+        )
 
 
 def halved_if_too_large(

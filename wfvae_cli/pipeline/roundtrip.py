@@ -1,33 +1,34 @@
-"""Clip to latents to clip in one pass, and what was lost on the way."""
+"""Clips to latents and back in one pass, and what was lost on the way."""
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections import deque
-from collections.abc import Iterator, Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal
+from typing import Generic, Literal, TypeVar
 
 from wfvae_cli.errors import UsageError
 from wfvae_cli.media.clip import ClipInfo, Frame
-from wfvae_cli.media.clip_writer import ClipWriter
-from wfvae_cli.media.options import Sampling
+from wfvae_cli.media.options import Sampling, VideoOptions
 from wfvae_cli.media.reader import ClipReader, open_clip
-from wfvae_cli.media.writer import VideoOptions, open_writer
+from wfvae_cli.media.writer import open_writer
 from wfvae_cli.metrics.clip import ClipMetrics
 from wfvae_cli.metrics.result import ClipResult
 from wfvae_cli.metrics.views import difference, side_by_side
-from wfvae_cli.models.base import LoadedModel
-from wfvae_cli.pipeline.chunks import FrameChunk, PendingPixels, Pixels
-from wfvae_cli.pipeline.decode import decode_latents, tell
-from wfvae_cli.pipeline.encode import Progress, encode_chunks
-from wfvae_cli.pipeline.plan import ChunkPlan, announce
-from wfvae_cli.pipeline.threads import Clock, consumed
-from wfvae_cli.pipeline.tiles import Tile
+from wfvae_cli.models.base import LoadedModel, Task
+from wfvae_cli.pipeline.chunks import FrameChunk, FrameSource, PendingPixels, Pixels
+from wfvae_cli.pipeline.decode import WriterContext
+from wfvae_cli.pipeline.encode import Progress
+from wfvae_cli.pipeline.job import Chunk, Heartbeat, Job, ModelOutput, PipelineOptions, Sink, Staged
+from wfvae_cli.pipeline.options import Batch, Tile
+from wfvae_cli.pipeline.pipeline import run_one
+from wfvae_cli.pipeline.plan import ChunkPlan
 
 Compare = Literal["side-by-side", "diff"]
+ValueT = TypeVar("ValueT")
 
 
 @dataclass(frozen=True)
@@ -39,35 +40,114 @@ class RoundtripResult:
     metrics: ClipResult
     tile: int | None
     """Pixels of the side of the tiles that went through; None where the picture was whole."""
-    seconds: float
-    waited_for_input: float
-    waited_for_output: float
+    seconds: float = 0.0
+    waited_for_input: float = 0.0
+    waited_for_output: float = 0.0
 
 
-@dataclass(frozen=True)
-class FramePair:
-    """A frame of the source and what came back of it."""
+class RoundtripSink(Sink[ValueT], Generic[ValueT]):
+    """Measures what comes back of one clip, and writes it.
 
-    original: Pixels
-    reconstruction: Pixels
-    pts: int
+    A decoder that looks ahead is a few frames late; the originals wait for it.
+
+    Args:
+        target: what to write; None only measures.
+        info: of the clip.
+        conclude: makes the clip's result of its scores.
+        metrics: what to measure.
+        compare: what to write in place of the reconstruction.
+        video: codec and container.
+        overwrite: whether `target` may exist.
+        audio_from: a file whose sound track is copied in.
+    """
+
+    def __init__(
+        self,
+        target: str | Path | None,
+        info: ClipInfo,
+        conclude: Callable[[ClipResult], ValueT],
+        *,
+        metrics: ClipMetrics,
+        compare: Compare | None = None,
+        video: VideoOptions,
+        overwrite: bool,
+        audio_from: str | Path | None = None,
+    ) -> None:
+        self.target, self._info = target, info
+        self._conclude, self._metrics = conclude, metrics
+        self._compare = compare
+        self._waiting: deque[tuple[Pixels, int]] = deque()
+        self._output: WriterContext | None = None
+        if target is not None:
+            shown = replace(info, width=2 * info.width) if compare == "side-by-side" else info
+            writer = open_writer(target, shown, video, overwrite=overwrite, audio_from=audio_from)
+            self._output = WriterContext(writer)
+
+    def stage(self, chunk: Chunk, output: ModelOutput) -> Staged:
+        """Start to bring the frames to the host, for as many originals as there are."""
+        assert isinstance(chunk, FrameChunk) and output.frames is not None
+        info = self._info
+        for pixels, pts in zip(chunk.pixels, chunk.pts, strict=False):  # padding has no pts
+            self._waiting.append((pixels[: info.height, : info.width], pts))
+        pending = PendingPixels(output.frames, info.height, info.width, info.bits)
+        count = min(len(pending), len(self._waiting))
+        originals = [self._waiting.popleft() for _ in range(count)]
+        return Staged(count, lambda: self._write(originals, pending))
+
+    def _write(self, originals: Sequence[tuple[Pixels, int]], pending: PendingPixels) -> None:
+        for (original, pts), reconstruction in zip(originals, pending.wait(), strict=False):
+            self._metrics.update(original, reconstruction)
+            if self._output is not None:
+                picture = self._picture(original, reconstruction)
+                self._output.writer.write(Frame(picture, pts))
+
+    def _picture(self, original: Pixels, reconstruction: Pixels) -> Pixels:
+        if self._compare == "side-by-side":
+            return side_by_side(original, reconstruction)
+        if self._compare == "diff":
+            return difference(original, reconstruction)
+        return reconstruction
+
+    def finish(self) -> ValueT:
+        """Complete the file, and the scores."""
+        if self._output is not None:
+            self._output.finish()
+        return self._conclude(self._metrics.result())
+
+    def close(self) -> None:
+        """Remove what is not complete."""
+        if self._output is not None:
+            self._output.close()
 
 
-@dataclass(frozen=True)
-class FramePairs:
-    """Those of a chunk; whoever iterates over them waits for the device."""
+class _RoundtripReader(Job[str, FrameSource, RoundtripResult]):
+    """Takes one open reader there and back."""
 
-    originals: Sequence[tuple[Pixels, int]]
-    """Pixels and pts."""
-    pending: PendingPixels
-    """As many frames, and perhaps padding."""
+    halves: Task = "both"
 
-    def __len__(self) -> int:
-        return len(self.originals)
+    def __init__(
+        self,
+        reader: ClipReader,
+        model: LoadedModel,
+        open_sink: Callable[
+            [ClipInfo, Callable[[ClipResult], RoundtripResult]], Sink[RoundtripResult]
+        ],
+        target: str | Path | None,
+    ) -> None:
+        self._reader, self._model, self._target = reader, model, target
+        self._open_sink = open_sink
 
-    def __iter__(self) -> Iterator[FramePair]:
-        for (original, pts), pixels in zip(self.originals, self.pending.wait(), strict=False):
-            yield FramePair(original, pixels, pts)
+    @contextlib.contextmanager
+    def open(self, task: str, heartbeat: Heartbeat) -> Iterator[FrameSource]:
+        """Give the reader that is open already."""
+        yield FrameSource(self._reader, self._model.vae.strides)
+
+    def sink(self, task: str, source: FrameSource, plan: ChunkPlan) -> Sink[RoundtripResult]:
+        """Open the video or image, if one is wanted."""
+        target = None if self._target is None else str(self._target)
+        return self._open_sink(
+            source.info, lambda scores: RoundtripResult(task, target, scores, plan.tile)
+        )
 
 
 def roundtrip_clip(
@@ -82,6 +162,7 @@ def roundtrip_clip(
     metrics: ClipMetrics | None = None,
     chunk: int | None = None,
     tile: Tile = "auto",
+    batch: Batch = 1,
     overwrite: bool = False,
     progress: Progress | None = None,
 ) -> RoundtripResult:
@@ -101,6 +182,7 @@ def roundtrip_clip(
         metrics: what to measure; PSNR, SSIM and MS-SSIM by default.
         chunk: frames of the first chunk, `1 + k*stride`; None suits the resolution.
         tile: pixels of a tile's side, where the picture goes through in tiles: see `tiles.py`.
+        batch: size of the batches that the clip goes through in: see `encode_clip`.
         overwrite: whether `target` may exist.
         progress: called after every chunk.
 
@@ -109,98 +191,35 @@ def roundtrip_clip(
         OutputError: the target cannot be written.
         DeviceError: out of memory.
     """
-    if not isinstance(source, ClipReader):
-        with open_clip(source, sampling or Sampling()) as reader:
-            return roundtrip_clip(
-                reader,
-                target,
-                model,
-                video=video,
-                audio_from=audio_from,
-                compare=compare,
-                metrics=metrics,
-                chunk=chunk,
-                tile=tile,
-                overwrite=overwrite,
-                progress=progress,
-            )
     if compare is not None and target is None:
         raise UsageError("--compare needs an output to write: add -o")
-    begin, reading, writing = time.perf_counter(), Clock(), Clock()
-    info, metrics = source.info, metrics or ClipMetrics()
-    plan = ChunkPlan.of(model, chunk, info.width, info.height, tile=tile)
-    announce(plan)
-    with ExitStack() as stack:
-        writer = None
-        if target is not None:
-            shown = replace(info, width=2 * info.width) if compare == "side-by-side" else info
-            writer = stack.enter_context(
-                open_writer(
-                    target,
-                    shown,
-                    video or VideoOptions(),
-                    overwrite=overwrite,
-                    audio_from=audio_from,
-                )
-            )
-            tell(writer)
-        sink = _Sink(metrics, writer, compare)
-        give = stack.enter_context(consumed(sink.take, clock=writing))
-        for pairs in roundtrip_chunks(source, model, plan, reading):
-            give(pairs)
-            if progress is not None:
-                progress(len(pairs))
-    return RoundtripResult(
-        source=source.name,
-        target=None if target is None else str(target),
-        metrics=metrics.result(),
-        tile=plan.tile,
+    begin = time.perf_counter()
+
+    def open_sink(
+        info: ClipInfo, conclude: Callable[[ClipResult], RoundtripResult]
+    ) -> Sink[RoundtripResult]:
+        return RoundtripSink(
+            target,
+            info,
+            conclude,
+            metrics=metrics or ClipMetrics(),
+            compare=compare,
+            video=video or VideoOptions(),
+            overwrite=overwrite,
+            audio_from=audio_from,
+        )
+
+    with contextlib.ExitStack() as stack:
+        if isinstance(source, ClipReader):
+            reader = source
+        else:
+            reader = stack.enter_context(open_clip(source, sampling or Sampling()))
+        job = _RoundtripReader(reader, model, open_sink, target)
+        options = PipelineOptions(chunk, tile, batch)
+        done, profile = run_one(model, job, reader.name, options, progress)
+    return replace(
+        done,
         seconds=time.perf_counter() - begin,
-        waited_for_input=reading.waited,
-        waited_for_output=writing.waited,
+        waited_for_input=profile.waited_for_input,
+        waited_for_output=profile.waited_for_output,
     )
-
-
-def roundtrip_chunks(
-    reader: ClipReader, model: LoadedModel, plan: ChunkPlan, clock: Clock | None = None
-) -> Iterator[FramePairs]:
-    """Send an open clip through encoder and decoder, a chunk at a time.
-
-    A decoder that looks ahead is a few frames late; the originals wait for it.
-    """
-    stream, info = plan.stream(), reader.info
-    waiting: deque[tuple[Pixels, int]] = deque()
-    for encoded in encode_chunks(reader, model, plan, clock):
-        waiting.extend(_originals(encoded.chunk, info))
-        stream.last = encoded.chunk.last
-        frames = decode_latents(model, encoded.posterior.mean, stream, plan.tile)
-        pending = PendingPixels(frames, info.height, info.width, info.bits)
-        count = min(len(pending), len(waiting))
-        yield FramePairs([waiting.popleft() for _ in range(count)], pending)
-
-
-def _originals(chunk: FrameChunk, info: ClipInfo) -> Iterator[tuple[Pixels, int]]:
-    for pixels, pts in zip(chunk.pixels, chunk.pts, strict=False):  # padding has no pts
-        yield pixels[: info.height, : info.width], pts
-
-
-class _Sink:
-    """Measures and writes what comes back."""
-
-    def __init__(
-        self, metrics: ClipMetrics, writer: ClipWriter | None, compare: Compare | None
-    ) -> None:
-        self.metrics, self.writer, self.compare = metrics, writer, compare
-
-    def take(self, pairs: FramePairs) -> None:
-        for pair in pairs:
-            self.metrics.update(pair.original, pair.reconstruction)
-            if self.writer is not None:
-                self.writer.write(Frame(self._picture(pair), pair.pts))
-
-    def _picture(self, pair: FramePair) -> Pixels:
-        if self.compare == "side-by-side":
-            return side_by_side(pair.original, pair.reconstruction)
-        if self.compare == "diff":
-            return difference(pair.original, pair.reconstruction)
-        return pair.reconstruction

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal
 
 import torch
 from torch import Tensor
@@ -16,10 +15,8 @@ from torch import Tensor
 from wfvae_cli.errors import UsageError
 from wfvae_cli.nn.row_bands import run_part
 from wfvae_cli.nn.stream import Stream
+from wfvae_cli.pipeline.options import Tile
 from wfvae_cli.strides import Strides
-
-Tile = int | Literal["auto", "off"]
-"""Pixels of a tile's side; `auto` where nothing exact fits into memory; `off` never."""
 
 _OVERLAP = 4  # the part of a tile's side that its neighbour has, too: a quarter
 LEAST_POSITIONS = _OVERLAP

@@ -18,15 +18,18 @@ from torch import Tensor
 
 from wfvae_cli.atomic import atomic_file
 from wfvae_cli.dataset.config import WEIGHTS, EncodeConfig
+from wfvae_cli.dataset.exporters.base import Exporter, Written, check_finite
 from wfvae_cli.dataset.items import Item
-from wfvae_cli.dataset.layouts import ClipOutput, Existing, Written, check_finite, parse_options
+from wfvae_cli.dataset.outputs import Existing, parse_options
+from wfvae_cli.dataset.result import ItemResult
 from wfvae_cli.dataset.store import OutputStore
-from wfvae_cli.errors import InputError, LatentError
+from wfvae_cli.errors import InputError, LatentError, UsageError
 from wfvae_cli.latents.header import encode_header, read_header
 from wfvae_cli.latents.metadata import LatentMetadata
 from wfvae_cli.latents.raw import write_all
 from wfvae_cli.latents.spool import PlaneSpool
-from wfvae_cli.pipeline.encode import EncodeOptions
+from wfvae_cli.pipeline.encode import LatentOutput
+from wfvae_cli.pipeline.options import EncodeOptions
 
 _ARCHITECTURE = "wan"
 _FORMAT_VERSION = "1.0.1"
@@ -35,19 +38,24 @@ _OURS = "wfvae_"
 """Before the keys of the metadata that musubi-tuner does not know."""
 
 
-class MusubiFiles:
+class MusubiFiles(Exporter):
     """Cache files, in folders that mirror the inputs': each is a `cache_directory`."""
 
-    def __init__(self, place: OutputStore, recipe: EncodeConfig) -> None:
-        self._place, self._recipe = place, recipe
+    def __init__(self, store: OutputStore, how: EncodeConfig) -> None:
+        super().__init__(store, how)
         self._listed: dict[Path, dict[str, list[Path]]] = {}
         self._lock = threading.Lock()
 
     def check(self, items: Iterable[Item]) -> None:
-        """See `Layout`: the suffix is no part of a name here."""
+        """Refuse items that differ by their suffix only, which is no part of a name here."""
+        if self.store.url is not None:
+            raise UsageError(
+                f"{self.store.url}: the format musubi is written to a file system: mount the "
+                "store, or write to a folder and copy it"
+            )
         seen: dict[tuple[str, int], Item] = {}
         for item in items:
-            start = self._recipe.sampling_of(item).start
+            start = self.how.sampling_of(item).start
             other = seen.setdefault((_stem(item), round(start * 1000)), item)
             if other != item:
                 raise InputError(
@@ -55,33 +63,35 @@ class MusubiFiles:
                     "which knows no suffix: rename one, or give them ids in a manifest"
                 )
 
-    def find(self, item: Item) -> Existing | None:
-        """See `Layout`."""
-        folder = (self._place.root / _stem(item)).parent
+    def find(self, item: Item, known: ItemResult | None = None) -> Existing | None:
+        """Look for an item's file among those of its folder."""
+        folder = (self.store.root / _stem(item)).parent
         with self._lock:
             if folder not in self._listed:
                 self._listed[folder] = _list(folder)
             candidates = self._listed[folder].get(PurePosixPath(_stem(item)).name, [])
-        found = (_read(path, item, self._place.root) for path in candidates)
+        found = (_read(path, item, self.store.root) for path in candidates)
         return next((each for each in found if each is not None), None)
 
-    def open(self, item: Item, metadata: LatentMetadata, options: EncodeOptions) -> ClipOutput:
-        """See `Layout`."""
-        start = self._recipe.sampling_of(item).start
+    def open(
+        self, item: Item, metadata: LatentMetadata, options: EncodeOptions
+    ) -> LatentOutput[Written]:
+        """Begin an item's file."""
+        start = self.how.sampling_of(item).start
         position = round(Fraction(start) * (metadata.frame_rate or 0))
-        return _MusubiOutput(self._place, item, metadata, position)
+        return _MusubiOutput(self.store, item, metadata, position)
 
 
 class _MusubiOutput:
     def __init__(
-        self, place: OutputStore, item: Item, metadata: LatentMetadata, position: int
+        self, store: OutputStore, item: Item, metadata: LatentMetadata, position: int
     ) -> None:
-        self._place, self._item, self._metadata = place, item, metadata
+        self._store, self._item, self._metadata = store, item, metadata
         self._position = position
-        self._part = place.part()
+        self._part = store.part()
         self._channels, _, self._height, self._width = metadata.latent_shape
         self._spool = PlaneSpool(
-            self._channels, self._height, self._width, torch.bfloat16, place.work
+            self._channels, self._height, self._width, torch.bfloat16, store.work
         )
 
     @property
@@ -89,22 +99,15 @@ class _MusubiOutput:
         return self._spool.frames
 
     def append(self, latents: Tensor, logvar: Tensor | None) -> None:
-        assert logvar is None, "a recipe for musubi-tuner stores the mean"
+        assert logvar is None, "this format stores the mean"
         stored = latents.detach().to("cpu", torch.bfloat16)
         check_finite(stored, self.latent_frames)
         self._spool.append(stored)
 
     def finish(self, frames: int, pts: Sequence[int] | None) -> Written:
         del pts  # the trainer counts frames
-        info, shape = (
-            self._metadata,
-            (
-                self._channels,
-                self._spool.frames,
-                self._height,
-                self._width,
-            ),
-        )
+        info = self._metadata
+        shape = self._channels, self._spool.frames, self._height, self._width
         size = "x".join(map(str, shape[1:]))
         strings = {
             "architecture": _ARCHITECTURE,
@@ -125,7 +128,7 @@ class _MusubiOutput:
             write_all(file, header)
             self._spool.copy_to(file)
         name = f"{_stem(self._item)}{window}_{info.width:04d}x{info.height:04d}{_ENDING}"
-        return Written(name, shape, self._place.publish(self._part, name))
+        return Written(name, shape, self._store.publish(self._part, name))
 
     def close(self) -> None:
         self._spool.close()
@@ -133,7 +136,7 @@ class _MusubiOutput:
 
 
 def _stem(item: Item) -> str:
-    """An item's name without the suffix, which the trainer takes off, too."""
+    """Give an item's name without the suffix, which the trainer takes off, too."""
     if item.id is not None:
         return item.id
     is_part = item.start or item.duration is not None
@@ -142,7 +145,7 @@ def _stem(item: Item) -> str:
 
 
 def _list(folder: Path) -> dict[str, list[Path]]:
-    """The cache files of a folder by the name of their item."""
+    """List the cache files of a folder by the name of their item."""
     found: dict[str, list[Path]] = {}
     for path in sorted(folder.glob(f"*{_ENDING}")):
         parts = path.name.split("_")
@@ -152,7 +155,7 @@ def _list(folder: Path) -> dict[str, list[Path]]:
 
 
 def _read(path: Path, item: Item, root: Path) -> Existing | None:
-    """What a cache file says of its making; None where it is damaged or another item's."""
+    """Read what a cache file says of its making; None where it is damaged or another item's."""
     try:
         with path.open("rb") as file:
             size = path.stat().st_size

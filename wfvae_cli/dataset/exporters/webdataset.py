@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -19,29 +19,26 @@ from typing import Any
 
 from wfvae_cli.atomic import reported
 from wfvae_cli.dataset.config import WEIGHTS, EncodeConfig, ModelFingerprint, difference
+from wfvae_cli.dataset.exporters.base import Exporter, Written
+from wfvae_cli.dataset.exporters.files import SUFFIX, LatentFiles
 from wfvae_cli.dataset.items import Item
-from wfvae_cli.dataset.layouts import SUFFIX
-from wfvae_cli.dataset.plan import Conflict
+from wfvae_cli.dataset.outputs import Existing
+from wfvae_cli.dataset.plan import Conflict, Plan, plan_run
 from wfvae_cli.dataset.result import ItemResult
 from wfvae_cli.dataset.source import content_sha256, stamp
 from wfvae_cli.dataset.store import OutputStore
-from wfvae_cli.errors import InputError, MissingExtraError, OutputError
+from wfvae_cli.errors import InputError, MissingExtraError, OutputError, UsageError
 from wfvae_cli.latents.header import read_header
+from wfvae_cli.latents.metadata import LatentMetadata
+from wfvae_cli.pipeline.encode import LatentOutput
+from wfvae_cli.pipeline.options import EncodeOptions
 
+_CLIPS = ".wfvae-clips"
+"""Where clips wait for the others of their tar shard."""
 _SCHEMA = "wfvae-shards"
 _MTIME = 0.0
 _WHOLE = Item("", "")
 """An index has the options that all items share; each has its own part, and fingerprint."""
-
-
-@dataclass(frozen=True)
-class TarFormat:
-    """How clips are put into shards."""
-
-    clips: int = 1000
-    """Of a group: what is encoded before its shards are written."""
-    max_bytes: int = 1 << 30
-    """A shard that has reached it takes no further clip."""
 
 
 @dataclass(frozen=True)
@@ -74,65 +71,111 @@ class _Group:
         return len(self.outcomes) == len(self.items)
 
 
-class TarShards:
+class TarShards(Exporter):
     """The shards of one run.
-
-    Args:
-        root: the output folder.
-        suffix: of this run's names, where it is one share of several.
-        clips: where the clips are encoded to.
-        form: how large groups and shards are.
-        recipe: how clips are made.
-        identity: by which model.
 
     Raises:
         MissingExtraError: webdataset is not installed.
     """
 
-    def __init__(
-        self,
-        root: Path,
-        suffix: str,
-        clips: OutputStore,
-        form: TarFormat,
-        recipe: EncodeConfig,
-        identity: ModelFingerprint,
-    ) -> None:
+    def __init__(self, store: OutputStore, how: EncodeConfig) -> None:
+        super().__init__(store, how)
         try:
             import webdataset  # noqa: F401
         except ImportError as error:
             raise MissingExtraError("webdataset", "webdataset", "--format webdataset") from error
-        self._root, self._prefix, self._clips = root, f"latents{suffix}-", clips
-        self._form, self._recipe, self._identity = form, recipe, identity
+        self._clips = replace(store, root=store.root / _CLIPS / store.run)
+        self._files = LatentFiles(self._clips, how)
+        self._root, self._prefix = store.root, f"latents{store.run.removeprefix('run')}-"
+        self._form = how.tar
         self._groups: dict[str, _Group] = {}
         self._packer = ThreadPoolExecutor(1, thread_name_prefix="wfvae-pack")
         self._packing: list[Future[list[ItemResult]]] = []
-        self.current: list[ItemResult] = []
-        """Items that are in finished shards."""
-        self.kept: list[ItemResult] = []
-        """Those of them that were made otherwise, and are to be left so."""
+        self._current: list[ItemResult] = []
+        self._kept: list[ItemResult] = []
 
-    def begin(self, items: Sequence[Item], conflict: Conflict) -> list[Item]:
+    def check(self, items: Iterable[Item]) -> None:
+        """Refuse stores that are no file system."""
+        if self.store.url is not None:
+            raise UsageError(
+                f"{self.store.url}: tar shards are written to a file system: mount the store, or "
+                "write to a folder and copy it"
+            )
+
+    def find(self, item: Item, known: ItemResult | None = None) -> Existing | None:
+        """Look for an item that waits for the others of its group."""
+        return self._files.find(item)
+
+    def open(
+        self, item: Item, metadata: LatentMetadata, options: EncodeOptions
+    ) -> LatentOutput[Written]:
+        """Begin an item's latent file, which waits for the others of its group."""
+        return self._files.open(item, metadata, options)
+
+    def begin(
+        self,
+        items: Sequence[Item],
+        last: Mapping[str, ItemResult],
+        model: ModelFingerprint,
+        conflict: Conflict,
+    ) -> Plan:
         """Find out which items are in no finished shard, and group these.
 
         Items that failed when their group was finished are tried again, in groups of their own
         behind the others, so that they change no other shard.
+        """
+        self._clips.prepare()
+        self._model = model
+        todo = self._group(items, conflict)
+        # Clips that wait for their group have no line yet, and are known by their headers.
+        plan = plan_run(todo, {}, self._files, model, "overwrite")
+        unrecorded = [result for result in self._current if not _is_recorded(result, last)]
+        return replace(plan, done=self._current, kept=self._kept, unrecorded=unrecorded)
+
+    def settle(self, result: ItemResult) -> Iterator[ItemResult]:
+        """Note what became of a clip; its group is packed in a thread once it is the last."""
+        if result.status != "done":
+            yield result
+        group = self._groups[result.item]
+        group.outcomes[result.item] = result
+        if group.is_complete:
+            self._packing.append(self._packer.submit(self._pack, group))
+        yield from self._packed()
+
+    def flush(self) -> Iterator[ItemResult]:
+        """Wait for the last shards."""
+        return self._packed(wait=True)
+
+    def close(self) -> None:
+        """Let the shard that is being written be finished, and write no other."""
+        self._packer.shutdown(wait=True, cancel_futures=True)
+        self._clips.tidy()
+        remove_empty(self._root / _CLIPS)
+
+    def _packed(self, *, wait: bool = False) -> Iterator[ItemResult]:
+        """Give the clips whose shards have been written since the last call.
 
         Raises:
-            OutputError: finished shards were made otherwise, and `conflict` is `refuse`.
+            OutputError: they could not be.
         """
+        while self._packing and (wait or self._packing[0].done()):
+            for result in self._packing.pop(0).result():
+                if result.status == "done":
+                    yield result
+
+    def _group(self, items: Sequence[Item], conflict: Conflict) -> list[Item]:
         by_name = {item.relative: item for item in items}
         numbers, failed = set(), set[str]()
         for index in self._indices():
             if not index.is_whole or not self._is_wanted(index, by_name, conflict):
                 continue
             numbers.add(self._number(index.path))
-            kept = {outcome.item for outcome in self.kept}
+            kept = {outcome.item for outcome in self._kept}
             for outcome in index.outcomes:
                 if outcome.status == "failed":
                     failed.add(outcome.item)
                 elif by_name.pop(outcome.item, None) and outcome.item not in kept:
-                    self.current.append(outcome)
+                    self._current.append(outcome)
         self._drop_packed()
         fresh = [item for name, item in by_name.items() if name not in failed]
         again = [item for name, item in by_name.items() if name in failed]
@@ -146,29 +189,9 @@ class TarShards:
                 number += 1
         return fresh + again
 
-    def take(self, outcome: ItemResult) -> None:
-        """Note what became of a clip; its group is packed in a thread once it is the last."""
-        group = self._groups[outcome.item]
-        group.outcomes[outcome.item] = outcome
-        if group.is_complete:
-            self._packing.append(self._packer.submit(self._pack, group))
-
-    def packed(self, *, wait: bool = False) -> Iterator[ItemResult]:
-        """The outcomes of clips whose shards have been written since the last call.
-
-        Raises:
-            OutputError: they could not be.
-        """
-        while self._packing and (wait or self._packing[0].done()):
-            yield from self._packing.pop(0).result()
-
-    def close(self) -> None:
-        """Let the shard that is being written be finished, and write no other."""
-        self._packer.shutdown(wait=True, cancel_futures=True)
-
     def _drop_packed(self) -> None:
         """Remove clips that are in finished shards: the run was killed before it could."""
-        packed = {outcome.item for outcome in self.current}
+        packed = {outcome.item for outcome in self._current}
         for path in self._clips.root.rglob(f"*{SUFFIX}"):
             name = path.relative_to(self._clips.root).as_posix().removesuffix(SUFFIX)
             if name in packed:
@@ -189,16 +212,17 @@ class TarShards:
         """Whether a finished group may stay as it is."""
         if not any(outcome.item in items for outcome in index.outcomes):
             return True  # of sources that are gone: nothing is deleted unasked
-        recorded = self._recipe.recorded(_WHOLE, self._identity)
-        differs = difference(index.options, {**recorded, WEIGHTS: self._identity.model_sha256})
+        recorded = self.how.recorded(_WHOLE, self._model)
+        differs = difference(index.options, {**recorded, WEIGHTS: self._model.model_sha256})
         if differs and conflict == "refuse":
             raise OutputError(
-                f"{index.path}: these shards are complete and were made otherwise: {differs}. Add "
+                f"{index.path}: these shards are complete and were made with different options: "
+                f"{differs}. Add "
                 "--overwrite to make them again, --keep to leave them, or choose another -o"
             )
         if differs and conflict == "keep":
-            self.kept += [
-                replace(o, status="skipped", error=f"kept, made otherwise: {differs}")
+            self._kept += [
+                replace(o, status="skipped", error=f"kept, made with different options: {differs}")
                 for o in index.outcomes
                 if o.item in items and o.status == "done"
             ]
@@ -211,7 +235,7 @@ class TarShards:
 
     def _is_same(self, outcome: ItemResult, sha256: str, item: Item) -> bool:
         try:
-            if outcome.fingerprint != self._recipe.fingerprint(item, self._identity):
+            if outcome.fingerprint != self.how.fingerprint(item, self._model):
                 return False
             marked = stamp(item.path)
             if outcome.stamp == marked:
@@ -234,11 +258,11 @@ class TarShards:
         ]
         target = self._root / f"{name}.json"
         before = _read_index(target)
-        recorded = self._recipe.recorded(_WHOLE, self._identity)
+        recorded = self.how.recorded(_WHOLE, self._model)
         content = {
             "schema": _SCHEMA,
             "schema_version": 1,
-            "options": {**recorded, WEIGHTS: self._identity.model_sha256},
+            "options": {**recorded, WEIGHTS: self._model.model_sha256},
             "shards": tars,
             # seconds differ from run to run, and an index should not
             "items": [replace(outcome, seconds=None).to_json() for outcome in placed],
@@ -295,6 +319,12 @@ class TarShards:
                 _sync(self._clips.work / part)
             tars[part] = _publish(self._clips.work / part, self._root / part)
         return tars, members, sources
+
+
+def _is_recorded(result: ItemResult, last: Mapping[str, ItemResult]) -> bool:
+    """Tell whether the manifest has a line; a killed run may have had no time for it."""
+    known = last.get(result.item)
+    return known is not None and (known.status, known.output) == (result.status, result.output)
 
 
 def key_of(name: str) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import tarfile
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -13,18 +14,19 @@ import torch
 
 from tests.dataset.clips import contents, write_clip, write_image
 from tests.dataset.kill_and_resume import compare_after_kills
-from wfvae_cli.dataset.config import EncodeConfig
+from wfvae_cli.dataset.config import EncodeConfig, TarFormat
+from wfvae_cli.dataset.encode_job import EncodeJob
+from wfvae_cli.dataset.engine import LocalEngine
+from wfvae_cli.dataset.exporters.webdataset import key_of
 from wfvae_cli.dataset.items import find_inputs
 from wfvae_cli.dataset.manifest import last_results
 from wfvae_cli.dataset.plan import Conflict
 from wfvae_cli.dataset.result import ItemResult
-from wfvae_cli.dataset.run import LocalEngine, Summary, Unobserved, encode_dataset
+from wfvae_cli.dataset.run import NoRunCallbacks, Summary, run_dataset
 from wfvae_cli.dataset.store import OutputStore
-from wfvae_cli.dataset.tar_shards import TarFormat, key_of
-from wfvae_cli.dataset.worker import EncodeJob
 from wfvae_cli.errors import OutputError
 from wfvae_cli.latents.file import LatentFile
-from wfvae_cli.pipeline.encode import EncodeOptions
+from wfvae_cli.pipeline.options import EncodeOptions
 
 webdataset = pytest.importorskip("webdataset", reason="the extra webdataset is not installed")
 
@@ -44,13 +46,13 @@ def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def run(
     source: Path,
     output: Path,
-    recipe: EncodeConfig | None = None,
+    config: EncodeConfig | None = None,
     form: TarFormat | None = None,
     conflict: Conflict = "refuse",
 ) -> Summary:
-    job = EncodeJob(OutputStore(output), recipe or EncodeConfig(), threads=1)
-    items = find_inputs([str(source)])
-    return encode_dataset(items, job, tar=form or TarFormat(clips=4), conflict=conflict)
+    config = replace(config or EncodeConfig(), format="webdataset", tar=form or TarFormat(clips=4))
+    job = EncodeJob(OutputStore(output), config, threads=1)
+    return run_dataset(find_inputs([str(source)]), job, conflict=conflict)
 
 
 def test_shards_hold_latent_files_and_json(source: Path, tmp_path: Path) -> None:
@@ -125,21 +127,22 @@ def test_an_interrupted_run_ends_in_the_same_shards(source: Path, tmp_path: Path
     for stop_after in (2, 1, 3):
         engine, seen = LocalEngine(), list[ItemResult]()
 
-        class Impatient(Unobserved):
+        class Impatient(NoRunCallbacks):
             def settled(
                 self,
-                outcome: ItemResult,
+                result: ItemResult,
                 seen: list[ItemResult] = seen,
                 engine: LocalEngine = engine,
                 most: int = stop_after,
             ) -> None:
-                seen.append(outcome)
+                seen.append(result)
                 if len(seen) >= most:
                     engine.stop()
 
-        job = EncodeJob(OutputStore(tmp_path / "parts"), threads=1, readers=1)
+        config = EncodeConfig(format="webdataset", tar=TarFormat(clips=4))
+        job = EncodeJob(OutputStore(tmp_path / "parts"), config, threads=1, readers=1)
         items = find_inputs([str(source)])
-        encode_dataset(items, job, tar=TarFormat(clips=4), engine=engine, observer=Impatient())
+        run_dataset(items, job, engine=engine, callbacks=Impatient())
     run(source, tmp_path / "parts")
     assert contents(tmp_path / "whole", "*.tar") == contents(tmp_path / "parts", "*.tar")
     assert not (tmp_path / "parts/.wfvae-clips").exists()

@@ -1,7 +1,8 @@
-"""Clips of several chunks that go through the model side by side."""
+"""Clips of several chunks that share calls of the model."""
 
 from __future__ import annotations
 
+import contextlib
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,24 +14,25 @@ import torch
 from tests.dataset.broken import KINDS
 from tests.dataset.clips import contents, write_clip, write_image
 from tests.dataset.conftest import run
-from wfvae_cli.dataset import pipeline
 from wfvae_cli.dataset.config import EncodeConfig
-from wfvae_cli.dataset.items import find_inputs
-from wfvae_cli.dataset.pipeline import Pipeline
-from wfvae_cli.dataset.prefetch import Clip, Facts, Limits, Pieces, Reading, Task
-from wfvae_cli.dataset.result import ItemResult
-from wfvae_cli.dataset.run import LocalEngine, Unobserved, encode_dataset
-from wfvae_cli.dataset.source import stamp
+from wfvae_cli.dataset.encode_job import EncodeJob
+from wfvae_cli.dataset.engine import LocalEngine
+from wfvae_cli.dataset.items import Item, find_inputs
+from wfvae_cli.dataset.result import ItemResult, Task
+from wfvae_cli.dataset.run import NoRunCallbacks, run_dataset
 from wfvae_cli.dataset.store import OutputStore
-from wfvae_cli.dataset.worker import EncodeJob
-from wfvae_cli.dataset.write_behind import Encoded
 from wfvae_cli.errors import DeviceError
 from wfvae_cli.latents.file import LatentFile
-from wfvae_cli.media.options import Sampling
-from wfvae_cli.media.reader import open_clip
+from wfvae_cli.media.reader import ClipReader, open_clip
+from wfvae_cli.models.base import Task as Halves
 from wfvae_cli.models.load import load_model
-from wfvae_cli.pipeline.batch import encode_batch
-from wfvae_cli.pipeline.encode import EncodeOptions
+from wfvae_cli.pipeline import pipeline
+from wfvae_cli.pipeline.batch import run_batch
+from wfvae_cli.pipeline.chunks import FrameChunk, FrameSource
+from wfvae_cli.pipeline.job import Chunk, Heartbeat, Job, ModelOutput, PipelineOptions, Sink, Staged
+from wfvae_cli.pipeline.options import EncodeOptions, Limits
+from wfvae_cli.pipeline.pipeline import Pipeline
+from wfvae_cli.pipeline.plan import ChunkPlan
 
 OPTIONS = EncodeOptions(posterior="sample", seed=3, chunk=9)
 BATCH = EncodeConfig(OPTIONS, batch=4)
@@ -55,10 +57,10 @@ def shares(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     calls: list[int] = []
 
     def counted(*given: Any) -> object:
-        calls.append(len(given[1]))
-        return encode_batch(*given)
+        calls.append(len(given[2]))
+        return run_batch(*given)
 
-    monkeypatch.setattr(pipeline, "encode_batch", counted)
+    monkeypatch.setattr(pipeline, "run_batch", counted)
     return calls
 
 
@@ -107,13 +109,13 @@ def test_a_call_that_fails_fails_its_clips_only(
     failed: list[int] = []
 
     def failing(*given: Any) -> object:
-        _, chunks, streams, *_ = given
+        _, _, chunks, streams, *_ = given
         if not failed and len(chunks) > 1 and not streams[0].first:
             failed.append(len(chunks))
             raise DeviceError("out of memory")
-        return encode_batch(*given)
+        return run_batch(*given)
 
-    monkeypatch.setattr(pipeline, "encode_batch", failing)
+    monkeypatch.setattr(pipeline, "run_batch", failing)
     summary = run(long, tmp_path, BATCH)
     assert (summary.done, summary.failed) == (12 - failed[0], failed[0])
     assert len(contents(tmp_path)) == summary.done
@@ -122,12 +124,12 @@ def test_a_call_that_fails_fails_its_clips_only(
 def test_stopping_finishes_those_that_have_begun(long: Path, tmp_path: Path) -> None:
     engine = LocalEngine()
 
-    class Impatient(Unobserved):
-        def settled(self, outcome: ItemResult) -> None:
+    class Impatient(NoRunCallbacks):
+        def settled(self, result: ItemResult) -> None:
             engine.stop()
 
     job = EncodeJob(OutputStore(tmp_path), BATCH, threads=1, readers=1)
-    first = encode_dataset(find_inputs([str(long)]), job, engine=engine, observer=Impatient())
+    first = run_dataset(find_inputs([str(long)]), job, engine=engine, callbacks=Impatient())
     assert 1 <= first.done < 12
     assert first.failed == 0
     assert len(contents(tmp_path)) == first.done
@@ -137,26 +139,47 @@ def test_stopping_finishes_those_that_have_begun(long: Path, tmp_path: Path) -> 
 def test_one_that_hangs_midway_fails_alone(long: Path) -> None:
     release = threading.Event()
 
-    def read(task: Task, reading: Reading) -> Pieces:
-        item, marked = task.item, stamp(task.item.path)
-        with open_clip(item.path, Sampling()) as reader:
-            for number, chunk in enumerate(tested.chunks(reader, item, marked, reading)):
-                if item.relative == "3.mp4" and number == 1:
-                    release.wait(60)
-                yield Facts(reader.info, marked, ""), chunk
+    class Hanging(FrameSource):
+        def __init__(self, item: Item, reader: ClipReader, heartbeat: Heartbeat) -> None:
+            super().__init__(reader, model.vae.strides, heartbeat)
+            self._item = item
 
-    def write(clip: Clip, encoded: Iterator[Encoded]) -> ItemResult:
-        frames = sum(len(each.pts) for each in encoded)
-        return ItemResult(clip.task.item.relative, clip.task.item.path, "done", frames=frames)
+        def chunks(self, plan: ChunkPlan) -> Iterator[FrameChunk]:
+            for number, chunk in enumerate(super().chunks(plan)):
+                if self._item.relative == "3.mp4" and number == 1:
+                    release.wait(60)
+                yield chunk
+
+    class Counter(Sink[int]):
+        frames = 0
+
+        def stage(self, chunk: Chunk, output: ModelOutput) -> Staged:
+            assert isinstance(chunk, FrameChunk)
+            self.frames += len(chunk.pts)
+            return Staged(len(chunk.pts), lambda: None)
+
+        def finish(self) -> int:
+            return self.frames
+
+    class Count(Job[Task, FrameSource, int]):
+        halves: Halves = "encode"
+
+        @contextlib.contextmanager
+        def open(self, task: Task, heartbeat: Heartbeat) -> Iterator[FrameSource]:
+            with open_clip(task.item.path) as reader:
+                yield Hanging(task.item, reader, heartbeat)
+
+        def sink(self, task: Task, source: FrameSource, plan: ChunkPlan) -> Sink[int]:
+            return Counter()
 
     model, limits = load_model(device="cpu"), Limits(stall=0.5)
-    tested = Pipeline(model, read, write, readers=2, limits=limits, chunk=9, batch=4)
+    options = PipelineOptions(readers=2, limits=limits, chunk=9, batch=4)
+    tested = Pipeline(model, Count(), options)
     items = find_inputs([str(long / f"{i}.mp4") for i in range(len(LENGTHS))])
-    outcomes = {each.item: each for each in tested.work(map(Task, items))}
+    results = {each.task.item.relative: each for each in tested.run(map(Task, items))}
     release.set()
-    error = outcomes.pop("3.mp4").error
-    assert error is not None
-    assert "--stall-limit" in error
-    assert {item: each.frames for item, each in outcomes.items()} == {
+    error = results.pop("3.mp4").error
+    assert "--stall-limit" in str(error)
+    assert {item: each.value for item, each in results.items()} == {
         f"{i}.mp4": frames for i, frames in enumerate(LENGTHS) if i != 3
     }

@@ -1,0 +1,212 @@
+"""Commands on datasets: which inputs make one, how the run is shown, and how it ends."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from types import FrameType
+from typing import TYPE_CHECKING, Any
+
+from wfvae_cli.cli.console import Console
+from wfvae_cli.cli.signals import Stopped
+from wfvae_cli.dataset.options import (
+    EngineOptions,
+    Selection,
+    WorkOptions,
+    default_readers,
+    default_threads,
+)
+from wfvae_cli.errors import PartialFailureError, UsageError
+from wfvae_cli.models.options import RunOptions
+from wfvae_cli.pipeline.options import Limits
+
+if TYPE_CHECKING:
+    from wfvae_cli.dataset.engine import Engine
+    from wfvae_cli.dataset.items import Kind
+    from wfvae_cli.dataset.job import DatasetJob
+    from wfvae_cli.dataset.run import Summary
+
+
+@dataclass(frozen=True)
+class DatasetOptions:
+    """Everything that a command was told about the dataset."""
+
+    selection: Selection
+    work: WorkOptions
+    limits: Limits
+    engine: EngineOptions
+    overwrite: bool
+
+    def job_options(self, run: RunOptions, model: str, hwaccel: str = "none") -> dict[str, Any]:
+        """Give the options that all jobs have in common, by the names of `DatasetJob`."""
+        return {
+            "model": model,
+            "device": run.device,
+            "dtype": run.dtype,
+            "compile": run.compile,
+            "threads": self.work.threads or default_threads(),
+            "readers": self.work.readers or default_readers(),
+            "hwaccel": hwaccel,
+            "limits": self.limits,
+            "profile": self.work.profile,
+        }
+
+
+def is_dataset(
+    sources: Sequence[str],
+    output: str | None,
+    options: DatasetOptions,
+    suffixes: tuple[str, ...],
+    *,
+    example: str = "out/",
+    asked: bool = False,
+) -> bool:
+    """Tell whether a dataset was asked for, by the inputs, the output or an option.
+
+    Args:
+        sources: inputs.
+        output: the output; None where a command may do without.
+        options: those that only a dataset has.
+        suffixes: of single outputs, which cannot be a dataset's folder.
+        example: of such a folder.
+        asked: whether another option asks for one.
+
+    Raises:
+        UsageError: a dataset was asked for, and the output cannot hold one.
+    """
+    from wfvae_cli.dataset.items import is_single
+    from wfvae_cli.dataset.remote import is_url
+
+    if list(sources) == ["-"] or output == "-":
+        if len(sources) > 1 or not is_single(sources[0]):
+            raise UsageError("-o - takes one clip: give a folder for a dataset's outputs")
+        return False
+    folder = output is not None and (
+        output.endswith("/") or Path(output).is_dir() or is_url(output)
+    )
+    asked = asked or bool(options.selection.shard is not None or options.engine.engine != "local")
+    many = len(sources) > 1 or not is_single(sources[0]) or asked
+    if many and not folder and output is not None and output.endswith(suffixes):
+        raise UsageError(
+            f"-o {output} names one file, but a folder, a list, a pattern or several inputs "
+            f"make a dataset: give a folder, such as -o {example}"
+        )
+    return many or folder
+
+
+def use_threads(device: str, threads: int | None) -> None:
+    """Compute a single clip with as many threads as a dataset's: they decide the rounding."""
+    import torch
+
+    from wfvae_cli.models.load import resolve_device
+
+    if resolve_device(device).type == "cpu":
+        torch.set_num_threads(threads or default_threads())
+
+
+def run_job(
+    sources: Sequence[str],
+    output: str,
+    job: DatasetJob,
+    options: DatasetOptions,
+    console: Console,
+    kinds: Collection[Kind] = ("video", "image"),
+) -> None:
+    """Do what is left to do of a dataset, and say how it goes.
+
+    Args:
+        sources: where the items are.
+        output: what messages call the output folder.
+        job: what is done with the items.
+        options: which items, and how they are worked on.
+        console: where to say it.
+        kinds: of files, what is taken of folders.
+
+    Raises:
+        PartialFailureError: some files failed.
+        Stopped: Ctrl-C ended it early.
+    """
+    from wfvae_cli.cli.dataset_view import DatasetView
+    from wfvae_cli.dataset.items import find_inputs
+    from wfvae_cli.dataset.run import run_dataset
+    from wfvae_cli.dataset.shard import Shard
+
+    selection, work = options.selection, options.work
+    if work.keep and options.overwrite:
+        raise UsageError("--keep and --overwrite contradict each other: choose one")
+    shard = None if selection.shard is None else Shard.parse(selection.shard)
+    items = find_inputs(
+        sources,
+        kinds=kinds,
+        include=selection.include or (),
+        exclude=selection.exclude or (),
+        limit=selection.limit,
+    )
+    engine = _engine(options.engine)
+    with DatasetView(console, output) as view, _stopping(engine, console) as interrupted:
+        summary = run_dataset(
+            items,
+            job,
+            engine=engine,
+            shard=shard,
+            conflict="keep" if work.keep else "overwrite" if options.overwrite else "refuse",
+            max_failures=work.max_failures,
+            callbacks=view,
+        )
+    view.conclude(summary, profile=work.profile)
+    if interrupted:
+        raise Stopped(signal.SIGINT)
+    _judge(summary)
+
+
+def _engine(options: EngineOptions) -> Engine:
+    from wfvae_cli.dataset.engine import LocalEngine
+
+    if options.engine == "local":
+        return LocalEngine()
+
+    from wfvae_cli.dataset.ray_engine import RayEngine
+
+    return RayEngine(address=options.address, workers=options.workers)
+
+
+@contextmanager
+def _stopping(engine: Engine, console: Console) -> Iterator[list[int]]:
+    """Let the first Ctrl-C finish what has begun, and the second one end it.
+
+    Yields:
+        A list that is empty until the first Ctrl-C.
+    """
+    interrupted: list[int] = []
+
+    def handle(signum: int, frame: FrameType | None) -> None:
+        del frame
+        if interrupted:
+            signal.signal(signum, before)
+            signal.raise_signal(signum)
+        interrupted.append(signum)
+        engine.stop()
+        console.note("finishing the current files; Ctrl-C again stops now")
+
+    before = signal.signal(signal.SIGINT, handle)
+    try:
+        yield interrupted
+    finally:
+        # Once interrupted, the program is about to end by itself, and with the right code.
+        signal.signal(signal.SIGINT, signal.SIG_IGN if interrupted else before)
+
+
+def _judge(summary: Summary) -> None:
+    if summary.failed:
+        kinds = ", ".join(f"{count} {kind}" for kind, count in summary.failures.most_common())
+        left = summary.items - summary.done - summary.current - summary.skipped - summary.failed
+        rest = f", {left} not attempted" if left else ""
+        stopped = f"; stopped: {summary.stopped}" if summary.stopped else ""
+        raise PartialFailureError(
+            f"{summary.failed} of {summary.items} files failed ({kinds}), see manifest.jsonl; "
+            f"{summary.done + summary.current} done{rest}{stopped}; the same command tries them "
+            "again"
+        )

@@ -1,0 +1,73 @@
+"""What a dataset's worker has to know, whatever is done with the items."""
+
+from __future__ import annotations
+
+import os
+from abc import ABC, abstractmethod
+from dataclasses import KW_ONLY, dataclass, field
+from typing import Any, ClassVar
+
+from wfvae_cli.dataset.config import Config, ModelFingerprint
+from wfvae_cli.dataset.options import default_readers, default_threads
+from wfvae_cli.dataset.outputs import Outputs
+from wfvae_cli.dataset.result import ItemResult, Task
+from wfvae_cli.dataset.store import OutputStore
+from wfvae_cli.models.base import LoadedModel
+from wfvae_cli.models.base import Task as Halves
+from wfvae_cli.models.options import DType
+from wfvae_cli.pipeline.job import Job, PipelineOptions
+from wfvae_cli.pipeline.options import Limits
+
+
+@dataclass(frozen=True)
+class DatasetJob(ABC):
+    """Everything that a worker has to know; fit to be sent to another machine."""
+
+    store: OutputStore
+    """Where outputs go."""
+    _: KW_ONLY
+    model: str = "wfvae-tiny"
+    device: str = "auto"
+    dtype: DType = "auto"
+    compile: bool = False
+    """Whether the model is compiled, which changes the rounding."""
+    threads: int = field(default_factory=default_threads)
+    """Cores that a model on the CPU computes with; rounding depends on it."""
+    readers: int = field(default_factory=default_readers)
+    """Sources that are opened and decoded at once."""
+    hwaccel: str = "none"
+    """What decodes videos, as `open_clip` takes it."""
+    limits: Limits = field(default_factory=Limits)
+    profile: bool = False
+    """Whether to wait for the device after every chunk, so that its time is known."""
+
+    halves: ClassVar[Halves]
+    """Which halves of the model are needed."""
+
+    @property
+    @abstractmethod
+    def how(self) -> Config:
+        """What decides the outputs' bytes."""
+
+    @abstractmethod
+    def outputs(self) -> Outputs:
+        """Give what names and writes outputs, and knows which are there."""
+
+    @abstractmethod
+    def clip_job(
+        self, model: LoadedModel, fingerprint: ModelFingerprint
+    ) -> Job[Task, Any, ItemResult]:
+        """Give what the pipeline does with each item."""
+
+    @property
+    def pipeline_options(self) -> PipelineOptions:
+        """How items go through the pipeline."""
+        how = self.how
+        return PipelineOptions(
+            how.chunk, how.tile, how.batch, self.readers, self.limits, self.profile
+        )
+
+    @property
+    def decoder_threads(self) -> int:
+        """Threads of each reader."""
+        return max(1, (os.cpu_count() or 1) // self.readers)

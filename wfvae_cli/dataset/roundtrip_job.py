@@ -1,0 +1,122 @@
+"""Takes the items of a dataset to latents and back, and measures what was lost."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import ClassVar
+
+from wfvae_cli.dataset.config import ModelFingerprint, RoundtripConfig
+from wfvae_cli.dataset.encode_job import ItemFrames
+from wfvae_cli.dataset.job import DatasetJob
+from wfvae_cli.dataset.media_files import MediaFiles
+from wfvae_cli.dataset.result import ItemResult, Task
+from wfvae_cli.dataset.source import opened
+from wfvae_cli.media.audio import has_sound
+from wfvae_cli.media.options import VideoOptions
+from wfvae_cli.media.reader import open_clip
+from wfvae_cli.metrics.clip import ClipMetrics
+from wfvae_cli.metrics.result import ClipResult
+from wfvae_cli.models.base import LoadedModel
+from wfvae_cli.models.base import Task as Halves
+from wfvae_cli.pipeline.job import Heartbeat, Job, Ready, Sink
+from wfvae_cli.pipeline.plan import ChunkPlan
+from wfvae_cli.pipeline.roundtrip import RoundtripSink
+
+
+@dataclass(frozen=True)
+class RoundtripJob(DatasetJob):
+    """Take a dataset's videos and images to latents and back."""
+
+    config: RoundtripConfig = field(default_factory=RoundtripConfig)
+    halves: ClassVar[Halves] = "both"
+
+    @property
+    def how(self) -> RoundtripConfig:
+        """What decides the outputs' bytes."""
+        return self.config
+
+    def outputs(self) -> MediaFiles:
+        """Give what names and finds videos and images."""
+        return MediaFiles(self.store, self.config, self.config.video)
+
+    def clip_job(
+        self, model: LoadedModel, fingerprint: ModelFingerprint
+    ) -> Job[Task, ItemFrames, ItemResult]:
+        """Give what the pipeline does with each item."""
+        return RoundtripItems(self, model, fingerprint)
+
+
+class RoundtripItems(Job[Task, ItemFrames, ItemResult]):
+    """Takes items there and back with one model."""
+
+    halves: Halves = "both"
+
+    def __init__(
+        self, job: RoundtripJob, model: LoadedModel, fingerprint: ModelFingerprint
+    ) -> None:
+        self._job, self._model, self._fingerprint = job, model, fingerprint
+        self._outputs = job.outputs()
+
+    @contextlib.contextmanager
+    def open(self, task: Task, heartbeat: Heartbeat) -> Iterator[ItemFrames | Ready[ItemResult]]:
+        """Open a clip, unless its output is up to date."""
+        job = self._job
+        with opened(task.item, heartbeat) as source:
+            if task.current is not None and source.sha256 == task.made_of:
+                yield Ready(replace(task.current, stamp=source.stamp))
+                return
+            sampling = job.config.sampling_of(task.item)
+            threads, hwaccel = job.decoder_threads, job.hwaccel
+            with open_clip(source.path, sampling, threads=threads, hwaccel=hwaccel) as reader:
+                yield ItemFrames(task, source, reader, self._model.vae.strides, heartbeat)
+
+    def sink(self, task: Task, source: ItemFrames, plan: ChunkPlan) -> Sink[ItemResult]:
+        """Begin an item's video or image, and its scores."""
+        outputs, config, info = self._outputs, self._job.config, source.info
+        name = outputs.name(task.item, is_image=info.is_image)
+        part = outputs.store.part(Path(name).suffix)
+
+        def conclude(scores: ClipResult) -> ItemResult:
+            result = outputs.described(task.item, scores.frames, source.file, self._fingerprint)
+            return outputs.publish(part, name, replace(result, metrics=_metrics(scores)))
+
+        path, copies = source.file.path, config.audio == "copy" and not info.is_image
+        return _Sink(
+            part,
+            info,
+            conclude,
+            metrics=ClipMetrics(ms_ssim=config.ms_ssim),
+            compare=config.compare,
+            video=VideoOptions() if info.is_image else config.video,
+            overwrite=True,
+            audio_from=path if copies and has_sound(path) else None,
+        )
+
+
+def _metrics(scores: ClipResult) -> dict[str, float]:
+    """Take the scores of a whole clip; an identical one has no finite PSNR."""
+    found = {
+        "psnr": scores.psnr,
+        "ssim": scores.ssim,
+        "ms_ssim": scores.ms_ssim,
+        "flicker_psnr": scores.flicker_psnr,
+    }
+    return {
+        name: round(value, 6)
+        for name, value in found.items()
+        if value is not None and math.isfinite(value)
+    }
+
+
+class _Sink(RoundtripSink[ItemResult]):
+    """Writes into the hidden folder."""
+
+    def close(self) -> None:
+        """Remove what is not complete."""
+        super().close()
+        assert self.target is not None
+        Path(self.target).unlink(missing_ok=True)

@@ -1,0 +1,199 @@
+"""Interfaces between the pipeline and what is done with each clip."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Hashable, Iterator
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
+from typing import Generic, Protocol, TypeVar
+
+import torch
+from torch import Tensor
+
+from wfvae_cli.models.base import Posterior, Task
+from wfvae_cli.pipeline.options import Batch, Limits, Tile
+from wfvae_cli.pipeline.plan import ChunkPlan
+
+TaskT = TypeVar("TaskT")
+ValueT = TypeVar("ValueT")
+GivenT = TypeVar("GivenT", contravariant=True)
+
+Heartbeat = Callable[[], None]
+"""Called by a reader for every sign of life, so that one that hangs is noticed."""
+
+
+class Chunk(Protocol):
+    """Frames, or latents, that go through the model together."""
+
+    @property
+    def last(self) -> bool:
+        """Whether it ends its clip."""
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """Frames, height and width in pixels, padding included."""
+
+    @property
+    def kind(self) -> Hashable:
+        """Equal for chunks that fit into one batch."""
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes that it takes on the host."""
+
+    def to_tensor(self, device: torch.device, dtype: torch.dtype) -> Tensor:
+        """Bring it to a device as the model takes it: BCTHW with B = 1."""
+
+
+class ClipSource(ABC):
+    """An open clip, in a reader's thread."""
+
+    width: int
+    height: int
+
+    @abstractmethod
+    def chunks(self, plan: ChunkPlan) -> Iterator[Chunk]:
+        """Read the clip, cut as `plan` says; at least one chunk, and the last one is marked."""
+
+    def verify(self) -> None:
+        """Check that what was read is still what is there; called before the last chunk goes on.
+
+        Raises:
+            InputError: somebody wrote to it meanwhile.
+        """
+        return
+
+
+SourceT = TypeVar("SourceT", bound=ClipSource)
+
+
+@dataclass(frozen=True)
+class ModelOutput:
+    """What the model made of one clip's chunk, on its device."""
+
+    posterior: Posterior | None = None
+    """BCTHW with B = 1; None where the encoder took no part."""
+    frames: Tensor | None = None
+    """1CTHW in about [-1, 1], padded; None where the decoder took no part."""
+
+
+@dataclass(frozen=True)
+class Staged:
+    """What is left to do with a chunk once the model is done with it."""
+
+    frames: int
+    """Frames of the clip that are finished with it."""
+    write: Callable[[], None]
+    """Run in the clip's writer thread, chunk after chunk."""
+
+
+class Sink(ABC, Generic[ValueT]):
+    """What becomes of one clip."""
+
+    @abstractmethod
+    def stage(self, chunk: Chunk, output: ModelOutput) -> Staged:
+        """Take the next chunk, in the model's thread: start copies from the device, no more."""
+
+    @abstractmethod
+    def finish(self) -> ValueT:
+        """Complete the clip after its last chunk, in the writer's thread."""
+
+    def close(self) -> None:
+        """Remove what is not complete; called once, after `finish` or instead of it."""
+        return
+
+
+@dataclass(frozen=True)
+class Ready(Generic[ValueT]):
+    """The result of a task that needs no model."""
+
+    value: ValueT
+
+
+class Job(ABC, Generic[TaskT, SourceT, ValueT]):
+    """What is done with each clip."""
+
+    halves: Task
+    """Which of the model's halves chunks go through: `encode`, `decode`, or `both` in turn."""
+
+    @abstractmethod
+    def open(
+        self, task: TaskT, heartbeat: Heartbeat
+    ) -> AbstractContextManager[SourceT | Ready[ValueT]]:
+        """Open a task's clip in a reader's thread; or give its result, where no model is needed.
+
+        Raises:
+            InputError: it cannot be read.
+        """
+
+    @abstractmethod
+    def sink(self, task: TaskT, source: SourceT, plan: ChunkPlan) -> Sink[ValueT]:
+        """Open what a clip goes into, when the model begins with it."""
+
+
+@dataclass(frozen=True)
+class Finished(Generic[TaskT, ValueT]):
+    """The end of a task: a value, or the error that it came to."""
+
+    task: TaskT
+    value: ValueT | None = None
+    error: BaseException | None = None
+    seconds: float = 0.0
+    """From opening it to its last byte, waiting included."""
+
+
+@dataclass(frozen=True)
+class PipelineOptions:
+    """How clips go through the pipeline."""
+
+    chunk: int | None = None
+    """Frames of a clip's first chunk, `1 + k*stride`; None suits the resolution."""
+    tile: Tile = "auto"
+    batch: Batch = 1
+    readers: int = 1
+    """Sources that are opened and decoded at once."""
+    limits: Limits = field(default_factory=lambda: Limits(stall=None))
+    is_timed: bool = False
+    """Whether to wait for the device after every chunk, so that its time is known."""
+
+
+class Callbacks(Protocol[GivenT]):
+    """Told how the pipeline gets on, in its thread."""
+
+    def started(self, task: GivenT) -> None:
+        """The model begins with a clip."""
+
+    def advanced(self, frames: int) -> None:
+        """So many more frames are through the model."""
+
+
+class NoCallbacks(Generic[TaskT]):
+    """Callbacks that do nothing."""
+
+    def started(self, task: TaskT) -> None:
+        """Do nothing."""
+
+    def advanced(self, frames: int) -> None:
+        """Do nothing."""
+
+
+@dataclass
+class Profile:
+    """Where the time of the model's thread went, in seconds."""
+
+    waited_for_input: float = 0.0
+    in_model: float = 0.0
+    waited_for_output: float = 0.0
+    total: float = 0.0
+
+    @contextlib.contextmanager
+    def timing(self, name: str) -> Iterator[None]:
+        """Add the time of a block to one of the three."""
+        begin = time.perf_counter()
+        try:
+            yield
+        finally:
+            setattr(self, name, getattr(self, name) + time.perf_counter() - begin)

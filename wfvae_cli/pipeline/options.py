@@ -1,0 +1,137 @@
+"""What users choose of encoding and decoding: chunks, tiles, batches, and what is kept."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Annotated, Literal
+
+from wfvae_cli.errors import UsageError
+from wfvae_cli.latents.header import LatentDtype
+from wfvae_cli.latents.metadata import AppliedNormalization, PosteriorKind
+from wfvae_cli.option import Option
+
+Tile = int | Literal["auto", "off"]
+"""Pixels of a tile's side; `auto` where nothing exact fits into memory; `off` never."""
+Batch = int | Literal["auto"]
+"""Clips that go through the model together; `auto` suits their size."""
+
+_MODEL, _LATENTS = "Model", "Latents"
+
+
+def parse_tile(text: str) -> Tile:
+    """Pixels of a tile's side, or `auto`, or `off`."""
+    if text == "auto":
+        return "auto"
+    if text == "off":
+        return "off"
+    if not text.isdecimal():
+        raise ValueError(f"expected auto, off or a number of pixels, got {text!r}")
+    return int(text)
+
+
+def parse_batch(text: str) -> Batch:
+    """Clips of a batch, or `auto`."""
+    if text == "auto":
+        return "auto"
+    if not text.isdecimal():
+        raise ValueError(f"expected a number or auto, got {text!r}")
+    return int(text)
+
+
+Chunk = Annotated[
+    int | None,
+    Option(
+        "Frames that go through the model together, 1 + 4k (1 + 8k for 8x8x8 models). The result "
+        "is the same for every size, to rounding; memory is not. Default: suits the resolution.",
+        _MODEL,
+        metavar="FRAMES",
+    ),
+]
+TileOption = Annotated[
+    Tile,
+    Option(
+        "Run the picture in overlapping tiles of so many pixels a side, blended: less memory, but "
+        "not exact. auto: only where nothing exact fits into memory.",
+        _MODEL,
+        metavar="auto|off|PIXELS",
+        flags=("--tile",),
+        parse=parse_tile,
+    ),
+]
+BatchOption = Annotated[
+    Batch,
+    Option(
+        "The most clips and images of one shape that go through the model together; never more "
+        "than keep the device busy, beyond which batches cost time.",
+        _MODEL,
+        metavar="N|auto",
+        flags=("--batch",),
+        parse=parse_batch,
+    ),
+]
+
+
+@dataclass(frozen=True)
+class EncodeOptions:
+    """What to keep of the posterior, and how."""
+
+    posterior: Annotated[
+        PosteriorKind,
+        Option("Store the posterior's mean, a sample of it, or mean and log-variance.", _LATENTS),
+    ] = "mean"
+    seed: Annotated[
+        int, Option("Of --posterior sample; each clip derives its own.", _LATENTS, metavar="N")
+    ] = 0
+    """Of the noise where `posterior` is `sample`; 0 to 2**63 - 1."""
+    normalization: AppliedNormalization | None = None
+    """Applied to the stored latents; None stores the model's own."""
+    save_dtype: Annotated[LatentDtype, Option("What latents are stored as.", _LATENTS)] = "float32"
+    chunk: Chunk = None
+    """Frames of a clip's first chunk, `1 + k*stride`; None suits the resolution."""
+    tile: TileOption = "auto"
+    """Pixels of a tile's side, where the picture goes through in tiles, which is not exact."""
+    extra: Mapping[str, str] = field(default_factory=dict)
+    """Strings to keep in the file's header."""
+
+    def __post_init__(self) -> None:
+        """Refuse options that contradict each other."""
+        if self.normalization is not None and self.posterior == "moments":
+            raise UsageError(
+                "--normalize applies to a mean or a sample; moments stay as the model gives them"
+            )
+        if not 0 <= self.seed < 2**63:
+            raise UsageError(f"expected a seed from 0 to 2**63 - 1, got {self.seed}")
+
+
+@dataclass(frozen=True)
+class ChunkOptions:
+    """How clips are cut for a model."""
+
+    chunk: Chunk = None
+    tile: TileOption = "auto"
+
+
+@dataclass(frozen=True)
+class Limits:
+    """How long a file may take before it counts as failed."""
+
+    time: Annotated[
+        float | None,
+        Option(
+            "Give up a file that takes longer to read and decode.",
+            "Datasets: how",
+            flags=("--time-limit",),
+            metavar="SECONDS",
+        ),
+    ] = None
+    """Its waiting for the model is not counted."""
+    stall: Annotated[
+        float | None,
+        Option(
+            "Give up a file that gives nothing for so long.",
+            "Datasets: how",
+            flags=("--stall-limit",),
+            metavar="SECONDS",
+        ),
+    ] = 300.0
