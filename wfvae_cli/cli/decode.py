@@ -91,6 +91,7 @@ def decode(
             force=force, overwrite=overwrite,
         )  # fmt: skip
         return
+    dataset = dataset.isolated()
     if audio_from is not None:
         raise UsageError("--audio-from is for one clip: leave it out")
 

@@ -10,6 +10,7 @@ from typing import Any, Protocol
 import torch
 
 from wfvae_cli.dataset.config import ModelFingerprint
+from wfvae_cli.dataset.isolation import Isolation
 from wfvae_cli.dataset.job import DatasetJob
 from wfvae_cli.dataset.result import ItemResult, Task, failure
 from wfvae_cli.errors import OutputError
@@ -117,9 +118,14 @@ def _is_about_name(error: OutputError) -> bool:
 
 
 class LocalEngine:
-    """One worker, in this process."""
+    """One worker, in this process.
 
-    def __init__(self) -> None:
+    Args:
+        isolation: what is known of crashes before, and who is told which items are open.
+    """
+
+    def __init__(self, isolation: Isolation | None = None) -> None:
+        self._isolation = isolation or Isolation()
         self._worker: Worker | None = None
         self._is_stopped = False
 
@@ -131,9 +137,14 @@ class LocalEngine:
         return self._worker.identity
 
     def work(self, tasks: Sequence[Task]) -> Iterator[ItemResult]:
-        """Work on every task."""
+        """Work on every task, on those that may have crashed a process before one by one."""
         assert self._worker is not None, "start comes first"
-        yield from self._worker.work(iter(tasks))
+        failed, alone, rest = self._isolation.sort(tasks)
+        yield from failed
+        for group in (*([task] for task in alone), rest):
+            for result in self._worker.work(self._isolation.begin(group)):
+                self._isolation.end(result)
+                yield result
 
     def stop(self) -> None:
         """Finish what has begun, and begin nothing else."""
