@@ -10,10 +10,10 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
+from wfvae_cli.stats.subband_view import plot_subbands, subband_table
 
 from wfvae_cli.errors import InputError, UsageError
 from wfvae_cli.stats.subband_clip import BIN_WIDTH, NAMES, Kind, SubbandClip
-from wfvae_cli.stats.subband_view import plot_subbands, subband_table
 from wfvae_cli.stats.subbands import SubbandStats
 
 

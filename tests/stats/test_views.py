@@ -6,10 +6,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from wfvae_cli.stats.plot import plot_stats
 
 from tests.stats.conftest import Make
 from wfvae_cli.errors import MissingExtraError, OutputError
-from wfvae_cli.stats.plot import plot_stats
 from wfvae_cli.stats.table import bar, channel_table, formula_table, sparkline, summary_table
 
 

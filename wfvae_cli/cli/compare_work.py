@@ -1,0 +1,391 @@
+"""What `wfvae compare` does once its options are known: measure each side, show, write."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from wfvae_cli.cli import measuring as m
+from wfvae_cli.cli.console import Console
+from wfvae_cli.errors import PartialFailureError, UsageError
+
+if TYPE_CHECKING:
+    from wfvae_cli.media.clip import ClipInfo, Sampling
+    from wfvae_cli.metrics.clip import ClipObserver
+    from wfvae_cli.metrics.compare import Measures
+    from wfvae_cli.metrics.protocol import Protocol
+    from wfvae_cli.metrics.result import Comparison, FailedFile, FileResult, JsonValue
+    from wfvae_cli.report.report import Report
+    from wfvae_cli.report.tracking import Target
+
+_SHOWN = ("psnr", "ssim", "ms_ssim", "flicker_psnr", "lpips")
+
+
+@dataclass(frozen=True)
+class Targets:
+    """What is to be written of the scores."""
+
+    report: Path | None = None
+    plot: Path | None = None
+    worst: tuple[int, Path] | None = None
+    html: Path | None = None
+    stats: tuple[Path, ...] = ()
+    """Statistics of latents for the page, one for each set of reconstructions."""
+    tracking: tuple[Target, ...] = ()
+    overwrite: bool = False
+
+    def check(self, sides: int) -> None:
+        """Fail before the work rather than after it.
+
+        Args:
+            sides: how many sets of reconstructions there are.
+
+        Raises:
+            UsageError: a suffix names no format, or options do not fit together.
+            OutputError: something exists, or cannot be written.
+            MissingExtraError: an optional library is not installed.
+        """
+        m.Targets(report=self.report, worst=self.worst, overwrite=self.overwrite).check()
+        if self.plot is not None:
+            from wfvae_cli.atomic import check_output
+            from wfvae_cli.report.figure import check_plot
+
+            check_plot(self.plot)
+            check_output(self.plot, overwrite=self.overwrite)
+        if self.stats and self.html is None:
+            raise UsageError("--stats is for the page: add --html, or leave --stats out")
+        if self.stats and len(self.stats) != sides:
+            raise UsageError(
+                f"expected --stats once for each of {sides} reconstructions, in their order, "
+                f"got {len(self.stats)}"
+            )
+        if self.html is not None:
+            from wfvae_cli.report.report import check_report_folder
+
+            check_report_folder(self.html, overwrite=self.overwrite)
+        for target in self.tracking:
+            target.check()
+
+
+@dataclass(frozen=True)
+class Job:
+    """What to compare with what."""
+
+    original: str
+    reconstructions: tuple[str, ...]
+    labels: tuple[str, ...]
+    folders: bool
+    sampling: Sampling
+    measures: Callable[[], Measures]
+    """Makes the metrics of one set of reconstructions, with sums of their own."""
+    protocol: Protocol | None
+    targets: Targets
+    options: dict[str, JsonValue] = field(default_factory=dict)
+    """For the page."""
+
+
+@dataclass(frozen=True)
+class Side:
+    """The scores of one set of reconstructions."""
+
+    label: str
+    path: str
+    comparison: Comparison
+    distances: dict[str, JsonValue]
+
+
+def run(console: Console, job: Job) -> None:
+    """Compare, show and write.
+
+    Raises:
+        PartialFailureError: some files are in no figure; everything is written.
+    """
+    sides = []
+    with ExitStack() as stack:
+        report = stack.enter_context(_open_report(job)) if job.targets.html is not None else None
+        # All before any: what is missing should show before hours of frames.
+        measures = [job.measures() for _ in job.reconstructions]
+        for number, each in enumerate(measures):
+            sides.append(_compare_side(console, job, number, each, report))
+            if report is not None:
+                report.set_distances(number, sides[-1].distances)
+    _write(console, job, sides)
+    _tell(console, job, sides)
+    console.result(_summary(job, sides))
+    failed = {file.name for side in sides for file in side.comparison.failed}
+    if failed:
+        names = failed | {file.name for side in sides for file in side.comparison.files}
+        raise PartialFailureError(
+            f"{len(failed)} of {len(names)} files could not be compared and are in no figure; "
+            "the figures of all others are complete"
+        )
+
+
+def labels_of(paths: Sequence[str]) -> tuple[str, ...]:
+    """Short names that tell paths apart: as many of their last parts as that takes."""
+    parts = [Path(path).absolute().parts for path in paths]
+    for count in range(1, max(map(len, parts)) + 1):
+        names = tuple("/".join(each[-count:]) for each in parts)
+        if len(set(names)) == len(names):
+            return names
+    raise UsageError(f"expected different reconstructions, got {', '.join(paths)}")
+
+
+def describe_options(
+    sampling: Sampling, learned: m.Learned, *, ms_ssim: bool
+) -> dict[str, JsonValue]:
+    """The options that figures depend on, for the page."""
+    options: dict[str, JsonValue] = {"MS-SSIM": "yes" if ms_ssim else "no"}
+    for each in fields(sampling):
+        value = getattr(sampling, each.name)
+        if value != each.default:
+            options[each.name] = "x".join(map(str, value)) if each.name == "size" else str(value)
+    if learned.lpips or learned.lpips_weights is not None:
+        options["LPIPS backbone"] = learned.lpips_net
+    for name in ("lpips_weights", "fid_weights", "fvd_weights"):
+        path = getattr(learned, name)
+        if path is not None:
+            options[name.replace("_", " ")] = str(path)
+    return options
+
+
+def _compare_side(
+    console: Console, job: Job, number: int, measures: Measures, report: Report | None
+) -> Side:
+    from wfvae_cli.metrics.compare import compare_clips, compare_directories
+    from wfvae_cli.metrics.result import Comparison, FailedFile, FileResult
+
+    path, label = job.reconstructions[number], job.labels[number]
+    title = m.title_of(job.original)
+    what = label if len(job.reconstructions) > 1 else "comparing"
+    with console.progress(what, None, "files" if job.folders else "frames") as progress:
+        if job.folders:
+
+            def on_file(file: FileResult | FailedFile) -> None:
+                progress(1)
+                if isinstance(file, FailedFile):
+                    console.note(f"{file.name}: left out: {file.error}")
+                    if report is not None:
+                        report.fail(file.name, number, file.error)
+
+            comparison = compare_directories(
+                Path(job.original),
+                Path(path),
+                sampling=job.sampling,
+                measures=measures,
+                observe=lambda pair, info: _observers(job, number, pair.name, info, report),
+                on_file=on_file,
+            )
+        else:
+            result = compare_clips(
+                job.original,
+                path,
+                sampling=job.sampling,
+                measures=measures,
+                observe=lambda info: _observers(job, number, title, info, report),
+                on_frame=lambda: progress(1),
+            )
+            comparison = Comparison((FileResult(title, result),), ())
+    return Side(label, path, comparison, m.distances(measures))
+
+
+def _observers(
+    job: Job, number: int, name: str, info: ClipInfo, report: Report | None
+) -> list[ClipObserver]:
+    from wfvae_cli.metrics.stills import WorstFrames
+
+    observers: list[ClipObserver] = []
+    if job.targets.worst is not None:
+        count, folder = job.targets.worst
+        if len(job.labels) > 1:
+            folder = folder / job.labels[number].replace("/", "_")
+        observers.append(
+            WorstFrames(count, name=name, directory=folder, overwrite=job.targets.overwrite)
+        )
+    if report is not None:
+        rate = job.sampling.fps or info.frame_rate
+        observers.append(report.clip(name, number, frame_rate=rate, image=info.is_image))
+    return observers
+
+
+def _open_report(job: Job) -> Report:
+    from wfvae_cli.report.report import Report, ReportModel, ReportRun
+    from wfvae_cli.report.versions import versions
+    from wfvae_cli.stats.report import StatsReport
+
+    assert job.targets.html is not None
+    latents = [StatsReport.load(path) for path in job.targets.stats] or [None] * len(job.labels)
+    models = []
+    for label, path, stats in zip(job.labels, job.reconstructions, latents, strict=True):
+        facts: dict[str, JsonValue] = {"reconstructions": path}
+        if stats is not None:
+            facts |= {
+                "model": stats.model.name,
+                "family": stats.model.family,
+                "SHA-256 of the weights": stats.model.sha256,
+            }
+        models.append(ReportModel(label, facts, stats))
+    names = " and ".join(job.labels) if len(job.labels) < 4 else f"{len(job.labels)} sets"
+    info = ReportRun(
+        title=f"{m.title_of(job.original)}: {names}",
+        command=shlex.join(["wfvae", *sys.argv[1:]]),
+        versions=versions(),
+        options={"originals": job.original, **job.options},
+        notes=() if job.protocol is None else (job.protocol.describe(),),
+    )
+    return Report(job.targets.html, models, info, overwrite=job.targets.overwrite)
+
+
+def _facts(job: Job, side: Side) -> dict[str, JsonValue]:
+    facts: dict[str, JsonValue] = {"original": job.original, "reconstruction": side.path}
+    if job.protocol is not None:
+        facts["protocol"] = job.protocol.describe()
+    return {**facts, **side.distances}
+
+
+def _result(job: Job, side: Side, *, per_frame: bool = False) -> dict[str, JsonValue]:
+    """One side's scores: of the clip itself, or of all files."""
+    if job.folders:
+        return side.comparison.to_json(per_frame=per_frame)
+    return side.comparison.files[0].result.to_json(per_frame=per_frame)
+
+
+def _summary(job: Job, sides: Sequence[Side], *, per_frame: bool = False) -> dict[str, JsonValue]:
+    """The JSON object of stdout and of `--report`: flat for one side, a list for several."""
+    if len(sides) == 1:
+        return {**_facts(job, sides[0]), **_result(job, sides[0], per_frame=per_frame)}
+    return {
+        "original": job.original,
+        "reconstructions": [
+            {"name": side.label, **_facts(job, side), **_result(job, side, per_frame=per_frame)}
+            for side in sides
+        ],
+    }
+
+
+def _write(console: Console, job: Job, sides: Sequence[Side]) -> None:
+    targets, written = job.targets, []
+    if targets.report is not None:
+        _write_scores(targets.report, job, sides)
+        written.append(targets.report)
+    if targets.plot is not None:
+        from wfvae_cli.report.figure import save
+        from wfvae_cli.report.metric_plots import plot_clips, plot_comparisons
+
+        heading = f"{m.title_of(job.original)} and {', '.join(job.labels)}"
+        if job.folders:
+            page = plot_comparisons({side.label: side.comparison for side in sides}, heading)
+        else:
+            clips = {side.label: side.comparison.files[0].result for side in sides}
+            page = plot_clips(clips, heading)
+        save(page, targets.plot, overwrite=targets.overwrite)
+        written.append(targets.plot)
+    if targets.html is not None:
+        written.append(targets.html / "index.html")
+    for target in targets.tracking:
+        from wfvae_cli.report.tracking import log_comparison
+
+        for side in sides:
+            facts = _facts(job, side)
+            log_comparison(target, side.label, side.comparison, side.distances, facts)
+    if written:
+        console.say("wrote " + ", ".join(map(str, written)))
+    if targets.worst is not None:
+        console.say(f"wrote stills of the worst frames into {targets.worst[1]}")
+
+
+def _write_scores(path: Path, job: Job, sides: Sequence[Side]) -> None:
+    from wfvae_cli.metrics.report import write_comparisons, write_report
+
+    if len(sides) == 1:
+        comparison = sides[0].comparison
+        result = comparison if job.folders else comparison.files[0].result
+        write_report(path, result, extra=_facts(job, sides[0]), overwrite=job.targets.overwrite)
+        return
+    content = _summary(job, sides, per_frame=True)
+    comparisons = {side.label: side.comparison for side in sides}
+    write_comparisons(path, comparisons, content, overwrite=job.targets.overwrite)
+
+
+def _tell(console: Console, job: Job, sides: Sequence[Side]) -> None:
+    if job.protocol is not None:
+        console.say(job.protocol.describe())
+    if console.json or console.quiet:
+        return
+    if len(sides) > 1:
+        _print_ranking(sides)
+    elif job.folders:
+        _print_files(sides[0].comparison)
+    else:
+        result = sides[0].comparison.files[0].result
+        console.say(f"{result.frames} frames of {result.width}x{result.height}, {result.bits} bits")
+        console.say(m.describe_scores(result))
+    for side in sides:
+        for name in (name for name in side.distances if not name.endswith("_samples")):
+            value, samples = side.distances[name], side.distances[f"{name}_samples"]
+            shown = f"{value:.4f}" if isinstance(value, float) else "too few samples"
+            whose = f"{side.label}: " if len(sides) > 1 else ""
+            console.say(f"{whose}{name.upper()} {shown} ({samples} samples)")
+
+
+def _print_ranking(sides: Sequence[Side]) -> None:
+    """A row for each set of reconstructions, highest mean PSNR first."""
+    from wfvae_cli.cli.tables import print_table
+    from wfvae_cli.metrics.result import LABELS
+
+    ranked = sorted(sides, key=lambda side: -side.comparison.summaries["psnr"].mean)
+    shown = [name for name in _SHOWN if any(name in side.comparison.summaries for side in sides)]
+    rows = []
+    for place, side in enumerate(ranked, start=1):
+        summaries = side.comparison.summaries
+        means = [summaries[name].mean if name in summaries else None for name in shown]
+        cells = [_score(name, mean) for name, mean in zip(shown, means, strict=True)]
+        rows.append((side.label, str(place), str(len(side.comparison.files)), *cells))
+    print_table(("reconstructions", "rank", "files", *(LABELS[name] for name in shown)), rows)
+
+
+def _print_files(result: Comparison) -> None:
+    """Every file, then what they have in common."""
+    from wfvae_cli.cli.tables import print_table
+    from wfvae_cli.metrics.result import LABELS
+
+    summaries = result.summaries
+    shown = [name for name in _SHOWN if name in summaries]
+    header = ("file", "frames", *(LABELS[name] for name in shown), "worst frame")
+    rows = [
+        (
+            file.name,
+            str(file.result.frames),
+            *(_score(name, getattr(file.result, name)) for name in shown),
+            f"{file.result.worst_frame.index}: {m.decibels(file.result.worst_frame.psnr)}",
+        )
+        for file in result.files
+    ]
+    print_table(
+        header, rows, spare=(LABELS["flicker_psnr"], "worst frame", LABELS["ms_ssim"], "frames")
+    )
+    print_table(
+        ("score", "mean", "median", "5th percentile", "95th percentile"),
+        [
+            (
+                LABELS[name],
+                *(_score(name, getattr(each, part)) for part in ("mean", "median", "p5", "p95")),
+            )
+            for name, each in summaries.items()
+        ],
+        title=f"{len(result.files)} files, every one counts the same",
+    )
+    if len(result.files) > 1:
+        worst = result.worst(5)
+        print_table(("worst files", "PSNR"), [(f.name, m.decibels(f.result.psnr)) for f in worst])
+
+
+def _score(name: str, value: float | None) -> str:
+    if value is None:
+        return "-"
+    return m.decibels(value) if "psnr" in name else f"{value:.4f}"
