@@ -219,7 +219,8 @@ def _open_report(job: Job) -> Report:
     from wfvae_cli.stats.report import StatsReport
 
     assert job.targets.html is not None
-    latents = [StatsReport.load(path) for path in job.targets.stats] or [None] * len(job.labels)
+    latents: list[StatsReport | None] = [StatsReport.load(path) for path in job.targets.stats]
+    latents += [None] * (len(job.labels) - len(latents))
     models = []
     for label, path, stats in zip(job.labels, job.reconstructions, latents, strict=True):
         facts: dict[str, JsonValue] = {"reconstructions": path}

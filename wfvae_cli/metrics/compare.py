@@ -71,8 +71,7 @@ def compare_clips(
         right = stack.enter_context(open_clip(reconstruction, sampling))
         _check_sizes(original, left.info, reconstruction, right.info)
         observers = [] if observe is None else list(observe(left.info))
-        for observer in observers:
-            stack.callback(lambda each=observer: each.close(result))
+        stack.callback(lambda: _close(observers, result))
         for distance in measures.distances:
             stack.enter_context(distance.clip())
         everyone: list[PairObserver] = [*measures.distances, *observers]
@@ -140,6 +139,11 @@ def compare_directories(
             f"the first, {first.name}: {first.error}"
         )
     return Comparison(tuple(files), tuple(failed))
+
+
+def _close(observers: Sequence[ClipObserver], result: ClipResult | None) -> None:
+    for observer in observers:
+        observer.close(result)
 
 
 def _checked(original: str | Path, result: ClipResult, frames: int | None) -> ClipResult:

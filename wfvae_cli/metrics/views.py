@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
-from wfvae_cli.metrics.pixels import Pixels, matched
+from wfvae_cli.metrics.pixels import Pixels, bits_of, deepen, matched
 from wfvae_cli.metrics.result import FrameScores
 
 DEFAULT_GAIN = 4.0
@@ -170,17 +170,16 @@ def _write_caption(picture: Pixels, text: str, *, left: int, width: int) -> None
     x0, y0, x1, y1 = font.getbbox(text)
     strip = Image.new("L", (math.ceil(x1 - x0) + size, math.ceil(y1 - y0) + size // 2), 24)
     ImageDraw.Draw(strip).text((size // 2 - x0, size // 4 - y0), text, fill=245, font=font)
-    pixels = np.asarray(strip)[:h, :width].astype(picture.dtype)
-    if picture.dtype == np.uint16:
-        pixels *= np.uint16(257)
-    picture[: pixels.shape[0], left : left + pixels.shape[1]] = pixels[..., None]
+    pixels = deepen(np.asarray(strip)[:h, :width, None], bits_of(picture))
+    picture[: pixels.shape[0], left : left + pixels.shape[1]] = pixels
 
 
 def _colours() -> Picture:
     """256 colours between the anchors, `[256, 3]`."""
     at = np.linspace(0, 255, len(_ANCHORS))
     channels = [np.interp(np.arange(256), at, column) for column in zip(*_ANCHORS, strict=True)]
-    return np.rint(np.stack(channels, axis=1)).astype(np.uint8)
+    colours: Picture = np.rint(np.stack(channels, axis=1)).astype(np.uint8)
+    return colours
 
 
 _COLOURS = _colours()

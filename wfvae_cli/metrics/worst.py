@@ -28,7 +28,7 @@ class SpacedWorst(Generic[T]):
     """Keeps something of the `count` frames of lowest PSNR that are a few frames apart.
 
     How far apart follows from the frames seen so far: neighbours count in a clip of fewer than
-    `4 * count` frames, and the distance doubles with the length up to 16. Identical frames, of
+    `2 * count` frames, and the distance doubles with the length up to 16. Identical frames, of
     which nothing was lost, are not kept; of equally bad ones the first is.
     """
 
@@ -48,7 +48,7 @@ class SpacedWorst(Generic[T]):
 
     def observe(self, scores: FrameScores, original: Pixels, reconstruction: Pixels) -> None:
         """Take the clip's next pair of frames, HWC RGB, and its scores."""
-        while self._spacing < _WIDEST and scores.index >= 4 * self._count * self._spacing:
+        while self._spacing < _WIDEST and scores.index >= 2 * self._count * self._spacing:
             self._spacing *= 2
             self._frames = self._apart(self._frames)
         if math.isinf(scores.psnr):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -82,7 +83,10 @@ def rendered(page: Figure, form: str) -> bytes:
     import matplotlib as mpl
 
     file = io.BytesIO()
-    with mpl.rc_context({"svg.hashsalt": "wfvae", "svg.fonttype": "path", "pdf.fonttype": 42}):
+    settings: Any = {"svg.hashsalt": "wfvae", "svg.fonttype": "path", "pdf.fonttype": 42}
+    with mpl.rc_context(settings), warnings.catch_warnings():
+        # Names of files may hold letters that matplotlib's own font lacks: boxes must do.
+        warnings.filterwarnings("ignore", "Glyph .* missing from font")
         page.savefig(file, format=form, metadata=_METADATA[form])
     return file.getvalue()
 

@@ -167,8 +167,9 @@ def _draw_bars(figure: Any, report: StatsReport) -> None:
 def _draw_correlation(figure: Any, report: StatsReport) -> None:
     """The channels' correlations; the diagonal, which is always 1, is left out of the scale."""
     axes: Any = figure.subplots()
-    matrix = np.ma.masked_array(report.summary.correlation, mask=np.eye(len(report.summary.mean)))
-    worst = float(np.abs(matrix).max()) if len(matrix) > 1 else 0.0
+    matrix = np.array(report.summary.correlation)
+    np.fill_diagonal(matrix, np.nan)  # drawn as nothing
+    worst = float(np.nanmax(np.abs(matrix))) if len(matrix) > 1 else 0.0
     limit = worst or 1.0
     image = axes.imshow(matrix, vmin=-limit, vmax=limit, cmap="RdBu_r", interpolation="nearest")
     axes.set_facecolor("#e6e9ed")

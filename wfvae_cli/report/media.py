@@ -162,7 +162,7 @@ def save_picture(image: Image.Image, path: Path) -> None:
         OutputError: it cannot be written.
     """
     try:
-        image.save(path, **({"quality": 82} if path.suffix == ".jpg" else {}))
+        image.save(path, quality=82)  # which PNG ignores
     except OSError as error:
         raise output_error(path, error) from error
 

@@ -221,6 +221,7 @@ class Report:
             for path in sorted(entry.folder.iterdir()):
                 if not (folder / path.name).exists():
                     path.rename(folder / path.name)
+            shutil.rmtree(entry.folder)
             facts = {**entry.facts, **facts}
         detail = [entries[m].detail if m in entries else None for m in range(len(self._models))]
         script = f"wfReport.clip({_script(key)}, {_script(detail)});\n"

@@ -52,20 +52,16 @@ function makeDistribution(page) {
   const values = rows.flatMap((row) => row.files.map(({ psnr }) => psnr));
   if (page.files.length < 3 || !values.length) return null;
   const { low, high } = chartRange(values);
-  const width = 1000, step = 34, height = rows.length * step + 22;
-  const place = (psnr) => 8 + ((psnr - low) / (high - low)) * (width - 16);
-  const svg = h("svg", { class: "strip", viewBox: `0 0 ${width} ${height}`, role: "img", "aria-label": "PSNR of every file" },
-    niceTicks(low, high, 8).map((tick) => [
-      h("line", { class: "grid", x1: place(tick.value), x2: place(tick.value), y1: 0, y2: height - 18 }),
-      h("text", { class: "tick", x: place(tick.value), y: height - 4, "text-anchor": "middle" }, tick.value.toFixed(tick.digits))]),
-    rows.map(({ number, files }, row) => files.map(({ file, psnr }, index) => {
+  const place = (psnr) => `${((psnr - low) / (high - low)) * 100}%`;
+  const ticks = niceTicks(low, high, 6).map((tick) => h("span", { class: "tick", style: { left: place(tick.value) } },
+    tick.value.toFixed(tick.digits)));
+  return h("section", {}, h("h2", {}, "PSNR of every file, dB"), h("div", { class: "strip" }, ticks,
+    rows.map(({ number, files }) => h("div", { class: "strip-row" }, files.map(({ file, psnr }, index) => h("a", {
+      class: "file-dot", href: `#file=${file.id}`, title: `${file.name}: ${psnr.toFixed(2)} dB`,
+      "aria-label": `${file.name}, ${psnr.toFixed(2)} dB`,
       // Spread over the row, always in the same way, so that dots do not hide each other.
-      const y = row * step + step / 2 + (((index * 0.618) % 1) - 0.5) * step * 0.6;
-      return h("circle", { class: "file-dot", cx: place(psnr), cy: y, r: 5, style: { fill: modelColour(number) },
-        onclick: () => { location.hash = `file=${file.id}`; } },
-      h("title", {}, `${file.name}: ${psnr.toFixed(2)} dB`));
-    })));
-  return h("section", {}, h("h2", {}, "PSNR of every file, dB"), svg);
+      style: { left: place(psnr), top: `${15 + ((index * 0.618) % 1) * 70}%`, background: modelColour(number) },
+    }))))));
 }
 
 /** The table of files: a column group for each model. */
@@ -123,7 +119,7 @@ function makeFiles(page) {
   table.element.addEventListener("click", update);
   const failed = page.files.filter((file) => file.results.some((result) => result && result.error));
   return h("section", {}, h("div", { class: "bar" }, h("h2", {}, "Files"), search, count),
-    h("div", { class: "wide" }, table.element),
+    h("div", { class: "wide tall", tabindex: 0, "aria-label": "files" }, table.element),
     failed.length > 0 && h("details", { class: "failures" }, h("summary", {}, `${failed.length} could not be compared`),
       h("ul", {}, failed.flatMap((file) => file.results.map((result, model) => result && result.error
         && h("li", {}, h("b", {}, file.name), several && ` (${page.models[model].name})`, `: ${result.error}`))))));

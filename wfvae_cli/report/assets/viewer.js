@@ -82,7 +82,7 @@ function makeViewer(page, file, details) {
     stage.style.setProperty("--aspect", `${width} / ${height}`);
     const fixed = `${width * Number(view.zoom)}px`;
     // Portrait pictures must not push the controls off the screen.
-    stage.style.setProperty("--picture", view.zoom === "fit" ? `min(100%, ${(72 * width) / height}vh, ${width * 2}px)` : fixed);
+    stage.style.setProperty("--picture", view.zoom === "fit" ? `min(100%, ${(72 * width) / height}vh, ${Math.max(480, width * 2)}px)` : fixed);
     scroller.dataset.zoom = view.zoom;
     setSplit(view.split);
     for (const [key, button] of Object.entries(modeButtons)) button.setAttribute("aria-pressed", key === view.mode);
@@ -138,7 +138,7 @@ function makeViewer(page, file, details) {
     });
     const time = file.frames > 1 && file.fps ? ` · ${(state.frame / file.fps).toFixed(2)} s` : "";
     const place = file.frames > 1 ? `frame ${state.frame} of ${file.frames - 1}${time}` : "still image";
-    status.replaceChildren(h("span", { class: "place" }, place), ...scores.flat());
+    status.replaceChildren(h("span", { class: "place" }, place), h("span", { class: "muted" }, metricLabel(page, "psnr")), ...scores.flat());
     status.dataset.frame = state.frame;
   }
 
@@ -250,7 +250,7 @@ function makeWorst(page, file, details, models, show) {
       h("img", { src: folder + worst[role], alt: role, title: role, loading: "lazy" }))),
     h("span", { class: "caption" }, file.frames > 1 && h("b", {}, `frame ${worst.index}`),
       ` ${formatMetric("psnr", worst.psnr)} dB`,
-      h("span", { class: "muted" }, ` at ${worst.box.left}, ${worst.box.top}`)))))));
+      h("span", { class: "muted" }, ` at x ${worst.box.left}, y ${worst.box.top}`)))))));
   if (!rows.length) return null;
   return h("div", { class: "worst" }, h("h3", {}, file.frames > 1 ? "Worst frames" : "Worst part"),
     h("p", { class: "muted" }, "Original, reconstruction and luminance error where most was lost, in the file's own pixels."), rows);
