@@ -11,9 +11,12 @@ const ZOOMS = [["fit", "Fit"], ["1", "100 %"], ["2", "200 %"], ["4", "400 %"]];
 function makeLayer(source, media, fps) {
   const still = media.frames === 1;
   const element = h(still ? "img" : "video", still ? { src: source, alt: "" }
-    : { src: source, muted: true, playsinline: true, preload: "auto", disablepictureinpicture: true });
-  if (!still) element.muted = true;
-  element.addEventListener("error", () => { element.closest(".stage").dataset.broken = "yes"; });
+    : { muted: true, playsinline: true, preload: "auto", disablepictureinpicture: true });
+  if (!still) { element.muted = true; setVideo(element, source); }
+  element.addEventListener("error", () => { 
+    const stage = element.closest(".stage");
+    if (stage) stage.dataset.broken = "yes";
+  });
   const seek = (frame) => {
     if (still) return;
     // The middle of the frame: its ends may round to a neighbour.
@@ -22,6 +25,18 @@ function makeLayer(source, media, fps) {
     if (element.readyState >= 1) set(); else element.addEventListener("loadedmetadata", set, { once: true });
   };
   return { element, seek, still };
+}
+
+const loadedVideos = [];
+
+/** Load a video so that it can be sought: many web servers send whole files only. */
+function setVideo(element, source) {
+  if (location.protocol === "file:") { element.src = source; return; }
+  fetch(source).then((answer) => (answer.ok ? answer.blob() : Promise.reject(new Error(answer.status))))
+    .then((blob) => {
+      element.src = URL.createObjectURL(blob);
+      loadedVideos.push(element.src);
+    }).catch(() => element.dispatchEvent(new Event("error")));
 }
 
 function makeViewer(page, file, details) {
@@ -229,7 +244,11 @@ function makeViewer(page, file, details) {
       if (action) action(event);
       return Boolean(action);
     },
-    stop: pause,
+    /** Stop playing, and let go of the videos. */
+    stop() {
+      pause();
+      loadedVideos.splice(0).forEach((url) => URL.revokeObjectURL(url));
+    },
   };
 }
 
