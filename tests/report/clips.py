@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -68,3 +70,11 @@ def two_models(folder: Path) -> Path:
         report.set_distances(0, {"fid": 3.25, "fid_samples": 37})
         report.set_distances(1, {"fid": 2.5, "fid_samples": 37})
     return folder
+
+
+def page_of(folder: Path) -> dict[str, Any]:
+    """What a page shows, as its script has it."""
+    text = (folder / "report.js").read_text("utf-8").strip()
+    assert text.startswith("wfReport.page({") and text.endswith(");")
+    values: dict[str, Any] = json.loads(text.removeprefix("wfReport.page(").removesuffix(");"))
+    return values

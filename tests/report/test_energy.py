@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 
@@ -7,7 +9,7 @@ from wfvae_cli.report.energy import LEVELS, EnergyClip
 from wfvae_cli.stats.subband_clip import NAMES, Kind
 
 
-def kept(kind: Kind, halve: bool) -> list[list[dict[str, float | str | None]]]:
+def kept(kind: Kind, halve: bool) -> list[list[dict[str, Any]]]:
     rng = np.random.default_rng(0)
     frames = rng.integers(64, 192, (9, 32, 40, 3), dtype=np.uint8)
     clip = EnergyClip("clip", kind)
@@ -15,9 +17,9 @@ def kept(kind: Kind, halve: bool) -> list[list[dict[str, float | str | None]]]:
         # Half the contrast around mid-grey has a quarter of the energy.
         other = (127.5 + (frame - 127.5) / 2).round().astype(np.uint8) if halve else frame
         clip.add(frame, other)
-    levels = clip.result().to_json()["levels"]
-    assert isinstance(levels, list) and len(levels) == LEVELS
-    return levels  # type: ignore[return-value]  # JSON of known form
+    levels: Any = clip.result().to_json()["levels"]
+    assert len(levels) == LEVELS
+    return list(levels)
 
 
 @pytest.mark.parametrize("kind", ["video", "image"])
@@ -25,7 +27,7 @@ def test_identical_clips_keep_all_energy(kind: Kind) -> None:
     for bands in kept(kind, halve=False):
         assert [band["name"] for band in bands] == list(NAMES[kind])
         assert [band["kept"] for band in bands] == [1.0] * len(bands)
-        assert sum(float(band["share"] or 0) for band in bands) == pytest.approx(1)
+        assert sum(band["share"] for band in bands) == pytest.approx(1)
 
 
 @pytest.mark.parametrize("kind", ["video", "image"])
@@ -37,5 +39,5 @@ def test_half_the_contrast_keeps_a_quarter(kind: Kind) -> None:
 def test_a_band_without_energy_has_no_share_kept() -> None:
     clip = EnergyClip("flat", "image")
     clip.add(np.full((16, 16, 3), 90, np.uint8), np.full((16, 16, 3), 91, np.uint8))
-    bands = clip.result().to_json()["levels"][0]  # type: ignore[index,call-overload]
-    assert [band["kept"] is None for band in bands] == [False, True, True, True]
+    levels: Any = clip.result().to_json()["levels"]
+    assert [band["kept"] is None for band in levels[0]] == [False, True, True, True]

@@ -8,22 +8,22 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tests.report.clips import levels
+from tests.report.clips import Frames, levels
 from wfvae_cli.errors import OutputError
 from wfvae_cli.report import media
 from wfvae_cli.report.media import MediaFile, MediaWriter
 
 
-def write(stem: Path, frames: np.ndarray[tuple[int, ...], np.dtype[np.uint8]]) -> MediaFile:
+def write(stem: Path, frames: Frames) -> MediaFile:
     writer = MediaWriter(stem, Fraction(24000, 1001))
     for frame in frames:
         writer.add(frame)
     return writer.close()
 
 
-def read(path: Path) -> list[np.ndarray[tuple[int, ...], np.dtype[np.uint8]]]:
+def read(path: Path) -> list[Frames]:
     with av.open(str(path)) as container:
-        return [f.to_ndarray(format="rgb24") for f in container.decode(video=0)]
+        return [f.to_ndarray(format="rgb24").astype(np.uint8) for f in container.decode(video=0)]
 
 
 def test_a_copy_has_every_frame_in_place_and_colour(tmp_path: Path) -> None:

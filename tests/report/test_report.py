@@ -8,21 +8,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tests.report.clips import HOSTILE, RUN, feed, levels, noisy, two_models
+from tests.report.clips import HOSTILE, RUN, feed, levels, noisy, page_of, two_models
 from tests.stats.conftest import Make, make_report
 from wfvae_cli.errors import OutputError
 from wfvae_cli.metrics.clip import ClipMetrics
 from wfvae_cli.report.report import Report, ReportModel, check_report_folder
 
 __all__ = ["make_report"]  # a fixture
-
-
-def page_of(folder: Path) -> dict[str, Any]:
-    """What a page shows, as its script has it."""
-    text = (folder / "report.js").read_text("utf-8").strip()
-    assert text.startswith("wfReport.page({") and text.endswith(");")
-    values: dict[str, Any] = json.loads(text.removeprefix("wfReport.page(").removesuffix(");"))
-    return values
 
 
 def detail_of(folder: Path, clip: str) -> list[Any]:
@@ -82,9 +74,9 @@ def test_clips_have_curves_chunks_crops_and_media(page: Path) -> None:
 def test_the_folder_needs_nothing_else(page: Path) -> None:
     assert {path.name for path in page.iterdir()} == {"index.html", "report.js", "assets", "clips"}
     html = (page / "index.html").read_text("utf-8")
-    for script in ("report.js", *(f"assets/{p.name}" for p in (page / "assets").iterdir())):
-        assert f'"{script}"' in html
-    text = "".join(p.read_text("utf-8") for p in (page / "assets").iterdir())
+    scripts = ["report.js", *(f"assets/{path.name}" for path in (page / "assets").iterdir())]
+    assert all(f'"{script}"' in html for script in scripts)
+    text = "".join(path.read_text("utf-8") for path in (page / "assets").iterdir())
     addresses = [line for line in (html + text).split() if "://" in line]
     assert all("www.w3.org/2000/svg" in address for address in addresses)
     assert not [path for path in page.parent.iterdir() if path.name.endswith(".part")]

@@ -31,7 +31,7 @@ def read(folder: Path) -> Any:
     return events
 
 
-def values(events: Any, name: str) -> list[tuple[int, float]]:
+def values(events: Any, name: str) -> list[tuple[int, Any]]:
     return [(event.step, pytest.approx(event.value)) for event in events.Scalars(name)]
 
 
