@@ -240,7 +240,7 @@ def test_a_page_of_two_reconstructions(tmp_path: Path, three: tuple[Path, Path, 
     folder = tmp_path / "page"
     assert wfvae("compare", *three, "--html", folder, "-q", "--frames", "3").code == 7
     page = page_of(folder)
-    assert page["title"] == "left: right and worst"
+    assert page["title"] == "right and worst against left"
     assert [model["name"] for model in page["models"]] == ["right", "worst"]
     files = {file["name"]: file for file in page["files"]}
     assert set(files) == {"one.mkv", "sub/two.mkv", "still.png"}
@@ -261,6 +261,7 @@ def test_a_page_of_one_clip_with_its_latents(
     assert wfvae("compare", *pair, "--html", folder, "--stats", stats, "-q").code == 0
     page = page_of(folder)
     assert [file["name"] for file in page["files"]] == ["a.mkv"]
+    assert page["title"] == "b.mkv against a.mkv"
     assert page["models"][0]["latents"]["clips"] == 4
     assert page["models"][0]["facts"]["family"] == "wfvae"
 

@@ -94,9 +94,9 @@ def test_the_same_clips_give_the_same_bytes_in_any_order(tmp_path: Path) -> None
             for name in names:
                 feed(report, name, 0, (x, y))
     first = {p.relative_to(tmp_path / "a"): p for p in sorted((tmp_path / "a").rglob("*"))}
-    for name, path in first.items():
+    for relative, path in first.items():
         if path.is_file():
-            assert path.read_bytes() == (tmp_path / "b" / name).read_bytes(), name
+            assert path.read_bytes() == (tmp_path / "b" / relative).read_bytes(), relative
 
 
 def test_clips_that_fail_leave_nothing(tmp_path: Path) -> None:

@@ -149,12 +149,13 @@ def compare(
             raise UsageError("--protocol says which frames at what size: leave those options out")
         sampling, lpips_net = chosen.sampling, chosen.lpips_net
     folders = _are_folders(original, reconstructions)
-    labels = w.labels_of(reconstructions)
+    title, labels = w.labels_of(original, reconstructions)
     targets.check(len(reconstructions))
     learned = m.Learned(lpips, lpips_net, lpips_weights, fid, fid_weights, fvd_weights)
     job = w.Job(
         original=original,
         reconstructions=tuple(reconstructions),
+        title=title,
         labels=labels,
         folders=folders,
         sampling=sampling,

@@ -78,7 +78,10 @@ class Job:
 
     original: str
     reconstructions: tuple[str, ...]
+    title: str
+    """Short name of the originals."""
     labels: tuple[str, ...]
+    """Those of the reconstructions."""
     folders: bool
     sampling: Sampling
     measures: Callable[[], Measures]
@@ -126,14 +129,21 @@ def run(console: Console, job: Job) -> None:
         )
 
 
-def labels_of(paths: Sequence[str]) -> tuple[str, ...]:
-    """Short names that tell paths apart: as many of their last parts as that takes."""
-    parts = [Path(path).absolute().parts for path in paths]
-    for count in range(1, max(map(len, parts)) + 1):
-        names = tuple("/".join(each[-count:]) for each in parts)
+def labels_of(original: str, reconstructions: Sequence[str]) -> tuple[str, tuple[str, ...]]:
+    """Short names that tell paths apart: as many of their last parts as that takes.
+
+    Raises:
+        UsageError: reconstructions are given twice.
+    """
+    if len(set(reconstructions)) < len(reconstructions):
+        raise UsageError(f"expected different reconstructions, got {', '.join(reconstructions)}")
+    paths = [Path(path).absolute().parts for path in (original, *reconstructions)]
+    for count in range(1, max(map(len, paths)) + 1):
+        names = ["/".join(path[-count:]) for path in paths]
         if len(set(names)) == len(names):
-            return names
-    raise UsageError(f"expected different reconstructions, got {', '.join(paths)}")
+            return names[0], tuple(names[1:])
+    # The original is one of the reconstructions, or two paths differ in their spelling only.
+    return original, tuple(reconstructions)
 
 
 def describe_options(
@@ -233,7 +243,7 @@ def _open_report(job: Job) -> Report:
         models.append(ReportModel(label, facts, stats))
     names = " and ".join(job.labels) if len(job.labels) < 4 else f"{len(job.labels)} sets"
     info = ReportRun(
-        title=f"{m.title_of(job.original)}: {names}",
+        title=f"{names} against {job.title}",
         command=shlex.join(["wfvae", *sys.argv[1:]]),
         versions=versions(),
         options={"originals": job.original, **job.options},
@@ -278,7 +288,7 @@ def _write(console: Console, job: Job, sides: Sequence[Side]) -> None:
         from wfvae_cli.report.figure import save
         from wfvae_cli.report.metric_plots import plot_clips, plot_comparisons
 
-        heading = f"{m.title_of(job.original)} and {', '.join(job.labels)}"
+        heading = f"{', '.join(job.labels)} against {job.title}"
         if job.folders:
             page = plot_comparisons({side.label: side.comparison for side in sides}, heading)
         else:

@@ -167,9 +167,8 @@ def _write_caption(picture: Pixels, text: str, *, left: int, width: int) -> None
     h = picture.shape[0]
     size = max(9, min(28, h // 22, width // 18))
     font = ImageFont.load_default(size=size)
-    x0, y0, x1, y1 = font.getbbox(text)
-    strip = Image.new("L", (math.ceil(x1 - x0) + size, math.ceil(y1 - y0) + size // 2), 24)
-    ImageDraw.Draw(strip).text((size // 2 - x0, size // 4 - y0), text, fill=245, font=font)
+    strip = Image.new("L", (math.ceil(font.getlength(text)) + size, round(1.6 * size)), 24)
+    ImageDraw.Draw(strip).text((size // 2, round(0.2 * size)), text, fill=245, font=font)
     pixels = deepen(np.asarray(strip)[:h, :width, None], bits_of(picture))
     picture[: pixels.shape[0], left : left + pixels.shape[1]] = pixels
 

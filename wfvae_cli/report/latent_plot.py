@@ -92,8 +92,9 @@ def _draw_histograms(figure: Any, report: StatsReport, rows: int, columns: int) 
     normal = np.exp(-x * x / 2) / math.sqrt(2 * math.pi)
     channels = len(report.summary.mean)
     densities = [normalised_density(report.stats, c, _EDGES) for c in range(channels)]
-    # One scale for all: a spike must not flatten the other channels, and is marked instead.
-    top = min(_HIGHEST, max(_TOP, 1.06 * max(max(density) for density in densities)))
+    # One scale for all: a few spikes must not flatten the other channels, and are marked instead.
+    tallest = sorted(max(density) for density in densities)
+    top = min(_HIGHEST, max(_TOP, 1.06 * tallest[int(0.9 * (channels - 1))]))
     for c, axes in enumerate(figure.subplots(rows, columns, squeeze=False).flat):
         if c >= channels:
             axes.set_visible(False)

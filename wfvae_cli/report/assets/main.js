@@ -21,7 +21,7 @@ wfReport.page = (page) => {
   const files = makeFiles(page);
   const only = page.files.length === 1 && page.files[0].original ? page.files[0] : null;
   const inline = h("div", {});
-  overview.append(...[makeRanking(page), only ? inline : files, makeDistribution(page), makeEnergy(page),
+  overview.append(...[(!only || page.models.length > 1) && makeRanking(page), only ? inline : files, makeDistribution(page), makeEnergy(page),
     makeLatents(page), makeProvenance(page)].filter(Boolean));
 
   async function open(file, place, alone) {
