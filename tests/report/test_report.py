@@ -149,6 +149,16 @@ def test_only_a_report_is_replaced_and_only_if_asked(tmp_path: Path) -> None:
         check_report_folder(tmp_path / "no" / "r")
 
 
+def test_the_folder_may_be_the_current_one_if_it_is_empty(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    with Report(Path(), [ReportModel("m")], RUN) as report:
+        feed(report, "c", 0, (levels(2), levels(2)))
+    assert (tmp_path / "here" / "index.html").is_file()
+
+
 def test_latents_are_shown_in_every_convention(tmp_path: Path, make_report: Make) -> None:
     stats = make_report()
     with Report(tmp_path / "r", [ReportModel("m", latents=stats)], RUN) as report:

@@ -12,6 +12,7 @@ files. Files have names of ours, never those of clips.
 from __future__ import annotations
 
 import json
+import os
 import secrets
 import shutil
 import threading
@@ -22,7 +23,7 @@ from fractions import Fraction
 from importlib import resources
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from wfvae_cli.atomic import check_directory, output_error
 from wfvae_cli.errors import OutputError
@@ -33,6 +34,9 @@ from wfvae_cli.report.energy import EnergyKept
 from wfvae_cli.report.media import MAX_FRAMES, MAX_SIDE
 from wfvae_cli.stats.report import StatsReport
 from wfvae_cli.stats.scale import FORMULAS
+
+if TYPE_CHECKING:
+    from wfvae_cli.models.base import LoadedModel
 
 _ASSETS = ("report.css", "dom.js", "table.js", "curves.js", "viewer.js", "sections.js", "main.js")
 _MARK = "report.js"
@@ -48,6 +52,28 @@ class ReportModel:
     """What identifies it: family, SHA-256 of the weights, dtype, chunk, folder, …"""
     latents: StatsReport | None = None
     """Statistics of its latents."""
+
+    @classmethod
+    def of(
+        cls,
+        model: LoadedModel,
+        latents: StatsReport | None = None,
+        facts: Mapping[str, JsonValue] | None = None,
+    ) -> ReportModel:
+        """The column group of a model that is run here.
+
+        Args:
+            model: whose name, family, weights, device and type the page gives.
+            latents: statistics of its latents.
+            facts: what else identifies the run, such as its chunk and tile.
+        """
+        own: dict[str, JsonValue] = {
+            "family": model.vae.family,
+            "SHA-256 of the weights": model.sha256,
+            "device": str(model.device),
+            "dtype": model.compute_dtype,
+        }
+        return cls(model.name, {**own, **(facts or {})}, latents)
 
 
 @dataclass(frozen=True)
@@ -97,7 +123,9 @@ class Report:
             OutputError: see `check_report_folder`.
         """
         check_report_folder(folder, overwrite=overwrite)
-        self._folder = folder
+        self._folder = folder = Path(
+            os.path.abspath(folder)
+        )  # `.` has no name to put a part beside
         self._models = tuple(models)
         self._run = run
         self._overwrite = overwrite
