@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
 from PIL import Image
 
+from wfvae_cli.atomic import output_error
 from wfvae_cli.metrics.pixels import Pixels
 from wfvae_cli.metrics.result import FRAME_METRICS, ClipResult, FrameScores, JsonValue, json_number
 from wfvae_cli.metrics.views import (
@@ -31,6 +34,7 @@ _CROP_LIMITS = (48, 160)
 _THUMBNAIL = (240, 160)
 _THUMBNAIL_FRAME = 12
 """Clips begin in black more often than they are still black half a second later."""
+_DETAIL = "detail.json"
 _DIGITS = {"psnr": 3, "flicker_psnr": 3}
 
 
@@ -53,11 +57,19 @@ class ClipEntry:
     folder: Path
     summary: dict[str, JsonValue]
     """For the table of files."""
-    detail: dict[str, JsonValue]
-    """For the clip's own page: curves, chunks, worst frames, media."""
     facts: dict[str, JsonValue]
     """What is the same for all models: size, number of frames, rate, media of the original."""
     energy: EnergyKept
+
+    def take_detail(self) -> str:
+        """What the clip's own page shows, as JSON: curves, chunks, worst frames, media.
+
+        It waits in a file, since curves grow with the clip, and is gone from there afterwards.
+        """
+        path = self.folder / _DETAIL
+        text = path.read_text("utf-8")
+        path.unlink()
+        return text
 
 
 class ReportClip:
@@ -198,7 +210,12 @@ class ReportClip:
             ],
             "energy": energy.to_json(),
         }
-        return ClipEntry(self.name, self._model, self._folder, summary, detail, facts, energy)
+        path = self._folder / _DETAIL
+        try:
+            path.write_text(script_json(detail), "utf-8")
+        except OSError as error:
+            raise output_error(path, error) from error
+        return ClipEntry(self.name, self._model, self._folder, summary, facts, energy)
 
     def _save_crops(self, place: int, scores: FrameScores, crops: _Crops) -> JsonValue:
         images: dict[str, JsonValue] = {}
@@ -207,6 +224,12 @@ class ReportClip:
             save_picture(Image.fromarray(getattr(crops, role)), path)
             images[role] = path.name
         return {**scores.to_json(), "box": dict(crops.box._asdict()), **images}
+
+
+def script_json(value: Any) -> str:
+    """JSON that stays data in any script: no markup, no line ends that only scripts know."""
+    text = json.dumps(value, ensure_ascii=True, allow_nan=False, separators=(",", ":"))
+    return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
 
 
 def _crop(scores: FrameScores, original: Pixels, reconstruction: Pixels) -> _Crops:

@@ -11,8 +11,6 @@ files. Files have names of ours, never those of clips.
 
 from __future__ import annotations
 
-import json
-import os
 import secrets
 import shutil
 import threading
@@ -23,13 +21,13 @@ from fractions import Fraction
 from importlib import resources
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from wfvae_cli.atomic import check_directory, output_error
 from wfvae_cli.errors import OutputError
 from wfvae_cli.metrics.result import CLIP_METRICS, LABELS, JsonValue, summarise
 from wfvae_cli.metrics.views import ERROR_SCALE
-from wfvae_cli.report.clip import ClipEntry, ReportClip
+from wfvae_cli.report.clip import ClipEntry, ReportClip, script_json
 from wfvae_cli.report.energy import EnergyKept
 from wfvae_cli.report.media import MAX_FRAMES, MAX_SIDE
 from wfvae_cli.stats.report import StatsReport
@@ -123,9 +121,7 @@ class Report:
             OutputError: see `check_report_folder`.
         """
         check_report_folder(folder, overwrite=overwrite)
-        self._folder = folder = Path(
-            os.path.abspath(folder)
-        )  # `.` has no name to put a part beside
+        self._folder = folder = folder.resolve()  # `.` has no name to put a part beside
         self._models = tuple(models)
         self._run = run
         self._overwrite = overwrite
@@ -210,7 +206,7 @@ class Report:
             "files": files,
         }
         try:
-            (self._part / _MARK).write_text(f"wfReport.page({_script(page)});\n", "utf-8")
+            (self._part / _MARK).write_text(f"wfReport.page({script_json(page)});\n", "utf-8")
             source = resources.files("wfvae_cli.report") / "assets"
             assets = self._part / "assets"
             assets.mkdir()
@@ -244,15 +240,17 @@ class Report:
             return {"id": key, "name": name, "results": results}
         folder.mkdir(parents=True)
         facts: dict[str, JsonValue] = {}
+        details: dict[int, str] = {}
         for number in sorted(entries):
             entry = entries[number]
+            details[number] = entry.take_detail()
             for path in sorted(entry.folder.iterdir()):
                 if not (folder / path.name).exists():
                     path.rename(folder / path.name)
             shutil.rmtree(entry.folder)
             facts = {**entry.facts, **facts}
-        detail = [entries[m].detail if m in entries else None for m in range(len(self._models))]
-        script = f"wfReport.clip({_script(key)}, {_script(detail)});\n"
+        shown = [details.get(m, "null") for m in range(len(self._models))]
+        script = f"wfReport.clip({script_json(key)}, [{','.join(shown)}]);\n"
         (folder / "clip.js").write_text(script, "utf-8")
         return {**facts, "id": key, "results": results}
 
@@ -332,9 +330,3 @@ def _number(value: object) -> float | None:
     if value == "inf":
         return float("inf")
     return float(value) if isinstance(value, int | float) else None
-
-
-def _script(value: Any) -> str:
-    """JSON that stays data wherever it is put: no markup, no line ends that scripts know."""
-    text = json.dumps(value, ensure_ascii=True, allow_nan=False, separators=(",", ":"))
-    return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
