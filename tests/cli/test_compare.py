@@ -15,6 +15,7 @@ from tests.cli.program import assert_refused, wfvae
 from tests.media.conftest import write_clip
 from tests.metrics.reference import reference_psnr, reference_ssim
 from tests.report.clips import page_of
+from wfvae_cli.cli.compare_work import labels_of
 
 Picture = NDArray[np.uint8]
 PNG = b"\x89PNG\r\n"
@@ -234,6 +235,22 @@ def test_several_reconstructions_are_ranked(tmp_path: Path, three: tuple[Path, P
     assert [side["files"] for side in values["reconstructions"]] == [3, 2]
     written = json.loads(report.read_text())["reconstructions"]
     assert len(written[0]["per_file"][0]["per_frame"]) == 4
+
+
+@pytest.mark.parametrize(
+    ("original", "reconstructions", "expected"),
+    [
+        ("in.mp4", ["out.mp4"], ("in.mp4", ("out.mp4",))),
+        ("left", ["/x/right", "worst/"], ("left", ("right", "worst"))),
+        ("in/c.mp4", ["a/c.mp4", "b/c.mp4"], ("in/c.mp4", ("a", "b"))),
+        ("/p/v", ["a/x/d", "b/x/d"], ("/p/v", ("a/x/d", "b/x/d"))),
+        ("same", ["same"], ("same", ("same",))),
+    ],
+)
+def test_names_that_tell_paths_apart(
+    original: str, reconstructions: list[str], expected: tuple[str, tuple[str, ...]]
+) -> None:
+    assert labels_of(original, reconstructions) == expected
 
 
 def test_a_page_of_two_reconstructions(tmp_path: Path, three: tuple[Path, Path, Path]) -> None:

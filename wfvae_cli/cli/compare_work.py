@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import shlex
 import sys
 from collections.abc import Callable, Sequence
@@ -132,6 +133,9 @@ def run(console: Console, job: Job) -> None:
 def labels_of(original: str, reconstructions: Sequence[str]) -> tuple[str, tuple[str, ...]]:
     """Short names that tell paths apart: as many of their last parts as that takes.
 
+    What all of them end with is left out of the names of the reconstructions: `a/clip.mp4` and
+    `b/clip.mp4` of `in/clip.mp4` are `a` and `b`.
+
     Raises:
         UsageError: reconstructions are given twice.
     """
@@ -139,9 +143,14 @@ def labels_of(original: str, reconstructions: Sequence[str]) -> tuple[str, tuple
         raise UsageError(f"expected different reconstructions, got {', '.join(reconstructions)}")
     paths = [Path(path).absolute().parts for path in (original, *reconstructions)]
     for count in range(1, max(map(len, paths)) + 1):
-        names = ["/".join(path[-count:]) for path in paths]
-        if len(set(names)) == len(names):
-            return names[0], tuple(names[1:])
+        tails = [path[-count:] for path in paths]
+        if len(set(tails)) == len(tails):
+            columns = zip(*(reversed(tail) for tail in tails), strict=False)
+            shared = sum(
+                1 for _ in itertools.takewhile(lambda parts: len(set(parts)) == 1, columns)
+            )
+            labels = (Path(*tail[: len(tail) - shared]) for tail in tails[1:])
+            return str(Path(*tails[0])), tuple(map(str, labels))
     # The original is one of the reconstructions, or two paths differ in their spelling only.
     return original, tuple(reconstructions)
 
