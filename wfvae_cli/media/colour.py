@@ -67,6 +67,9 @@ SWSCALE_MATRICES = {
 }
 """Our names of the matrices that swscale can undo -> its own names of them."""
 
+SRGB = Colour("gbr", "pc", "bt709", "iec61966-2-1")
+"""What the RGB of an image means that does not say."""
+
 Kind = Literal["yuv", "rgb", "grey"]
 
 

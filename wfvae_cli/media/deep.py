@@ -1,0 +1,169 @@
+"""Images of more than 8 bits a sample that FFmpeg decodes: PNG, JPEG 2000 and AVIF.
+
+Pillow reads them too, but squeezes them to 8 bits.
+"""
+
+from __future__ import annotations
+
+from fractions import Fraction
+from typing import cast
+
+import av
+import numpy as np
+from av.packet import Packet
+from av.video.codeccontext import VideoCodecContext
+from av.video.frame import VideoFrame
+
+from wfvae_cli.media.clip import Colour, Sampling
+from wfvae_cli.media.colour import MATRICES, PRIMARIES, SRGB, TRANSFERS, PixelFormat, describe
+from wfvae_cli.media.filters import Converter, Pixels, times_alpha
+from wfvae_cli.media.heif import Item, Nclx, Still
+from wfvae_cli.media.sampling import Orientation, plan_geometry
+
+_SOC, _SIZ = b"\xff\x4f", b"\xff\x51"
+_RGB_FULL = Colour("gbr", "pc")
+
+
+def jpeg2000_bits(data: bytes) -> int:
+    """Bits of the deepest component of a JPEG 2000 file or codestream (ISO/IEC 15444-1, A.5.1)."""
+    at = data.find(_SOC + _SIZ)
+    if at < 0 or at + 42 > len(data):
+        raise ValueError("it has no codestream")
+    count = int.from_bytes(data[at + 40 : at + 42])
+    depths = data[at + 42 : at + 42 + 3 * count : 3]
+    return max(((depth & 0x7F) + 1 for depth in depths), default=8)
+
+
+def decode_png(data: bytes, orientation: Orientation) -> tuple[Pixels, VideoFrame]:
+    """Decode a PNG of 16 bits.
+
+    Args:
+        data: the whole file.
+        orientation: how to turn it.
+
+    Returns:
+        Upright HWC RGB, uint16, with alpha composited onto black; and the frame as it was coded.
+
+    Raises:
+        Exception: of any kind, where it is damaged.
+    """
+    frame = _decode("png", data)
+    return _to_rgb(frame, _RGB_FULL, orientation), frame
+
+
+def decode_jpeg2000(data: bytes, bits: int, orientation: Orientation) -> tuple[Pixels, VideoFrame]:
+    """Decode a JPEG 2000 image of over 8 bits; as `decode_png`.
+
+    Args:
+        data: the whole file.
+        bits: of a sample.
+        orientation: how to turn it.
+    """
+    frame = _decode("jpeg2000", data)
+    fmt = PixelFormat.of(frame.format)
+    colour = _RGB_FULL
+    if fmt.kind != "rgb":  # sYCC, of full range (IEC 61966-2-1), or grey
+        colour = Colour("smpte170m", "pc", chroma="centre")
+    pixels = _to_rgb(frame, colour, orientation)
+    if fmt.depth == 16 and bits < 16:  # FFmpeg shifts samples to the left, and does not stretch
+        pixels = _stretch(pixels, bits)
+    return pixels, frame
+
+
+def _stretch(pixels: Pixels, bits: int) -> Pixels:
+    """Stretch samples whose highest value is `2**bits - 1 << 16 - bits` to 65535, rounded."""
+    peak = ((1 << bits) - 1) << (16 - bits)
+    wide = pixels.astype(np.uint32)
+    wide *= np.uint32(65535)
+    wide += np.uint32(peak // 2)
+    wide //= np.uint32(peak)
+    return np.minimum(wide, 65535, out=wide).astype(np.uint16)
+
+
+def decode_avif(still: Still, orientation: Orientation) -> tuple[Pixels, VideoFrame, list[str]]:
+    """Decode an AVIF image of over 8 bits.
+
+    Args:
+        still: where its pictures lie.
+        orientation: how to turn it.
+
+    Returns:
+        As `decode_png`; and notices of what could only be approximated.
+
+    Raises:
+        Exception: of any kind, where it is damaged.
+    """
+    pixels, frame, notices = _decode_item(still.picture, still.nclx)
+    if still.alpha is not None and not still.premultiplied:
+        alpha, _, _ = _decode_item(still.alpha, Nclx(2, 2, 2, full_range=True))
+        if alpha.shape != pixels.shape:
+            raise ValueError("its alpha channel has another size than its colours")
+        pixels = times_alpha(pixels, alpha[..., :1])
+    return _turn(pixels, orientation), frame, notices
+
+
+def avif_colour(nclx: Nclx | None) -> Colour:
+    """What the RGB of an AVIF image means; sRGB where it does not say."""
+    if nclx is None:
+        return SRGB
+    primaries = PRIMARIES.get(nclx.primaries, SRGB.primaries)
+    return Colour("gbr", "pc", primaries, TRANSFERS.get(nclx.transfer, SRGB.transfer))
+
+
+def _decode_item(item: Item, nclx: Nclx | None) -> tuple[Pixels, VideoFrame, list[str]]:
+    """A picture as HWC RGB, uint16, as stored; its first tile; and notices."""
+    width, height = item.size
+    notices: list[str] = []
+    pixels = np.zeros((height, width, 3), np.uint16)
+    covered = [0, 0]
+    top = left = 0
+    first: VideoFrame | None = None
+    for index, coded in enumerate(item.coded):
+        frame = _decode("libdav1d", coded)
+        colour, notices = _colour_of(frame, item.size, nclx)
+        tile = _to_rgb(frame, colour, Orientation())
+        part = pixels[top : top + tile.shape[0], left : left + tile.shape[1]]
+        part[...] = tile[: part.shape[0], : part.shape[1]]
+        covered = [left + tile.shape[1], top + tile.shape[0]]
+        first = first or frame
+        left += tile.shape[1]
+        if (index + 1) % item.columns == 0:
+            left, top = 0, top + tile.shape[0]
+    if first is None or covered[0] < width or covered[1] < height:
+        raise ValueError("its coded picture is smaller than announced")
+    return pixels, first, notices
+
+
+def _colour_of(
+    frame: VideoFrame, size: tuple[int, int], nclx: Nclx | None
+) -> tuple[Colour, list[str]]:
+    """What the samples mean: by the container, and where it is silent by the coded picture."""
+    matrix, full = int(frame.colorspace), int(frame.color_range)
+    if nclx is not None:
+        full = 2 if nclx.full_range else 1
+        matrix = nclx.matrix if nclx.matrix in MATRICES else matrix
+    fmt = PixelFormat.of(frame.format)
+    return describe(fmt, *size, codec="av1", matrix=matrix, value_range=full)
+
+
+def _decode(codec: str, data: bytes) -> VideoFrame:
+    """The first picture that FFmpeg makes of `data`."""
+    context = cast(VideoCodecContext, av.CodecContext.create(codec, "r"))
+    context.thread_count = 1
+    frames = context.decode(Packet(data)) or context.decode(None)
+    if not frames or frames[0].is_corrupt:
+        raise ValueError("it cannot be decoded whole")
+    return frames[0]
+
+
+def _to_rgb(frame: VideoFrame, colour: Colour, orientation: Orientation) -> Pixels:
+    geometry = plan_geometry(frame.width, frame.height, Fraction(1), orientation, Sampling())
+    return Converter(16, colour, geometry)(frame)
+
+
+def _turn(pixels: Pixels, orientation: Orientation) -> Pixels:
+    if orientation.transpose:
+        pixels = pixels.swapaxes(0, 1)
+    if orientation.hflip:
+        pixels = pixels[:, ::-1]
+    return pixels[::-1] if orientation.vflip else pixels
