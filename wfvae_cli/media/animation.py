@@ -132,7 +132,7 @@ class AnimationSource:
         width, height = self._size = image.size
         count = len(frames.delays)
         check_size(self.name, image.size)
-        needed = picture.needed_memory(image, frames.fmt, len(data))
+        needed = picture.needed_memory(image, frames.fmt, len(data), animated=True)
         check_memory(self.name, picture.decoding(image.size), needed, memory)
         if count * width * height > max(_CHEAP_PIXELS, _PIXELS_PER_BYTE * len(data)):
             raise VideoError(

@@ -47,12 +47,12 @@ _PIXEL_FORMATS = {"1": "monow", "L": "gray", "P": "pal8", "LA": "ya8", "RGBA": "
 # Bytes that a decoder takes for a pixel beside the image that it decodes to: measured, rounded up.
 _DECODER_BYTES = {
     "AVIF": 16,
-    "GIF": 8,
     "JPEG": 6,  # coefficients of a progressive one
     "JPEG2000": 16,
-    "PNG": 8,  # APNG keeps the picture before
-    "WEBP": 12,
+    "WEBP": 18,
 }
+_ANIMATION_BYTES = 20
+"""Bytes that an animation takes for a pixel beside that: the picture before, and its parts."""
 _DEEP_BYTES = 40
 """Bytes that decoding a picture of over 8 bits takes for a pixel."""
 
@@ -222,7 +222,9 @@ def decoding(size: tuple[int, int]) -> str:
     return f"decoding its {size[0]}x{size[1]} pixels"
 
 
-def needed_memory(image: Image.Image, fmt: str, size: int, bits: int = 8) -> int:
+def needed_memory(
+    image: Image.Image, fmt: str, size: int, bits: int = 8, *, animated: bool = False
+) -> int:
     """Bytes that decoding an image takes at most.
 
     Args:
@@ -230,18 +232,20 @@ def needed_memory(image: Image.Image, fmt: str, size: int, bits: int = 8) -> int
         fmt: its format.
         size: bytes of the file.
         bits: of a sample.
+        animated: whether each picture is composed of those before it.
     """
     if bits > 8:
         each = _DEEP_BYTES
     else:
         # The image itself, its RGB frame, and another that it is scaled or copied to.
         each = MODE_BYTES.get(image.mode, 4) + _DECODER_BYTES.get(fmt, 4) + 6
+        each += _ANIMATION_BYTES if animated else 0
     return image.size[0] * image.size[1] * each + 2 * size
 
 
 def _decode_tiff(data: bytes, page: tiff.Page, name: str, memory: int | None) -> Picture:
     width, height = page.size
-    needed = width * height * (4 * page.samples + 12) + 3 * len(data)
+    needed = width * height * (6 * page.samples + 12) + 3 * len(data)
     check_memory(name, decoding(page.size), needed, memory)
     frame, pixel_format, transparent = tiff.decode(data, page)
     notices = []
