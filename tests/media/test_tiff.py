@@ -68,6 +68,16 @@ def test_compressions_of_ffmpeg(tmp_path: Path, compression: str) -> None:
     assert np.array_equal(read_one(path)[1], pixels)
 
 
+@pytest.mark.parametrize("layout", [{}, {"tile": (16, 16)}, {"compression": "zlib"}], ids=str)
+def test_pillows_limit_does_not_bind(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, layout: dict[str, Any]
+) -> None:
+    # 16-bit samples are shown to Pillow as six 8-bit pixels for one.
+    tifffile.imwrite(tmp_path / "a.tif", noise(3), photometric="rgb", **layout)
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)
+    assert np.array_equal(read_one(tmp_path / "a.tif")[1], noise(3))
+
+
 def test_rows_are_converted_in_bands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("wfvae_cli.media.pillow_image._BAND_PIXELS", 4000)
     pixels = noise(4)

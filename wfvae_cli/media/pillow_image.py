@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import struct
+import threading
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -36,6 +37,34 @@ MODE_BYTES = {"1": 1, "L": 1, "P": 1, "I;16": 2, "I;16B": 2, "I;16L": 2}
 """Bytes of a pixel in Pillow's memory; 4 in every other mode."""
 
 
+class _Unlimited:
+    """Lifts Pillow's limit of 179 million pixels, which `memory.check_size` replaces.
+
+    The limit is a global variable of Pillow's, so it is lifted only while something is decoded,
+    in any thread.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._users = 0
+        self._limit: int | None = None
+
+    def __enter__(self) -> None:
+        with self._lock:
+            if not self._users:
+                self._limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
+            self._users += 1
+
+    def __exit__(self, *_: object) -> None:
+        with self._lock:
+            self._users -= 1
+            if not self._users:
+                Image.MAX_IMAGE_PIXELS = self._limit
+
+
+_UNLIMITED = _Unlimited()
+
+
 @contextmanager
 def damage_reported(name: str) -> Iterator[None]:
     """Report whatever goes wrong while an image is decoded as damage of that image.
@@ -47,13 +76,11 @@ def damage_reported(name: str) -> Iterator[None]:
         VideoError: anything was raised that is not a `WfvaeError`.
     """
     try:
-        with warnings.catch_warnings():
+        with _UNLIMITED, warnings.catch_warnings():
             warnings.simplefilter("ignore")  # what Pillow says of odd tags and large images
             yield
     except WfvaeError:
         raise
-    except Image.DecompressionBombError as error:  # a limit of Pillow's own, for WebP and GIF
-        raise VideoError(f"{name}: the image is too large ({error}): scale it down") from error
     except NotImplementedError as error:
         raise VideoError(
             f"{name}: an image of a kind that cannot be decoded ({error}): convert it to PNG"
@@ -71,8 +98,7 @@ def damage_reported(name: str) -> Iterator[None]:
 def opened(data: bytes, fmt: str) -> Iterator[Image.Image]:
     """Open an image without decoding it.
 
-    Not with `Image.open`, which would try every format on damaged files, and refuses pictures
-    of over 179 million pixels unless a global variable is changed under the caller's feet.
+    Not with `Image.open`, which would try every format on damaged files.
 
     Args:
         data: the whole file.
