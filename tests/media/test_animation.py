@@ -17,8 +17,8 @@ from PIL import Image
 
 from wfvae_cli.errors import VideoError
 from wfvae_cli.media.clip import Sampling
+from wfvae_cli.media.headers import gif_layout
 from wfvae_cli.media.reader import open_clip
-from wfvae_cli.media.timing import gif_layout
 
 from .conftest import MakeClip, numbered, read
 

@@ -13,7 +13,7 @@ from av.video.frame import VideoFrame
 from PIL import Image
 
 from wfvae_cli.errors import VideoError
-from wfvae_cli.media import deep, heif, picture, png, timing
+from wfvae_cli.media import deep, headers, heif, picture, png
 from wfvae_cli.media.clip import Colour
 from wfvae_cli.media.colour import SRGB, PixelFormat
 from wfvae_cli.media.memory import check_memory, check_size
@@ -63,7 +63,7 @@ class Frames:
                 header = png.read_header(data)
                 found = cls("PNG", header.delays, header.colour, needs_ffmpeg=header.bits > 8)
             elif fmt == "WEBP":
-                found = cls("WEBP", timing.webp_delays(data))
+                found = cls("WEBP", headers.webp_delays(data))
             elif fmt == "AVIF":
                 found = cls._of_avif(data)
             else:
@@ -72,7 +72,7 @@ class Frames:
 
     @classmethod
     def _of_gif(cls, data: bytes) -> Frames:
-        layout = timing.gif_layout(data)
+        layout = headers.gif_layout(data)
         if len(layout.delays) > 1 and not layout.whole:
             raise ValueError(f"it ends amid or after picture {len(layout.delays)}, not as GIFs do")
         return cls("GIF", layout.delays)
@@ -128,12 +128,13 @@ class AnimationSource:
     def _open(self, data: bytes, frames: Frames, memory: int | None) -> None:
         if frames.fmt == "PNG":
             data = png.without_metadata(data)
+        picture.check_header(data, frames.fmt, self.name, memory)
         image = self._image = self._stack.enter_context(opened(data, frames.fmt))
         width, height = self._size = image.size
         count = len(frames.delays)
         check_size(self.name, image.size)
-        needed = picture.needed_memory(image, frames.fmt, len(data), animated=True)
-        check_memory(self.name, picture.decoding(image.size), needed, memory)
+        needed = picture.needed_memory(image.size, image.mode, frames.fmt, len(data), animated=True)
+        check_memory(self.name, picture.decoding_of(image.size), needed, memory)
         if count * width * height > max(_CHEAP_PIXELS, _PIXELS_PER_BYTE * len(data)):
             raise VideoError(
                 f"{self.name}: {count} pictures of {width}x{height} pixels in {len(data)} bytes: "

@@ -34,11 +34,14 @@ def jpeg2000_bits(data: bytes) -> int:
     return max(((depth & 0x7F) + 1 for depth in depths), default=8)
 
 
-def decode_png(data: bytes, orientation: Orientation) -> tuple[Pixels, VideoFrame]:
+def decode_png(
+    data: bytes, size: tuple[int, int], orientation: Orientation
+) -> tuple[Pixels, VideoFrame]:
     """Decode a PNG of 16 bits.
 
     Args:
         data: the whole file.
+        size: width and height as stored, in pixels.
         orientation: how to turn it.
 
     Returns:
@@ -47,19 +50,22 @@ def decode_png(data: bytes, orientation: Orientation) -> tuple[Pixels, VideoFram
     Raises:
         Exception: of any kind, where it is damaged.
     """
-    frame = _decode("png", data)
+    frame = _decode("png", data, size)
     return _to_rgb(frame, _RGB_FULL, orientation), frame
 
 
-def decode_jpeg2000(data: bytes, bits: int, orientation: Orientation) -> tuple[Pixels, VideoFrame]:
+def decode_jpeg2000(
+    data: bytes, size: tuple[int, int], bits: int, orientation: Orientation
+) -> tuple[Pixels, VideoFrame]:
     """Decode a JPEG 2000 image of over 8 bits; as `decode_png`.
 
     Args:
         data: the whole file.
+        size: width and height as stored, in pixels.
         bits: of a sample.
         orientation: how to turn it.
     """
-    frame = _decode("jpeg2000", data)
+    frame = _decode("jpeg2000", data, size)
     fmt = PixelFormat.of(frame.format)
     colour = _RGB_FULL
     if fmt.kind != "rgb":  # sYCC, of full range (IEC 61966-2-1), or grey
@@ -119,7 +125,7 @@ def _decode_item(item: Item, nclx: Nclx | None) -> tuple[Pixels, VideoFrame, lis
     top = left = 0
     first: VideoFrame | None = None
     for index, coded in enumerate(item.coded):
-        frame = _decode("libdav1d", coded)
+        frame = _decode("libdav1d", coded, item.size)
         colour, notices = _colour_of(frame, item.size, nclx)
         tile = _to_rgb(frame, colour, Orientation())
         part = pixels[top : top + tile.shape[0], left : left + tile.shape[1]]
@@ -146,10 +152,12 @@ def _colour_of(
     return describe(fmt, *size, codec="av1", matrix=matrix, value_range=full)
 
 
-def _decode(codec: str, data: bytes) -> VideoFrame:
-    """The first picture that FFmpeg makes of `data`."""
+def _decode(codec: str, data: bytes, size: tuple[int, int]) -> VideoFrame:
+    """The first picture that FFmpeg makes of `data`, if it is hardly larger than `size`."""
     context = cast(VideoCodecContext, av.CodecContext.create(codec, "r"))
     context.thread_count = 1
+    # Of a grid, tiles reach beyond the picture.
+    context.options = {"max_pixels": str(4 * (size[0] + 64) * (size[1] + 64))}
     frames = context.decode(Packet(data)) or context.decode(None)
     if not frames or frames[0].is_corrupt:
         raise ValueError("it cannot be decoded whole")

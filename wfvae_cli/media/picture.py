@@ -11,7 +11,7 @@ from av.video.frame import VideoFrame
 from PIL import Image
 
 from wfvae_cli.errors import VideoError
-from wfvae_cli.media import deep, heif, png, tiff
+from wfvae_cli.media import deep, headers, heif, png, tiff
 from wfvae_cli.media.clip import Colour
 from wfvae_cli.media.colour import SRGB, PixelFormat
 from wfvae_cli.media.memory import check_memory, check_size
@@ -168,8 +168,30 @@ def decode(data: bytes, name: str, memory: int | None = None) -> Picture:
             tiff.check_layout(page, data)
             if page.bits == 16:
                 return _decode_tiff(data, page, name, memory)
+        check_header(data, fmt, name, memory)
         with opened(data, fmt) as image:
             return _decode_opened(image, data, fmt, name, memory)
+
+
+def check_header(data: bytes, fmt: str, name: str, memory: int | None) -> None:
+    """Refuse an image whose decoder would take memory before it tells the size.
+
+    Args:
+        data: the whole file.
+        fmt: its format.
+        name: what messages call it.
+        memory: bytes that decoding may take; None is half of what is free.
+
+    Raises:
+        VideoError: it is too large.
+        ValueError: it is damaged.
+    """
+    sizes = {"GIF": lambda: headers.gif_layout(data).size}
+    sizes |= {"WEBP": lambda: headers.webp_size(data), "ICO": lambda: headers.icon_size(data)}
+    if fmt in sizes:
+        size = sizes[fmt]()
+        check_size(name, size)
+        check_memory(name, decoding_of(size), needed_memory(size, "RGBA", fmt, len(data)), memory)
 
 
 def _decode_opened(
@@ -186,7 +208,8 @@ def _decode_opened(
         bits, colour = still.bits, deep.avif_colour(still.nclx)
     elif fmt == "JPEG2000":
         bits = deep.jpeg2000_bits(data)
-    check_memory(name, decoding(image.size), needed_memory(image, fmt, len(data), bits), memory)
+    needed = needed_memory(image.size, image.mode, fmt, len(data), bits)
+    check_memory(name, decoding_of(image.size), needed, memory)
     count = getattr(image, "n_frames", 1)
     single = image.format in _ONE_PICTURE or count < 2
     notices = [] if single else [f"only the first of its {count} pictures is read"]
@@ -217,20 +240,27 @@ def pixel_format_of(image: Image.Image) -> str:
     return _PIXEL_FORMATS.get(image.mode, "rgba" if alpha else "rgb24")
 
 
-def decoding(size: tuple[int, int]) -> str:
+def decoding_of(size: tuple[int, int]) -> str:
     """What takes the memory, in messages: decoding a picture of this width and height."""
     return f"decoding its {size[0]}x{size[1]} pixels"
 
 
 def needed_memory(
-    image: Image.Image, fmt: str, size: int, bits: int = 8, *, animated: bool = False
+    size: tuple[int, int],
+    mode: str,
+    fmt: str,
+    stored: int,
+    bits: int = 8,
+    *,
+    animated: bool = False,
 ) -> int:
     """Bytes that decoding an image takes at most.
 
     Args:
-        image: opened, not decoded.
+        size: its width and height in pixels.
+        mode: Pillow's mode of it.
         fmt: its format.
-        size: bytes of the file.
+        stored: bytes of the file.
         bits: of a sample.
         animated: whether each picture is composed of those before it.
     """
@@ -238,15 +268,15 @@ def needed_memory(
         each = _DEEP_BYTES
     else:
         # The image itself, its RGB frame, and another that it is scaled or copied to.
-        each = MODE_BYTES.get(image.mode, 4) + _DECODER_BYTES.get(fmt, 4) + 6
+        each = MODE_BYTES.get(mode, 4) + _DECODER_BYTES.get(fmt, 4) + 6
         each += _ANIMATION_BYTES if animated else 0
-    return image.size[0] * image.size[1] * each + 2 * size
+    return size[0] * size[1] * each + 2 * stored
 
 
 def _decode_tiff(data: bytes, page: tiff.Page, name: str, memory: int | None) -> Picture:
     width, height = page.size
     needed = width * height * (6 * page.samples + 12) + 3 * len(data)
-    check_memory(name, decoding(page.size), needed, memory)
+    check_memory(name, decoding_of(page.size), needed, memory)
     frame, pixel_format, transparent = tiff.decode(data, page)
     notices = []
     if page.count > 1:
@@ -270,9 +300,9 @@ def _decode_deep(
         orientation = orientation_of(image)
         image.close()
         if fmt == "PNG":
-            pixels, coded = deep.decode_png(data, orientation)
+            pixels, coded = deep.decode_png(data, image.size, orientation)
         else:
-            pixels, coded = deep.decode_jpeg2000(data, bits, orientation)
+            pixels, coded = deep.decode_jpeg2000(data, image.size, bits, orientation)
         alpha = PixelFormat.of(coded.format).alpha
     frame = VideoFrame.from_ndarray(np.ascontiguousarray(pixels, np.uint16), format="rgb48le")
     return frame, coded.format.name, alpha, notices

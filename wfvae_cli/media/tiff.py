@@ -34,6 +34,8 @@ _COMPRESSIONS = frozenset((1, 5, 8, 32773, 32946, 34925, 50000))
 _COLOURS = {0: 1, 1: 1, 2: 3, 5: 4}
 """PhotometricInterpretation -> samples of a colour: grey (white or black is 0), RGB, CMYK."""
 _ASSOCIATED, _UNASSOCIATED = 1, 2
+_SMALL_TILE = 1 << 24
+"""Pixels that a tile may have, however small the image is."""
 _MAX_PAGES = 1 << 16
 
 Uint16 = NDArray[np.uint16]
@@ -149,6 +151,9 @@ def check_layout(page: Page, data: bytes) -> None:
     tiled = _TILE_OFFSETS in page.tags
     offsets = page.tags.get(_TILE_OFFSETS if tiled else _STRIP_OFFSETS, ())
     if tiled:
+        area = page.get(_TILE_WIDTH, 0) * page.get(_TILE_HEIGHT, 0)
+        if not 0 < area <= max(_SMALL_TILE, 4 * width * height):
+            raise ValueError(f"its tiles are of {area} pixels")
         across = -(-width // max(1, page.get(_TILE_WIDTH, 0)))
         down = -(-height // max(1, page.get(_TILE_HEIGHT, 0)))
     else:

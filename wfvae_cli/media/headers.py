@@ -1,4 +1,7 @@
-"""How many pictures GIF and WebP files hold, and how long each is shown: known before decoding."""
+"""What GIF, WebP and icon files say of their pictures: how large and how many, and their times.
+
+Read before decoders are asked, which allocate memory for whatever a damaged header claims.
+"""
 
 from __future__ import annotations
 
@@ -20,6 +23,8 @@ class GifLayout:
 
     delays: tuple[Fraction, ...]
     """Seconds that each picture is shown."""
+    size: tuple[int, int]
+    """Width and height of the screen and of all pictures on it."""
     whole: bool
     """Whether the file goes on to its trailer."""
 
@@ -32,13 +37,17 @@ def gif_layout(data: bytes) -> GifLayout:
     Args:
         data: the whole file; it may be damaged.
     """
-    at = 13 + _palette_size(data[10]) if len(data) >= 13 else len(data)
+    if len(data) < 13:
+        raise ValueError("it ends amid its header")
+    width, height = struct.unpack_from("<HH", data, 6)
+    at = 13 + _palette_size(data[10])
     delays: list[Fraction] = []
-    delay = 0
+    delay, whole = 0, False
     while at < len(data):
         block = data[at]
         if block == _TRAILER:
-            return GifLayout(tuple(delays), whole=True)
+            whole = True
+            break
         if block == _EXTENSION:
             if data[at + 1 : at + 3] == bytes((_GRAPHIC_CONTROL, 4)) and at + 6 <= len(data):
                 delay = int.from_bytes(data[at + 4 : at + 6], "little")
@@ -49,11 +58,13 @@ def gif_layout(data: bytes) -> GifLayout:
             long_enough = delay >= _SHORTEST_GIF_DELAY
             delays.append(Fraction(delay, 100) if long_enough else _DEFAULT_DELAY)
             delay = 0
+            left, top, across, down = struct.unpack_from("<4H", data, at + 1)
+            width, height = max(width, left + across), max(height, top + down)
             # The image's descriptor, its palette, and the size of its smallest LZW codes.
             at = _skip_sub_blocks(data, at + 10 + _palette_size(data[at + 9]) + 1)
         else:
             at += 1  # a stray byte between blocks, which decoders skip
-    return GifLayout(tuple(delays), whole=False)
+    return GifLayout(tuple(delays), (width, height), whole)
 
 
 def _palette_size(flags: int) -> int:
@@ -81,3 +92,50 @@ def webp_delays(data: bytes) -> tuple[Fraction, ...]:
             delays.append(Fraction(milliseconds, 1000) if milliseconds else _DEFAULT_DELAY)
         at += 8 + length + length % 2
     return tuple(delays)
+
+
+def webp_size(data: bytes) -> tuple[int, int]:
+    """Width and height of a WebP, by its first chunk (RFC 9649, 2.5 to 2.7).
+
+    Args:
+        data: the file, or how it begins.
+
+    Raises:
+        ValueError: it is damaged.
+    """
+    kind = data[12:16]
+    if kind == b"VP8 " and data[23:26] == b"\x9d\x01\x2a":
+        width, height = struct.unpack_from("<HH", data, 26)
+        return width & 0x3FFF, height & 0x3FFF
+    if kind == b"VP8L" and data[20:21] == b"\x2f":
+        bits = int.from_bytes(data[21:25], "little")
+        return (bits & 0x3FFF) + 1, (bits >> 14 & 0x3FFF) + 1
+    if kind == b"VP8X" and len(data) >= 30:
+        width, height = (int.from_bytes(data[at : at + 3], "little") + 1 for at in (24, 27))
+        return width, height
+    raise ValueError("its first chunk is broken")
+
+
+def icon_size(data: bytes) -> tuple[int, int]:
+    """Width and height of the largest picture of an icon (ICO), by the pictures' own headers.
+
+    Its directory holds sides of up to 256 pixels, and does not bind a decoder.
+
+    Args:
+        data: the whole file.
+
+    Raises:
+        ValueError: it is damaged.
+    """
+    (count,) = struct.unpack_from("<H", data, 4)
+    sizes = []
+    for entry in range(6, 6 + 16 * count, 16):
+        (at,) = struct.unpack_from("<I", data, entry + 12)
+        if data[at : at + 4] == b"\x89PNG":
+            sizes.append(struct.unpack_from(">II", data, at + 16))
+        else:  # a bitmap, twice as high: its mask lies below it
+            width, height = struct.unpack_from("<ii", data, at + 4)
+            sizes.append((abs(width), abs(height) // 2))
+    if not sizes:
+        raise ValueError("it has no picture")
+    return max(width for width, _ in sizes), max(height for _, height in sizes)
