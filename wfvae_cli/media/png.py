@@ -1,4 +1,4 @@
-"""PNG and APNG files: their header, their frames' times, and what a decoder need not see."""
+"""PNG and APNG files: header, colours, frame times, and metadata that decoders stumble over."""
 
 from __future__ import annotations
 
@@ -18,6 +18,8 @@ _ORIENTING = (b"Raw profile type exif\0", b"XML:com.adobe.xmp\0")
 """Keywords of the texts in which Pillow looks for an orientation."""
 _MAX_TEXT = 1 << 20
 """Bytes of a text chunk, unpacked, that Pillow accepts (`PngImagePlugin.MAX_TEXT_CHUNK`)."""
+_WIDE_PRIMARIES = ("bt2020", "smpte431", "smpte432")
+_HDR_TRANSFERS = ("smpte2084", "arib-std-b67")
 _DEFAULT_DELAY = Fraction(1, 15)
 """Seconds that a frame with a delay of 0 is shown, as in FFmpeg's demuxer."""
 
@@ -63,6 +65,27 @@ def read_header(data: bytes) -> PngHeader:
 
 def _delay(numerator: int, denominator: int) -> Fraction:
     return Fraction(numerator, denominator or 100) if numerator else _DEFAULT_DELAY
+
+
+def with_colour(data: bytes, colour: Colour) -> bytes:
+    """Label a PNG whose colours no program would guess: of wide gamut, or high dynamic range.
+
+    Args:
+        data: the whole file.
+        colour: what its RGB means.
+
+    Returns:
+        The file, with a cICP chunk behind its header unless it would pass for sRGB anyway.
+    """
+    wide = colour.primaries in _WIDE_PRIMARIES or colour.transfer in _HDR_TRANSFERS
+    primaries = next((n for n, name in PRIMARIES.items() if name == colour.primaries), None)
+    transfer = next((n for n, name in TRANSFERS.items() if name == colour.transfer), None)
+    if not wide or primaries is None or transfer is None:
+        return data
+    body = b"cICP" + bytes((primaries, transfer, 0, 1))
+    chunk = struct.pack(">I", 4) + body + struct.pack(">I", zlib.crc32(body))
+    _, _, behind = next(_chunks(data))
+    return data[:behind] + chunk + data[behind:]
 
 
 def without_metadata(data: bytes) -> bytes:
