@@ -23,7 +23,7 @@ from wfvae_cli.media import yuv
 from wfvae_cli.media.clip import ClipInfo, Colour, Frame
 from wfvae_cli.media.clip_writer import ClipWriter
 from wfvae_cli.media.frames import rescale
-from wfvae_cli.media.png import with_colour
+from wfvae_cli.media.stills.png import with_colour
 
 # Pillow's settings per suffix. Lossy formats at the quality where loss is hard to see, without
 # chroma subsampling: these images are looked at closely.

@@ -14,9 +14,9 @@ from av.video.frame import VideoFrame
 
 from wfvae_cli.errors import VideoError
 from wfvae_cli.media import picture
-from wfvae_cli.media.animation import AnimationSource, Frames
 from wfvae_cli.media.picture import Picture
 from wfvae_cli.media.sampling import Orientation, Timed
+from wfvae_cli.media.stills.animation import AnimationSource, Frames
 
 PATTERN = re.compile(r"%(?:0(\d+))?d")
 

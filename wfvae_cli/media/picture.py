@@ -11,11 +11,11 @@ from av.video.frame import VideoFrame
 from PIL import Image
 
 from wfvae_cli.errors import VideoError
-from wfvae_cli.media import deep, headers, heif, png, tiff
 from wfvae_cli.media.clip import Colour
 from wfvae_cli.media.colour import SRGB, PixelFormat
 from wfvae_cli.media.memory import check_memory, check_size
-from wfvae_cli.media.pillow_image import (
+from wfvae_cli.media.stills import deep, headers, heif, png, tiff
+from wfvae_cli.media.stills.pillow_image import (
     MODE_BYTES,
     blank_frame,
     damage_reported,
@@ -199,13 +199,13 @@ def _decode_opened(
 ) -> Picture:
     """Decode an image that Pillow has opened."""
     check_size(name, image.size)
-    bits, colour, still = 8, SRGB, None
+    bits, colour = 8, SRGB
     if fmt == "PNG":
         header = png.read_header(data)
         bits, colour = header.bits, header.colour
     elif fmt == "AVIF":
-        still = heif.read_still(data)
-        bits, colour = still.bits, deep.avif_colour(still.nclx)
+        samples = heif.read_samples(data)
+        bits, colour = samples.bits, deep.avif_colour(samples.nclx)
     elif fmt == "JPEG2000":
         bits = deep.jpeg2000_bits(data)
     needed = needed_memory(image.size, image.mode, fmt, len(data), bits)
@@ -214,7 +214,7 @@ def _decode_opened(
     single = image.format in _ONE_PICTURE or count < 2
     notices = [] if single else [f"only the first of its {count} pictures is read"]
     if bits > 8:
-        frame, pixel_format, transparent, more = _decode_deep(image, data, fmt, bits, still)
+        frame, pixel_format, transparent, more = _decode_deep(image, data, fmt, bits)
         notices += more
     else:
         image.load()
@@ -287,11 +287,14 @@ def _decode_tiff(data: bytes, page: tiff.Page, name: str, memory: int | None) ->
 
 
 def _decode_deep(
-    image: Image.Image, data: bytes, fmt: str, bits: int, still: heif.Still | None
+    image: Image.Image, data: bytes, fmt: str, bits: int
 ) -> tuple[VideoFrame, str, bool, list[str]]:
     """An upright frame, FFmpeg's name of what it was, whether it had alpha, and notices."""
     notices: list[str] = []
-    if still is not None:
+    if fmt == "AVIF":
+        still = heif.read_still(data)
+        if still.picture.size != image.size:
+            raise ValueError("the size of its picture is ambiguous")
         pixels, coded, notices = deep.decode_avif(still, orientation_of(image))
         alpha = still.alpha is not None
     else:

@@ -16,12 +16,11 @@ from av.video.frame import VideoFrame
 from numpy.typing import NDArray
 from PIL import Image
 
+from tests.media.test_images import write_deep
 from wfvae_cli.errors import VideoError
 from wfvae_cli.media.clip import ClipInfo
-from wfvae_cli.media.heif import brands
 from wfvae_cli.media.reader import open_clip
-
-from .test_images import write_deep
+from wfvae_cli.media.stills.heif import brands
 
 Uint16 = NDArray[np.uint16]
 
@@ -175,6 +174,22 @@ def test_avif_alpha(tmp_path: Path, premultiplied: bool) -> None:
     expected = picture() * (1 if premultiplied else luma)
     assert np.abs(got - expected.astype(float)).max() < 65535 / 50
     assert info.notices == ("its alpha channel is composited onto black",)
+
+
+def test_avif_whose_grid_repeats_a_tile(tmp_path: Path) -> None:
+    path = tmp_path / "a.avif"
+    data = avif([av1(picture())] * 2, 2, (128, 64), colour=BT2020_PQ)
+    tiles = struct.pack(">HHHH", 1, 2, 2, 3)
+    path.write_bytes(data.replace(tiles, struct.pack(">HHHH", 1, 2, 2, 2)))
+    with pytest.raises(VideoError, match="damaged"):
+        open_clip(path)
+
+
+def test_avif_whose_tiles_do_not_fill_its_grid(tmp_path: Path) -> None:
+    path = tmp_path / "a.avif"
+    path.write_bytes(avif([av1(picture())] * 2, 2, (200, 64), colour=BT2020_PQ))
+    with pytest.raises(VideoError, match="damaged"):
+        open_clip(path)
 
 
 def test_avif_turned(tmp_path: Path) -> None:

@@ -17,12 +17,12 @@ import pytest
 import tifffile
 from PIL import Image
 
+from tests.media.test_images import write_deep
 from wfvae_cli.errors import InputError
 from wfvae_cli.media.clip import Sampling
 from wfvae_cli.media.reader import open_clip
 
 from .test_deep import BT2020_PQ, av1, avif, picture
-from .test_images import write_deep
 
 MIB = 1 << 20
 LIMIT = 64 * MIB

@@ -11,8 +11,8 @@ import pytest
 from PIL import Image, PngImagePlugin
 
 from wfvae_cli.errors import VideoError
-from wfvae_cli.media.png import without_metadata
 from wfvae_cli.media.reader import open_clip
+from wfvae_cli.media.stills.png import without_metadata
 
 LARGE = "x" * 1_500_000
 

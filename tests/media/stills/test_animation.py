@@ -15,12 +15,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from tests.media.conftest import MakeClip, numbered, read
 from wfvae_cli.errors import VideoError
 from wfvae_cli.media.clip import Sampling
-from wfvae_cli.media.headers import gif_layout
 from wfvae_cli.media.reader import open_clip
-
-from .conftest import MakeClip, numbered, read
+from wfvae_cli.media.stills.headers import gif_layout
 
 LOSSLESS: dict[str, dict[str, Any]] = {
     "gif": {},

@@ -11,11 +11,10 @@ import tifffile
 from numpy.typing import NDArray
 from PIL import Image
 
+from tests.media.test_images import write_deep
 from wfvae_cli.errors import VideoError
 from wfvae_cli.media.clip import ClipInfo
 from wfvae_cli.media.reader import open_clip
-
-from .test_images import write_deep
 
 Uint16 = NDArray[np.uint16]
 
@@ -79,7 +78,7 @@ def test_pillows_limit_does_not_bind(
 
 
 def test_rows_are_converted_in_bands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("wfvae_cli.media.pillow_image._BAND_PIXELS", 4000)
+    monkeypatch.setattr("wfvae_cli.media.stills.pillow_image._BAND_PIXELS", 4000)
     pixels = noise(4)
     options: dict[str, Any] = {"extrasamples": ["unspecified"]}
     tifffile.imwrite(tmp_path / "a.tif", pixels, photometric="rgb", **options)

@@ -17,8 +17,8 @@ from av.video.frame import VideoFrame
 from wfvae_cli.media.clip import Colour, Sampling
 from wfvae_cli.media.colour import MATRICES, PRIMARIES, SRGB, TRANSFERS, PixelFormat, describe
 from wfvae_cli.media.filters import Converter, Pixels, times_alpha
-from wfvae_cli.media.heif import Item, Nclx, Still
 from wfvae_cli.media.sampling import Orientation, plan_geometry
+from wfvae_cli.media.stills.heif import Item, Nclx, Still
 
 _SOC, _SIZ = b"\xff\x4f", b"\xff\x51"
 _RGB_FULL = Colour("gbr", "pc")
@@ -99,11 +99,9 @@ def decode_avif(still: Still, orientation: Orientation) -> tuple[Pixels, VideoFr
     Raises:
         Exception: of any kind, where it is damaged.
     """
-    pixels, frame, notices = _decode_item(still.picture, still.nclx)
+    pixels, frame, notices = _decode_item(still.picture, still.samples.nclx)
     if still.alpha is not None and not still.premultiplied:
         alpha, _, _ = _decode_item(still.alpha, Nclx(2, 2, 2, full_range=True))
-        if alpha.shape != pixels.shape:
-            raise ValueError("its alpha channel has another size than its colours")
         pixels = times_alpha(pixels, alpha[..., :1])
     return _turn(pixels, orientation), frame, notices
 
@@ -119,24 +117,22 @@ def avif_colour(nclx: Nclx | None) -> Colour:
 def _decode_item(item: Item, nclx: Nclx | None) -> tuple[Pixels, VideoFrame, list[str]]:
     """A picture as HWC RGB, uint16, as stored; its first tile; and notices."""
     width, height = item.size
-    notices: list[str] = []
-    pixels = np.zeros((height, width, 3), np.uint16)
-    covered = [0, 0]
-    top = left = 0
-    first: VideoFrame | None = None
+    columns, rows = item.columns, len(item.coded) // item.columns
+    first = _decode("libdav1d", item.coded[0], item.size)
+    colour, notices = _colour_of(first, item.size, nclx)
+    across, down = first.width, first.height
+    if not ((columns - 1) * across < width <= columns * across):
+        raise ValueError(f"its {columns} tiles of {across} columns make no {width}")
+    if not ((rows - 1) * down < height <= rows * down):
+        raise ValueError(f"its {rows} tiles of {down} rows make no {height}")
+    pixels = np.empty((height, width, 3), np.uint16)
     for index, coded in enumerate(item.coded):
-        frame = _decode("libdav1d", coded, item.size)
-        colour, notices = _colour_of(frame, item.size, nclx)
-        tile = _to_rgb(frame, colour, Orientation())
-        part = pixels[top : top + tile.shape[0], left : left + tile.shape[1]]
-        part[...] = tile[: part.shape[0], : part.shape[1]]
-        covered = [left + tile.shape[1], top + tile.shape[0]]
-        first = first or frame
-        left += tile.shape[1]
-        if (index + 1) % item.columns == 0:
-            left, top = 0, top + tile.shape[0]
-    if first is None or covered[0] < width or covered[1] < height:
-        raise ValueError("its coded picture is smaller than announced")
+        tile = first if index == 0 else _decode("libdav1d", coded, item.size)
+        if (tile.width, tile.height) != (across, down):
+            raise ValueError("its tiles differ in size")
+        top, left = index // columns * down, index % columns * across
+        part = pixels[top : top + down, left : left + across]
+        part[...] = _to_rgb(tile, colour, Orientation())[: part.shape[0], : part.shape[1]]
     return pixels, first, notices
 
 

@@ -17,8 +17,8 @@ from av.video.frame import VideoFrame
 from numpy.typing import NDArray
 
 from wfvae_cli.errors import VideoError
-from wfvae_cli.media.pillow_image import bands, blank_frame, opened, orientation_of_tag
 from wfvae_cli.media.sampling import Orientation
+from wfvae_cli.media.stills.pillow_image import bands, blank_frame, opened, orientation_of_tag
 
 _WIDTH, _HEIGHT, _BITS, _COMPRESSION, _PHOTOMETRIC = 256, 257, 258, 259, 262
 _FILL_ORDER, _STRIP_OFFSETS, _ORIENTATION, _SAMPLES = 266, 273, 274, 277
@@ -26,6 +26,15 @@ _STRIP_ROWS, _STRIP_SIZES, _PLANAR, _PREDICTOR = 278, 279, 284, 317
 _TILE_WIDTH, _TILE_HEIGHT, _TILE_OFFSETS, _TILE_SIZES = 322, 323, 324, 325
 _INK_SET, _EXTRA_SAMPLES, _SAMPLE_FORMAT = 332, 338, 339
 
+_USED = frozenset(
+    (
+        *(_WIDTH, _HEIGHT, _BITS, _COMPRESSION, _PHOTOMETRIC, _FILL_ORDER, _STRIP_OFFSETS),
+        *(_ORIENTATION, _SAMPLES, _STRIP_ROWS, _STRIP_SIZES, _PLANAR, _PREDICTOR, _TILE_WIDTH),
+        *(_TILE_HEIGHT, _TILE_OFFSETS, _TILE_SIZES, _INK_SET, _EXTRA_SAMPLES, _SAMPLE_FORMAT),
+    )
+)
+_MAX_VALUES = 1 << 22
+"""Of a tag: strips or tiles, or else damage."""
 _INTEGERS = {1: "B", 3: "H", 4: "I", 13: "I", 16: "Q", 18: "Q"}
 """Types of tags' values that are unsigned integers -> their `struct` format."""
 _SAMPLE_FORMATS = {1: "unsigned integers", 2: "signed integers", 3: "floating-point numbers"}
@@ -46,7 +55,7 @@ class Page:
     """The first image of a TIFF file."""
 
     tags: dict[int, tuple[int, ...]]
-    """Those whose values are unsigned integers."""
+    """Those that are used here, and whose values are unsigned integers."""
     big_endian: bool
     count: int
     """Images in the file."""
@@ -93,7 +102,7 @@ def read_page(data: bytes) -> Page:
     (at,) = struct.unpack_from(order + ("Q" if big else "I"), data, 8 if big else 4)
     while at and at not in seen and len(seen) < _MAX_PAGES:
         seen.add(at)
-        found, at = _read_directory(data, at, order, big)
+        found, at = _read_directory(data, at, order, big, only_next=tags is not None)
         tags = found if tags is None else tags
     if tags is None:
         raise ValueError("it has no image")
@@ -101,9 +110,9 @@ def read_page(data: bytes) -> Page:
 
 
 def _read_directory(
-    data: bytes, at: int, order: str, big: bool
+    data: bytes, at: int, order: str, big: bool, *, only_next: bool
 ) -> tuple[dict[int, tuple[int, ...]], int]:
-    """The integer tags of one directory, and where the next directory is (0: there is none)."""
+    """Read the tags of one directory, and where the next directory is (0: there is none)."""
     entry, size = (order + "HHQ", 20) if big else (order + "HHI", 12)
     (count,) = struct.unpack_from(order + ("Q" if big else "H"), data, at)
     at += 8 if big else 2
@@ -111,10 +120,12 @@ def _read_directory(
     if at + count * size + inline > len(data):
         raise ValueError("a directory of its tags is cut short")
     tags = {}
-    for first in range(at, at + count * size, size):
+    for first in range(at, at if only_next else at + count * size, size):
         tag, kind, length = struct.unpack_from(entry, data, first)
-        if kind not in _INTEGERS or not length:
+        if tag not in _USED or kind not in _INTEGERS or not length:
             continue
+        if length > _MAX_VALUES:
+            raise ValueError(f"its tag {tag} has {length} values")
         where = first + size - inline
         needed = length * struct.calcsize(_INTEGERS[kind])
         if needed > inline:

@@ -13,12 +13,13 @@ from av.video.frame import VideoFrame
 from PIL import Image
 
 from wfvae_cli.errors import VideoError
-from wfvae_cli.media import deep, headers, heif, picture, png
+from wfvae_cli.media import picture
 from wfvae_cli.media.clip import Colour
 from wfvae_cli.media.colour import SRGB, PixelFormat
 from wfvae_cli.media.memory import check_memory, check_size
-from wfvae_cli.media.pillow_image import damage_reported, opened, orientation_of, rgb_frame
 from wfvae_cli.media.sampling import Orientation, Timed
+from wfvae_cli.media.stills import deep, headers, heif, png
+from wfvae_cli.media.stills.pillow_image import damage_reported, opened, orientation_of, rgb_frame
 
 _CHEAP_PIXELS = 1 << 32
 """Pixels of all pictures together that any animation may have: seconds of decoding."""
@@ -84,8 +85,10 @@ class Frames:
             return cls("AVIF", ())
         with opened(data, "AVIF") as image:
             seen = getattr(image, "n_frames", 1)
-        missed = sequence.bits > 8 or seen != len(sequence.delays)
-        return cls("AVIF", sequence.delays, deep.avif_colour(sequence.nclx), needs_ffmpeg=missed)
+        missed = sequence.samples.bits > 8 or seen != len(sequence.delays)
+        return cls(
+            "AVIF", sequence.delays, deep.avif_colour(sequence.samples.nclx), needs_ffmpeg=missed
+        )
 
 
 class AnimationSource:

@@ -5,6 +5,7 @@ Read before decoders are asked, which allocate memory for whatever a damaged hea
 
 from __future__ import annotations
 
+import re
 import struct
 from dataclasses import dataclass
 from fractions import Fraction
@@ -15,6 +16,7 @@ _SHORTEST_GIF_DELAY = 2
 """In 1/100 s; shorter ones stand for none, as in browsers and FFmpeg."""
 _EXTENSION, _IMAGE, _TRAILER = 0x21, 0x2C, 0x3B
 _GRAPHIC_CONTROL = 0xF9
+_NEXT_BLOCK = re.compile(rb"[!,;]")
 
 
 @dataclass(frozen=True)
@@ -62,8 +64,9 @@ def gif_layout(data: bytes) -> GifLayout:
             width, height = max(width, left + across), max(height, top + down)
             # The image's descriptor, its palette, and the size of its smallest LZW codes.
             at = _skip_sub_blocks(data, at + 10 + _palette_size(data[at + 9]) + 1)
-        else:
-            at += 1  # a stray byte between blocks, which decoders skip
+        else:  # stray bytes between blocks, which decoders skip
+            found = _NEXT_BLOCK.search(data, at)
+            at = found.start() if found else len(data)
     return GifLayout(tuple(delays), (width, height), whole)
 
 
