@@ -15,8 +15,9 @@ import pytest
 from tests.media.outputs import info_for, names, pictures, probe, write
 from wfvae_cli.errors import OutputError, UsageError
 from wfvae_cli.media.clip import Colour, Frame
+from wfvae_cli.media.options import VideoOptions
 from wfvae_cli.media.to_planes import to_planes_on_host
-from wfvae_cli.media.writer import VideoOptions, VideoWriter, open_writer
+from wfvae_cli.media.writer import VideoWriter, open_writer
 
 FFV1 = VideoOptions(codec="ffv1")
 
@@ -335,7 +336,7 @@ _FULL = """
 import resource, signal, sys
 from tests.media.outputs import info_for, pictures, write
 from wfvae_cli.errors import OutputError
-from wfvae_cli.media.writer import VideoOptions
+from wfvae_cli.media.options import VideoOptions
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 limit = int(sys.argv[2])
 resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))

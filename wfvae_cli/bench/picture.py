@@ -10,7 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wfvae_cli.media.clip import ClipInfo, Frame
-from wfvae_cli.media.writer import VideoOptions, open_writer
+from wfvae_cli.media.options import VideoOptions
+from wfvae_cli.media.writer import open_writer
 
 _RATE = Fraction(24)
 

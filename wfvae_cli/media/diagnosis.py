@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import threading
 from pathlib import Path
 
@@ -15,8 +16,10 @@ from wfvae_cli.media.truncation import inspect
 from wfvae_cli.unreadable import why_unreadable
 
 _HEAD = 4096
-_READABLE_TEXT = (b"#EXTM3U", b"ffconcat", b"v=0", b"<?xml", b"<MPD", b"P1", b"P2", b"P3")
-"""How playlists and images made of text begin."""
+_READABLE_TEXT = (b"#EXTM3U", b"ffconcat", b"v=0", b"<?xml", b"<MPD", b"YUV4MPEG2 ", b"#?RADIANCE")
+"""How playlists begin, and pictures whose header is text, as all the rest may look."""
+_PORTABLE_MAP = re.compile(rb"P[1-7fF]\s")
+"""How PBM, PGM, PPM, PAM and PFM begin, of text or binary."""
 _SAFETENSORS = b'\0\0\0{"'
 """Bytes 5 to 9 of a safetensors file: the end of its header's length, and how the header begins."""
 
@@ -33,7 +36,8 @@ def check_exists(path: Path) -> None:
         raise VideoError(f"{path}: {why}") from error
     if not head:
         raise VideoError(f"{path}: the file is empty: copy or download it again")
-    if _is_text(head) and not head.startswith(_READABLE_TEXT):
+    readable = head.startswith(_READABLE_TEXT) or _PORTABLE_MAP.match(head)
+    if _is_text(head) and not readable:
         raise VideoError(f"{path}: a text file, not a video or an image: is it the right file?")
     if head[5:10] == _SAFETENSORS:
         raise VideoError(

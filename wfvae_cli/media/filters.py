@@ -30,6 +30,7 @@ _TRANSPOSE = {  # (hflip, vflip) after transposing -> FFmpeg's name
     (False, True): "cclock",
     (True, True): "clock_flip",
 }
+_BAND_PIXELS = 1 << 20
 _TICK = Fraction(1, 25)  # conversion graphs have no use for time, but need a time base
 
 
@@ -215,9 +216,27 @@ def build_graph(frame: VideoFrame, time_base: Fraction, nodes: list[Node]) -> Gr
 
 def over_black(rgba: Pixels) -> Pixels:
     """Composite straight-alpha HWC RGBA onto black: each colour times alpha, rounded."""
-    top = np.iinfo(rgba.dtype).max
-    product = rgba[..., :3].astype(np.uint64) * rgba[..., 3:].astype(np.uint64)
-    return cast(Pixels, ((product + top // 2) // top).astype(rgba.dtype))
+    return times_alpha(rgba[..., :3], rgba[..., 3:])
+
+
+def times_alpha(rgb: Pixels, alpha: Pixels) -> Pixels:
+    """Multiply HWC RGB by HW1 alpha of the same dtype, rounded.
+
+    In bands of rows, and in the narrowest integers, because pictures can be large.
+    """
+    top = np.iinfo(rgb.dtype).max
+    # The products, and half of what divides them, just fit: 255 * 255 + 127, and likewise.
+    wide = np.uint16 if top == 255 else np.uint32
+    composited = np.empty_like(rgb, order="C")
+    rows = max(1, _BAND_PIXELS // rgb.shape[1])
+    for first in range(0, rgb.shape[0], rows):
+        band = slice(first, first + rows)
+        product: NDArray[np.unsignedinteger] = rgb[band].astype(wide)
+        product *= alpha[band]
+        product += wide(top // 2)
+        product //= wide(top)
+        composited[band] = product
+    return composited
 
 
 def _scale(width: int, height: int, colour: dict[str, str]) -> Node:

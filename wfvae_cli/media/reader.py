@@ -22,6 +22,7 @@ from wfvae_cli.media.diagnosis import check_exists
 from wfvae_cli.media.filters import Converter, Pixels
 from wfvae_cli.media.frames import planes_of
 from wfvae_cli.media.images import ImageSource
+from wfvae_cli.media.memory import MAX_PIXELS
 from wfvae_cli.media.options import Sampling
 from wfvae_cli.media.pipe import Pipe
 from wfvae_cli.media.sampling import Orientation, Timed, plan_geometry, seconds, select
@@ -34,7 +35,7 @@ _LOG = logging.getLogger("wfvae")
 
 
 class _Source(Protocol):
-    """What `VideoSource` and `ImageSource` have in common."""
+    """What `VideoSource`, `ImageSource` and `AnimationSource` have in common."""
 
     name: str
     width: int
@@ -84,7 +85,7 @@ class ClipReader:
         geometry = plan_geometry(
             source.width, source.height, source.sample_aspect, source.orientation, sampling
         )
-        if geometry.scaled[0] * geometry.scaled[1] > picture.MAX_PIXELS:
+        if geometry.scaled[0] * geometry.scaled[1] > MAX_PIXELS:
             raise UsageError(
                 f"{source.name}: would be scaled to {geometry.scaled[0]}x{geometry.scaled[1]} "
                 "pixels: ask for a smaller size"
@@ -202,6 +203,7 @@ def open_clip(
     threads: int = 0,
     frame_rate: Fraction = Fraction(25),
     hwaccel: str = "none",
+    image_memory: int | None = None,
 ) -> ClipReader:
     """Open a source and find the first frame to take, so that what is wrong shows at once.
 
@@ -214,6 +216,8 @@ def open_clip(
         hwaccel: what decodes videos: `none` (software), a kind of device that FFmpeg knows such
             as `cuda`, or `auto`, the first one that works. Where it cannot be had, software
             decodes, and a notice says so.
+        image_memory: bytes that decoding one picture of an image file may take; larger ones are
+            refused. None is half of the memory that is free.
 
     Returns:
         A reader, to be used as a context manager.
@@ -222,7 +226,7 @@ def open_clip(
         UsageError: the sampling asks for the impossible, or the device is unknown.
         VideoError: no frames can be had of the source.
     """
-    opened = _open_source(source, threads, frame_rate, hwaccel)
+    opened = _open_source(source, threads, frame_rate, hwaccel, image_memory)
     try:
         return ClipReader(opened, sampling or Sampling())
     except BaseException:
@@ -240,7 +244,9 @@ def probe(source: str | Path) -> ClipInfo:
         return reader.info
 
 
-def _open_source(source: str | Path, threads: int, frame_rate: Fraction, hwaccel: str) -> _Source:
+def _open_source(
+    source: str | Path, threads: int, frame_rate: Fraction, hwaccel: str, memory: int | None
+) -> _Source:
     """Find out what `source` is, and open it as that."""
     if str(source) == "-":
         if sys.stdin.isatty():
@@ -251,24 +257,24 @@ def _open_source(source: str | Path, threads: int, frame_rate: Fraction, hwaccel
             raise VideoError(f"{pipe}: nothing came: check what feeds the pipe")
         if not picture.is_image(head):
             return VideoSource(pipe, threads=threads, device=hwaccel)
-        data = io.BytesIO(pipe.read())
-        return ImageSource(picture.load(data, str(pipe)), str(pipe), None)
+        data = pipe.read()
+        name = str(pipe)
+        return images.open_image(io.BytesIO(data), name, memory=memory) or ImageSource(
+            picture.decode(data, name, memory), name, memory=memory
+        )
     if isinstance(source, str) and "://" in source:
         return VideoSource(source, threads=threads, device=hwaccel)
     path = Path(source)
     if images.PATTERN.search(path.name) and not path.exists():
-        return ImageSource(images.sequence(path), str(path), frame_rate)
+        return images.open_series(path, frame_rate, memory=memory)
     check_exists(path)
     with path.open("rb") as file:
         head = file.read(picture.HEAD)
-    if picture.is_image(head) and not _is_film(path):
-        return ImageSource([path], str(path), None)
+    if picture.is_image(head) and path.suffix.lower() not in (".mjpg", ".mjpeg"):
+        image = images.open_image(path, str(path), memory=memory)
+        if image is not None:
+            return image
     return VideoSource(path, threads=threads, device=hwaccel)
-
-
-def _is_film(path: Path) -> bool:
-    """Whether an image file is a film after all: Motion JPEG, or an animation."""
-    return path.suffix.lower() in (".mjpg", ".mjpeg") or picture.is_animated(path)
 
 
 def _expected_frames(source: _Source, sampling: Sampling) -> int | None:

@@ -34,6 +34,9 @@ def choose_stream(container: InputContainer, name: str) -> tuple[VideoStream, li
         for stream in container.streams.video
         if not stream.disposition & (Disposition.attached_pic | Disposition.timed_thumbnails)
     ]
+    if "avis" in container.metadata.get("compatible_brands", ""):
+        # An animated AVIF: first the still picture of each, which FFmpeg takes for the default.
+        streams = [stream for stream in streams if stream.frames > 1] or streams
     if not streams:
         kinds = sorted({str(stream.type) for stream in container.streams}) or ["nothing"]
         raise VideoError(
