@@ -96,11 +96,11 @@ def check_every_chunking(vae: VideoVAE, longest: int = 6) -> None:
                 assert difference <= TOLERANCE[x.dtype], f"decoding {chunks}: {difference}"
 
 
-def check_strips(vae: VideoVAE, latents: int = 3) -> None:
+def check_strips(vae: VideoVAE, latents: int = 3, columns: int = 1) -> None:
     """In bands is whole, for every chunking; the picture is higher than a band and its halo."""
     s = vae.strides
     with torch.inference_mode():
-        shape = (1, 3, 1 + s.time * (latents - 1), 24 * s.height, s.width)
+        shape = (1, 3, 1 + s.time * (latents - 1), 24 * s.height, columns * s.width)
         x = torch.rand(shape, generator=torch.Generator().manual_seed(0)) * 2 - 1
         x = x.to(next(vae.parameters()).dtype)
         moments = torch.cat(vae.encode(x, Stream.whole()), dim=1)
