@@ -23,7 +23,7 @@ from wfvae_cli.nn.hunyuan15 import (
     middle,
     replicating_conv,
 )
-from wfvae_cli.nn.norm import make_norm, silu
+from wfvae_cli.nn.norm import make_norm
 from wfvae_cli.nn.pixel_shuffle import grouped_means
 from wfvae_cli.nn.row_bands import Footprint, in_row_bands
 from wfvae_cli.nn.stream import Stream, name_layers
@@ -167,8 +167,8 @@ class Encoder(nn.Module):
         for level in self.down_blocks[self.config.space_steps :]:
             x = level(x, stream)
         x = self.mid_block(x, stream)
-        means = grouped_means(x, 2 * self.config.latent_channels)
-        return means + self.conv_out(x, stream, self.norm_out)
+        y: Tensor = self.conv_out(x, stream, self.norm_out)
+        return y + grouped_means(x, 2 * self.config.latent_channels)
 
     @property
     def halo(self) -> int:
@@ -180,7 +180,7 @@ class Encoder(nn.Module):
 
     def _halve(self, frames: Tensor, stream: Stream) -> Tensor:
         """Frames to the backbone at the latents' size."""
-        x = self.conv_in(frames, stream)
+        x: Tensor = self.conv_in(frames, stream)
         for level in self.down_blocks[: self.config.space_steps]:
             x = level(x, stream)
         return x
@@ -210,8 +210,15 @@ class Decoder(nn.Module):
         x = self.conv_in(latents, stream)
         x = x + latents.repeat_interleave(x.size(1) // latents.size(1), dim=1)
         x = self.mid_block(x, stream)
-        x = self.up_blocks[0].resnets(x, stream)
+        x = self._own_level.resnets(x, stream)
         return in_row_bands(self._double, x, stream, "decoder.band", halo=self.halo)
+
+    @property
+    def _own_level(self) -> Level:
+        """The level of the latents' size."""
+        level = self.up_blocks[0]
+        assert isinstance(level, Level)
+        return level
 
     @property
     def halo(self) -> int:
@@ -225,8 +232,8 @@ class Decoder(nn.Module):
 
     def _double(self, x: Tensor, stream: Stream) -> Tensor:
         """Backbone at the latents' size to frames: all that comes after its own blocks."""
-        if self.up_blocks[0].resample is not None:
-            x = self.up_blocks[0].resample(x, stream)
+        if self._own_level.resample is not None:
+            x = self._own_level.resample(x, stream)
         for level in self.up_blocks[1:]:
             x = level(x, stream)
         y: Tensor = self.conv_out(x, stream, self.norm_out)

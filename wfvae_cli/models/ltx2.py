@@ -75,7 +75,7 @@ class Encoder(nn.Module):
         return self.config.patch * (rows + 1)
 
     def _largest(self, frames: Tensor, stream: Stream) -> Tensor:
-        x = self.conv_in(pixels_to_channels(frames, self.patch, _PATCH_ORDER), stream)
+        x: Tensor = self.conv_in(pixels_to_channels(frames, self.patch, _PATCH_ORDER), stream)
         for level in self.down_blocks[:_IN_BANDS]:
             x = level(x, stream)
         return x
@@ -164,7 +164,7 @@ class Decoder(nn.Module):
         if not stages:
             return x
         last, done = stream.last, []
-        pieces = x.split(stages[0].frames * latents, dim=2)
+        pieces = torch.split(x, stages[0].frames * latents, dim=2)
         for number, piece in enumerate(pieces, start=1):
             stream.last = last and number == len(pieces)
             y = stages[0].run(piece, stream)

@@ -61,7 +61,7 @@ class WaitingBlock(Streaming):
 
     def forward(self, x: Tensor, stream: Stream) -> Tensor:
         """Transform the next chunk, BCTHW."""
-        y = self.conv1(x, stream, plain_rms_norm)
+        y: Tensor = self.conv1(x, stream, plain_rms_norm)
         y = self.conv2(y, stream, plain_rms_norm, overwrite=True)
         x = align(x, y.size(2), self.key, stream)
         if not y.size(2):

@@ -67,5 +67,5 @@ def grouped_means(x: Tensor, channels: int) -> Tensor:
     Returns:
         BCTHW in channels-last memory.
     """
-    groups = x.permute(0, 2, 3, 4, 1).unflatten(-1, (channels, -1))
+    groups = rearrange(x, "b (c g) t h w -> b t h w c g", c=channels)
     return groups.mean(dim=-1).permute(0, 4, 1, 2, 3)

@@ -62,7 +62,7 @@ def attend_to_prefixes(query: Tensor, keys: Tensor, values: Tensor) -> Tensor:
     Returns:
         BCTHW in channels-last memory.
     """
-    b, _, t, h, w = query.shape
+    _, _, t, h, w = query.shape
     earlier = keys.size(2) - t
     # Only with adjacent channels is there a kernel that never holds a number per pair of pixels.
     q, k, v = (
