@@ -259,10 +259,12 @@ class Hunyuan15VAE(VideoVAE):
         self.encoder = Encoder(config)
         self.decoder = Decoder(config)
         self.state_growth_per_latent = 2 * config.widths[-1]
-        finest = config.widths[0]
-        self.peak_values_per_pixel = 5.0 * finest
+        widest = config.widths[0]  # for each pixel, as further in there are fewer of these
+        self.peak_values_per_pixel = 10.0 * widest
         halo = max(self.encoder.halo, space * self.decoder.halo)
-        self.footprint = Footprint(1.0, 1.0, 1.0, 1.0, halo)
+        self.footprint = Footprint(
+            10.0 * widest, 22.0 * widest, 32.0 * widest, 8 + 0.5 * widest, halo
+        )
         name_layers(self)
 
     @classmethod

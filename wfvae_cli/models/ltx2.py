@@ -213,8 +213,12 @@ class LTX2VAE(VideoVAE):
         self.decoder = Decoder(config)
         for name in self.statistics:
             self.register_buffer(name, torch.zeros(config.latent_channels))
-        self.peak_values_per_pixel = 1.0
-        self.footprint = Footprint(1.0, 1.0, 1.0, 1.0, 1)
+        widest = max(config.latent_channels, config.ups[-1].outputs) / config.patch**2
+        self.peak_values_per_pixel = 9.0 * widest
+        halo = max(self.encoder.halo, self.decoder.halo * config.pixels_per_row)
+        self.footprint = Footprint(
+            9.0 * widest, 68.0 * widest, 84.0 * widest, 8 + 3.0 * widest, halo
+        )
         name_layers(self)
 
     @classmethod

@@ -131,6 +131,12 @@ class LTX2Config:
         t, h, w = _product(self.downs)
         return Strides(t, self.patch * h, self.patch * w)
 
+    @property
+    def pixels_per_row(self) -> int:
+        """Rows of pixels that a row of the last decoder level's input makes."""
+        kind = self.ups[-1].kind
+        return self.patch * (1 if kind is None else FACTORS[kind][1])
+
 
 def _refuse_unsupported(config: Mapping[str, Any]) -> None:
     choice(config, "in_channels", {3: 3})
