@@ -15,6 +15,7 @@ from tests.models.test_hunyuan15 import SMALL as HUNYUAN
 from tests.models.test_ltx2 import LTX_20
 from wfvae_cli.latents.file import LatentFile
 from wfvae_cli.media.reader import open_clip
+from wfvae_cli.models.base import Task
 from wfvae_cli.models.load import load_model
 
 FAMILIES = ("ltx2", "hunyuanvideo15")
@@ -109,7 +110,8 @@ def test_statistics_are_not_rounded_with_the_weights(models: dict[str, Path]) ->
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_half_a_model_loads(clip: Path, models: dict[str, Path], family: str) -> None:
-    for task, half in (("encode", "encoder"), ("decode", "decoder")):
+    halves: tuple[tuple[Task, str], ...] = (("encode", "encoder"), ("decode", "decoder"))
+    for task, half in halves:
         vae = load_model(str(models[family]), device="cpu", task=task).vae
         needed = {name for name, weight in vae.named_parameters() if not weight.is_meta}
         assert needed.issuperset(name for name, _ in vae.named_parameters() if half in name)

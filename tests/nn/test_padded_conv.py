@@ -28,7 +28,7 @@ def test_it_convolves_the_padded_clip(edges: Edges, ahead: bool, chunks: tuple[i
         in_time = [x[:, :, :1], x, x[:, :, -1:]] if ahead else [x[:, :, :1], x[:, :, :1], x]
         padded = pad_edges(torch.cat(in_time, dim=2), edges)
         expected = F.conv3d(padded, conv.conv.weight, conv.conv.bias)
-        for number, part in enumerate(torch.split(x, chunks, dim=2), start=1):
+        for number, part in enumerate(torch.split(x, list(chunks), dim=2), start=1):
             stream.last = number == len(chunks)
             parts.append(conv(part, stream))
     counts = [part.size(2) for part in parts]

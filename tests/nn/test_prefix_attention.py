@@ -11,8 +11,8 @@ def test_a_frame_sees_all_earlier_ones_and_itself() -> None:
     q, k, v = (torch.randn(2, 8, 4, 2, 3, dtype=torch.float64) for _ in range(3))
     frame = torch.arange(4).repeat_interleave(6)
     mask = frame[:, None] >= frame
-    tokens = [x.flatten(2).transpose(1, 2) for x in (q, k, v)]
-    expected = F.scaled_dot_product_attention(*tokens, attn_mask=mask)
+    own, keys, values = (x.flatten(2).transpose(1, 2) for x in (q, k, v))
+    expected = F.scaled_dot_product_attention(own, keys, values, attn_mask=mask)
     expected = expected.transpose(1, 2).reshape(2, 8, 4, 2, 3)
     torch.testing.assert_close(attend_to_prefixes(q, k, v), expected)
     torch.testing.assert_close(attend_to_prefixes(q[:, :, 3:], k, v), expected[:, :, 3:])
@@ -32,6 +32,7 @@ def test_the_past_stays_in_the_stream(offloaded: bool, monkeypatch: pytest.Monke
     network = torch.nn.Sequential(PrefixAttention(4)).double()
     name_layers(network)
     layer, x = network[0], torch.randn(1, 4, 5, 2, 3, dtype=torch.float64)
+    assert isinstance(layer, PrefixAttention)
     with torch.inference_mode():
         whole = layer(x, Stream.whole())
         stream, parts, kept = Stream(offloaded=offloaded), [], []
