@@ -251,6 +251,7 @@ def test_a_checkpoint_is_described_without_loading_it(tmp_path: Path) -> None:
         "sha256": weights_sha256([file]),
         "normalization": {"shift": [0.5] * 4, "scale": [2.0] * 4},
         "whole_clip_only": None,
+        "state_growth_per_latent": None,
         "config": json.loads((folder / "config.json").read_text()),
     }
 

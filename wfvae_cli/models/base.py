@@ -64,6 +64,8 @@ class VideoVAE(nn.Module, ABC):
     """Submodules that only encoding runs, by their dotted names."""
     decoder_modules: ClassVar[tuple[str, ...]] = ("decoder",)
     """Submodules that only decoding runs."""
+    statistics: ClassVar[tuple[str, ...]] = ()
+    """Parameters that are statistics of the latents instead: see `set_statistics`."""
 
     strides: Strides
     latent_channels: int
@@ -74,6 +76,9 @@ class VideoVAE(nn.Module, ABC):
     """What row bands save; None where a layer outside of the attention sees too far."""
     normalization: Normalization | None = None
     """What the checkpoint's config says; None where it says nothing usable."""
+    state_growth_per_latent: int = 0
+    """Numbers that a clip's state grows by with every latent frame, at each of its positions, in
+    encoding and in decoding alike; 0 where it keeps its size."""
     whole_clip_only: str | None = None
     """Why this configuration cannot be run in chunks; None where it can."""
     loaded_for: Task = "both"
@@ -100,6 +105,10 @@ class VideoVAE(nn.Module, ABC):
         """The value that checkpoint tensor `name` must have if it is no weight but a constant."""
         del name
         return None
+
+    def set_statistics(self, values: Mapping[str, Tensor]) -> None:
+        """Make `normalization` of the checkpoint's `statistics`, by name and as stored."""
+        del values
 
     @classmethod
     def is_needed(cls, parameter: str, task: Task) -> bool:

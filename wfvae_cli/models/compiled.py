@@ -38,7 +38,13 @@ def compile_halves(vae: VideoVAE, device: torch.device) -> None:
 
     Raises:
         DeviceError: this machine lacks the compiler that `torch.compile` needs.
+        UsageError: every chunk of this model would be of another kind.
     """
+    if vae.state_growth_per_latent:
+        raise UsageError(
+            "--compile: this model's state grows with every chunk, and each would be compiled for "
+            "minutes: leave --compile out"
+        )
     _check_compilers(device)
     import torch._dynamo.config  # slow, and needed here alone
 

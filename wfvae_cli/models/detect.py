@@ -116,6 +116,15 @@ _VOCABULARIES: dict[str, frozenset[str]] = {
         "resnets attentions upsamplers resample time_conv conv1 conv2 conv_shortcut norm norm1 "
         "norm2 gamma to_qkv proj"
     ),
+    "AutoencoderKLLTX2Video": _words(
+        "latents_mean latents_std conv_in conv_out down_blocks up_blocks mid_block resnets "
+        "downsamplers upsamplers conv conv1 conv2 conv_shortcut norm3"
+    ),
+    "AutoencoderKLHunyuanVideo15": _words(
+        "conv_in conv_out norm_out down_blocks up_blocks mid_block resnets attentions "
+        "downsamplers upsamplers conv conv1 conv2 conv_shortcut norm norm1 norm2 gamma to_q to_k "
+        "to_v proj_out"
+    ),
     "AutoencoderKL": _words(
         "quant_conv post_quant_conv conv_in conv_out conv_norm_out down_blocks up_blocks "
         "mid_block resnets attentions downsamplers upsamplers conv conv1 conv2 conv_shortcut "

@@ -27,7 +27,13 @@ from wfvae_cli.models.hub import fetch
 from wfvae_cli.models.names import find_source
 from wfvae_cli.models.options import DEFAULT_MODEL, DType
 from wfvae_cli.models.registry import find_family, settle_config
-from wfvae_cli.models.weights import Matching, build_on_meta, fill, match_tensors
+from wfvae_cli.models.weights import (
+    Matching,
+    build_on_meta,
+    fill,
+    match_tensors,
+    read_tensors,
+)
 
 _log = logging.getLogger("wfvae")
 
@@ -121,6 +127,10 @@ def _find(name: str) -> _Found:
     )
     vae = build_on_meta(find_family(config, entries, str(files)).load(), config)
     matching = match_tensors(vae, entries, config, str(files))
+    statistics = [name for name, ours in matching.parameters.items() if ours in vae.statistics]
+    if statistics:
+        stored = read_tensors({name: entries[name] for name in statistics}, statistics)
+        vae.set_statistics({matching.parameters[name]: value for name, value in stored})
     return _Found(files, config, recognised_by, note, entries, vae, matching)
 
 
@@ -148,6 +158,7 @@ def describe_checkpoint(name: str) -> dict[str, Any]:
         "sha256": weights_sha256(found.files.weights),
         "normalization": None if vae.normalization is None else asdict(vae.normalization),
         "whole_clip_only": vae.whole_clip_only,
+        "state_growth_per_latent": vae.state_growth_per_latent or None,
         "config": found.config,
     }
 

@@ -52,6 +52,17 @@ FAMILIES: tuple[Family, ...] = (
             ("encoder.mid_block.attentions.0.to_qkv.weight", "encoder.norm_out.gamma"),
         ),
     ),
+    # The names alone do not tell these two from relatives (LTX-Video, HunyuanImage's VAEs).
+    Family(
+        class_names=("AutoencoderKLLTX2Video",),
+        target="wfvae_cli.models.ltx2:LTX2VAE",
+        marks=(),
+    ),
+    Family(
+        class_names=("AutoencoderKLHunyuanVideo15", "AutoencoderKLConv3D"),
+        target="wfvae_cli.models.hunyuan15:Hunyuan15VAE",
+        marks=(),
+    ),
     Family(
         class_names=("AutoencoderKL",),
         target="wfvae_cli.models.kl:KLImageVAE",

@@ -37,6 +37,9 @@ _FIELDS: Mapping[str, tuple[str, str]] = {
     "WFVAE2Model": _WFVAE,
     "WanVAE": _WAN,
     "AutoencoderKLWan": _WAN,
+    "AutoencoderKLLTX2Video": _WAN,
+    "AutoencoderKLHunyuanVideo15": _STABLE_DIFFUSION,
+    "AutoencoderKLConv3D": _STABLE_DIFFUSION,
     "AutoencoderKL": _STABLE_DIFFUSION,
 }
 _CHANNELS = ("latent_dim", "z_dim", "latent_channels")
