@@ -52,7 +52,7 @@ def _norm_silu_conv(
     overwrite: bool = False,
 ) -> Tensor:
     """The three in turn; the result may `overwrite` x where the conv knows how to."""
-    if isinstance(conv, CausalConv3d) and isinstance(norm, PIXEL_NORMS):
+    if isinstance(norm, PIXEL_NORMS):
         y: Tensor = conv(x, stream, norm, overwrite=overwrite)
     else:
         y = conv(silu(norm(x)), stream)
