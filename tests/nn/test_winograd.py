@@ -19,16 +19,16 @@ from wfvae_cli.nn.stream import Stream, name_layers
 
 @pytest.fixture
 def everywhere(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[torch.Size]]:
-    """Have 3x3 convolutions go by tiles, without gradients; collects shapes of what goes through."""
+    """Have 3x3 convolutions go by tiles, without gradients; collects the shapes of bands."""
     shapes: list[torch.Size] = []
-    convolve = winograd.convolve
+    run = winograd.Convolver.__call__
 
-    def listen(weight: Tensor, bias: Tensor | None, x: Tensor, out: Tensor) -> None:
+    def listen(self: winograd.Convolver, x: Tensor, out: Tensor) -> None:
         shapes.append(x.shape)
-        convolve(weight, bias, x, out)
+        run(self, x, out)
 
     monkeypatch.setattr(winograd, "is_faster", lambda *shape: True)
-    monkeypatch.setattr(winograd, "convolve", listen)
+    monkeypatch.setattr(winograd.Convolver, "__call__", listen)
     with torch.no_grad():
         yield shapes
 
@@ -65,7 +65,7 @@ def test_a_padded_picture(height: int, width: int, taps: int, bias: bool) -> Non
     padded = padded.contiguous(memory_format=torch.channels_last_3d)
     out = torch.empty(2, 2, height, width, 5, dtype=torch.float64).permute(0, 4, 1, 2, 3)
     out = out if taps == 3 else out.new_empty(2, 2, height, width, 5).permute(0, 4, 1, 2, 3)
-    winograd.convolve(weight, offset, padded, out)
+    winograd.Convolver(weight, offset, padded)(padded, out)
     expected = F.conv3d(x, weight, offset, padding=(0, 1, 1))
     torch.testing.assert_close(out, expected[:, :, : out.size(2)])
 
@@ -75,21 +75,23 @@ def test_weights_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
     padded = F.pad(x, (1, 1, 1, 1)).contiguous(memory_format=torch.channels_last_3d)
     out = torch.empty(1, 1, 4, 4, 70, dtype=torch.float64).permute(0, 4, 1, 2, 3)
     monkeypatch.setattr(winograd, "_WEIGHT_BYTES", 1)
-    winograd.convolve(weight, None, padded, out)
-    torch.testing.assert_close(out, F.conv3d(x, weight, padding=(0, 1, 1)))
+    convolve = winograd.Convolver(weight, None, padded)
+    for sign in (1, -1):
+        convolve(sign * padded, out)
+        torch.testing.assert_close(out, sign * F.conv3d(x, weight, padding=(0, 1, 1)))
 
 
 @pytest.mark.parametrize("before", ["repeat", "zeros"])
 @pytest.mark.parametrize("sizes", [[1], [4], [1, 1, 2], [3, 1], [2, 2, 1]])
-@pytest.mark.parametrize("tiles_bytes", [1, 2**20])
+@pytest.mark.parametrize("tiles", [1, 99])
 def test_chunks_and_bands_give_what_the_clip_gives(
     before: Before,
     sizes: list[int],
-    tiles_bytes: int,
+    tiles: int,
     everywhere: list[torch.Size],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(winograd, "_TILES_BYTES", tiles_bytes)
+    monkeypatch.setattr(winograd, "_TILES_AT_A_TIME", tiles)
     conv, x = make(before), clip(sum(sizes), batch=2)
     stream, parts = Stream(), []
     for begin, end in pairwise([sum(sizes[:count]) for count in range(len(sizes) + 1)]):
@@ -97,7 +99,7 @@ def test_chunks_and_bands_give_what_the_clip_gives(
         parts.append(conv(x[:, :, begin:end], stream, torch.tanh))
     torch.testing.assert_close(torch.cat(parts, 2), convolve_plainly(conv, F.silu(x.tanh())))
     rows = {shape[3] for shape in everywhere}
-    assert rows == (set() if sizes == [1] else {6} if tiles_bytes == 1 else {14})
+    assert rows == (set() if sizes == [1] else {6} if tiles == 1 else {14})
 
 
 @pytest.mark.parametrize("dims", [2, 3])
@@ -162,17 +164,16 @@ def test_rounding_is_that_of_a_direct_convolution() -> None:
     exact = F.conv3d(x.double(), weight.double(), padding=(0, 1, 1))
     padded = F.pad(x, (1, 1, 1, 1)).contiguous(memory_format=torch.channels_last_3d)
     out = torch.empty(1, 1, 16, 16, 96).permute(0, 4, 1, 2, 3)
-    winograd.convolve(weight, None, padded, out)
+    winograd.Convolver(weight, None, padded)(padded, out)
     assert (out - exact).square().mean().sqrt() < 1.5e-6
 
 
 def test_where_it_is_used() -> None:
-    large = {"frames": 9, "height": 64, "width": 64}
-    assert winograd.is_faster(3, 384, 384, **large)
-    assert winograd.is_faster(1, 192, 192, **large)
-    assert not winograd.is_faster(3, 24, 24, **large), "too few channels"
-    assert not winograd.is_faster(3, 384, 384, frames=1, height=8, width=8), "too few tiles"
-    assert not winograd.is_faster(3, 384, 384, frames=900, height=2, width=2), "nearly all padding"
+    assert winograd.is_faster(3, 384, 384, 64, 64)
+    assert winograd.is_faster(1, 384, 384, 64, 64)
+    assert not winograd.is_faster(3, 24, 24, 64, 64), "too few channels"
+    assert not winograd.is_faster(3, 384, 384, 8, 8), "too few tiles"
+    assert not winograd.is_faster(3, 384, 384, 1, 999), "mostly padding"
 
 
 @pytest.mark.parametrize(

@@ -149,12 +149,10 @@ class CausalConv3d(Streaming):
         y = x if overwrite and x.size(1) == outputs else empty_like(x, channels=outputs)
         tail = None if last else empty_like(x, frames=self.conv.kernel_size[0] - 1)
 
-        def run(band: Tensor, out: Tensor) -> None:
-            if by_tile:
-                winograd.convolve(self.conv.weight, self.conv.bias, band, out)
-            else:
-                out.copy_(self._add_taps(band, starts, rim=0))
+        def add_taps(band: Tensor, out: Tensor) -> None:
+            out.copy_(self._add_taps(band, starts, rim=0))
 
+        run = winograd.Convolver(self.conv.weight, self.conv.bias, x) if by_tile else add_taps
         joiner = RowJoiner(x, past, norm, rim, winograd.TILE if by_tile else 0)
         convolve_in_bands(joiner, rows, run, y, tail)
         return y, tail
@@ -252,7 +250,7 @@ class FrameConv2d(nn.Conv2d):
         if is_eager() and winograd.suits(self, x):
             y = x if overwrite and x.size(1) == self.out_channels else None
             y = empty_like(x, channels=self.out_channels) if y is None else y
-            run = partial(winograd.convolve, self.weight.unsqueeze(2), self.bias)
+            run = winograd.Convolver(self.weight.unsqueeze(2), self.bias, x)
             rows = winograd.rows_at_a_time(x, x.size(2))
             convolve_in_bands(RowJoiner(x, NO_PAST, norm, 1, winograd.TILE), rows, run, y)
             return y

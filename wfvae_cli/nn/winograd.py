@@ -31,32 +31,37 @@ _INPUTS = TILE + 2
 _PRODUCTS = _INPUTS**2
 _POINTS = (Fraction(0), Fraction(2, 3), Fraction(-2, 3), Fraction(3, 2), Fraction(-3, 2))
 
-_WEIGHT_TILES = 100
+_FRAMES = 4
+"""For which it is decided."""
+_WEIGHT_TILES = 150
 """Mapping the weights, and oneDNN's rearranging of them, takes as long as these tiles' products."""
-_MAP_PRODUCTS = 8000
+_MAP_PRODUCTS = 16000
 """The maps of a tile take as long as so many of its products with one channel at the other end."""
 _LEAST_GAIN = 1.15
 """What the estimate must promise: processors differ in what memory costs beside arithmetic."""
-_TILES_BYTES = 32 << 20
-"""Size of the mapped tiles that are worked on at a time, unless a row of them is larger."""
+_TILES_AT_A_TIME = 512
+"""Tiles of all frames that are worked on at a time, unless a row has more: few, so that they stay
+in a cache; many, so that oneDNN's rearranging of the weights for each call takes little time."""
 _WEIGHT_BYTES = 32 << 20
 """Size of the mapped weights that are worked on at a time: nine times what they are made of in 2D,
 four in 3D, which for a whole layer would be fetched from memory instead of a cache."""
 
 
-def is_faster(taps: int, inputs: int, outputs: int, frames: int, height: int, width: int) -> bool:
-    """Whether `convolve` beats a direct convolution.
+def is_faster(taps: int, inputs: int, outputs: int, height: int, width: int) -> bool:
+    """Whether a direct convolution of a few frames takes longer.
+
+    How many there are is left out: whatever the chunks and the batch, a layer computes alike, and
+    rounds alike.
 
     Args:
         taps: of the kernel in time, 1 or 3.
         inputs: channels.
         outputs: channels.
-        frames: of the result, in all clips of the batch together.
         height: in pixels.
         width: in pixels.
     """
-    tiles = frames * -(-height // TILE) * -(-width // TILE)
-    direct = 9 * taps * frames * height * width
+    tiles = _FRAMES * -(-height // TILE) * -(-width // TILE)
+    direct = 9 * taps * _FRAMES * height * width
     maps = _MAP_PRODUCTS * (1 / inputs + 1 / outputs) / 2
     estimate = _PRODUCTS * taps * (tiles + _WEIGHT_TILES) + maps * tiles
     return direct > _LEAST_GAIN * estimate
@@ -73,9 +78,8 @@ def suits(conv: nn.Conv2d | nn.Conv3d, x: Tensor) -> bool:
         return False
     if set(conv.stride) != {1} or conv.padding[-2:] != (1, 1):
         return False
-    batch, _, frames, height, width = x.shape
     taps = conv.kernel_size[0] if len(conv.kernel_size) == 3 else 1
-    return is_faster(taps, conv.in_channels, conv.out_channels, batch * frames, height, width)
+    return is_faster(taps, conv.in_channels, conv.out_channels, *x.shape[3:])
 
 
 def rows_at_a_time(x: Tensor, frames: int) -> int:
@@ -85,45 +89,76 @@ def rows_at_a_time(x: Tensor, frames: int) -> int:
         x: the chunk, BCTHW.
         frames: of the chunk and the past in front of it.
     """
-    batch, channels, _, _, width = x.shape
-    row = _PRODUCTS * channels * batch * frames * -(-width // TILE) * convolved_in(x).itemsize
-    return TILE * max(_TILES_BYTES // row, 1)
+    row = x.size(0) * frames * -(-x.size(4) // TILE)
+    return TILE * max(_TILES_AT_A_TIME // row, 1)
 
 
-def convolve(weight: Tensor, bias: Tensor | None, x: Tensor, out: Tensor) -> None:
-    """Convolve padded frames with a 3x3 or 3x3x3 kernel.
+class Convolver:
+    """Convolves padded frames with a 3x3 or 3x3x3 kernel.
 
     Args:
         weight: OITHW, with 1 or 3 taps in time and 3x3 in space.
         bias: one number for every output channel.
-        x: BCTHW in channels-last memory, padded already: with the past in front, a row and a column
-            of zeros on all sides, and as many more as make whole tiles.
-        out: BOTHW in channels-last memory, where the result goes.
+        x: the chunk, of the type that will be convolved.
     """
-    dtype = convolved_in(x)
-    x, weight, bias = x.to(dtype), weight.to(dtype), None if bias is None else bias.to(dtype)
-    batch, frames, high, wide, channels = x.permute(0, 2, 3, 4, 1).shape
-    outputs, taps = weight.size(0), weight.size(2)
-    rows, columns, later = (high - 2) // TILE, (wide - 2) // TILE, frames - taps + 1
-    mapped = _map_tiles(x, rows, columns)
-    products = x.new_empty(_PRODUCTS, batch, later, rows * columns, outputs)
-    into = products.permute(0, 1, 4, 2, 3)
-    step = max(_WEIGHT_BYTES // (_PRODUCTS * taps * channels * x.element_size()) // 32, 1) * 32
-    scratch = x.new_empty(_PRODUCTS * min(step, outputs) * taps * channels)
-    for begin in range(0, outputs, step):
-        some = slice(begin, begin + step)
-        for place, kernel in enumerate(_map_weights(weight[some], scratch)):
-            # By oneDNN, which on AMD's processors is up to twice as fast as a batched product.
-            into[place, :, some] = F.conv2d(mapped[place], kernel)
-    offset = x.new_zeros(1) if bias is None else bias.repeat(batch * later * rows * columns)
-    y = torch.addmm(offset, _matrices(x.dtype).results, products.view(_PRODUCTS, -1))
-    y = y.view(TILE, TILE, batch, later, rows, columns, outputs).permute(2, 3, 4, 0, 5, 1, 6)
-    target = out.permute(0, 2, 3, 4, 1)
-    if target.shape[2:4] == (TILE * rows, TILE * columns):
-        target.view(batch, later, rows, TILE, columns, TILE, outputs).copy_(y)
-    else:
-        y = y.reshape(batch, later, TILE * rows, TILE * columns, outputs)
-        target.copy_(y[:, :, : out.size(3), : out.size(4)])
+
+    def __init__(self, weight: Tensor, bias: Tensor | None, x: Tensor) -> None:
+        self._dtype = convolved_in(x)
+        self._weight = weight.to(self._dtype)
+        self._bias = None if bias is None else bias.to(self._dtype)
+        outputs, inputs, taps = weight.shape[:3]
+        step = _WEIGHT_BYTES // (_PRODUCTS * taps * inputs * self._dtype.itemsize) // 32 * 32
+        self._step = min(max(step, 32), outputs)
+        self._scratch = self._weight.new_empty(_PRODUCTS * self._step * taps * inputs)
+        self._mapped: tuple[int, Tensor] | None = None
+
+    def __call__(self, x: Tensor, out: Tensor) -> None:
+        """Convolve a band.
+
+        Args:
+            x: BCTHW in channels-last memory, padded already: with the past in front, a row and a
+                column of zeros on all sides, and as many more as make whole tiles.
+            out: BOTHW in channels-last memory, where the result goes.
+        """
+        x = x.to(self._dtype)
+        batch, frames, high, wide, _ = x.permute(0, 2, 3, 4, 1).shape
+        outputs, taps = self._weight.size(0), self._weight.size(2)
+        rows, columns, later = (high - 2) // TILE, (wide - 2) // TILE, frames - taps + 1
+        mapped = _map_tiles(x, rows, columns)
+        products = x.new_empty(_PRODUCTS, batch, later, rows * columns, outputs)
+        into = products.permute(0, 1, 4, 2, 3)
+        for begin in range(0, outputs, self._step):
+            some = slice(begin, begin + self._step)
+            for place, kernel in enumerate(self._kernels(begin)):
+                # By oneDNN, which on AMD's processors is up to twice as fast as a batched product.
+                into[place, :, some] = F.conv2d(mapped[place], kernel)
+        offset = x.new_zeros(1)
+        if self._bias is not None:
+            offset = self._bias.repeat(batch * later * rows * columns)
+        y = torch.addmm(offset, _matrices(x.dtype).results, products.view(_PRODUCTS, -1))
+        y = y.view(TILE, TILE, batch, later, rows, columns, outputs).permute(2, 3, 4, 0, 5, 1, 6)
+        target = out.permute(0, 2, 3, 4, 1)
+        if target.shape[2:4] == (TILE * rows, TILE * columns):
+            target.view(batch, later, rows, TILE, columns, TILE, outputs).copy_(y)
+        else:
+            y = y.reshape(batch, later, TILE * rows, TILE * columns, outputs)
+            target.copy_(y[:, :, : out.size(3), : out.size(4)])
+
+    def _kernels(self, begin: int) -> Tensor:
+        """The kernels of the output channels from `begin`; the last ones that were made are kept.
+
+        They are kernels of a 2D convolution over time and tiles: 36, O, I, T, 1.
+        """
+        if self._mapped is None or self._mapped[0] != begin:
+            weight = self._weight[begin : begin + self._step]
+            outputs, inputs, taps = weight.shape[:3]
+            flat = weight.permute(3, 4, 0, 2, 1).reshape(9, -1)
+            # Into the same memory: fresh pages for each part cost more than the map itself.
+            mapped = self._scratch[: _PRODUCTS * flat.size(1)].view(_PRODUCTS, -1)
+            torch.mm(_matrices(self._dtype).weights, flat, out=mapped)
+            mapped = mapped.view(_PRODUCTS, outputs, taps, 1, inputs).permute(0, 1, 4, 2, 3)
+            self._mapped = begin, mapped
+        return self._mapped[1]
 
 
 class _Matrices:
@@ -187,15 +222,3 @@ def _map_tiles(x: Tensor, rows: int, columns: int) -> Tensor:
     mapped = _matrices(x.dtype).tiles.mm(tiles.reshape(_PRODUCTS, -1))
     mapped = mapped.view(_PRODUCTS, batch, frames, rows * columns, channels)
     return mapped.permute(0, 1, 4, 2, 3)
-
-
-def _map_weights(weight: Tensor, scratch: Tensor) -> Tensor:
-    """Map OITHW to 36 kernels of a 2D convolution over time and tiles: 36, O, I, T, 1.
-
-    They lie in `scratch`, since fresh memory for each part of a layer costs more than the map.
-    """
-    outputs, inputs, taps = weight.shape[:3]
-    flat = weight.permute(3, 4, 0, 2, 1).reshape(9, -1)
-    mapped = scratch[: _PRODUCTS * flat.size(1)].view(_PRODUCTS, -1)
-    torch.mm(_matrices(weight.dtype).weights, flat, out=mapped)
-    return mapped.view(_PRODUCTS, outputs, taps, 1, inputs).permute(0, 1, 4, 2, 3)
