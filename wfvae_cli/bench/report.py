@@ -13,9 +13,9 @@ import torch
 
 from wfvae_cli.bench.measure import (
     Spread,
+    best_rate,
     count_operations,
     peak_memory,
-    product_rate,
     start_up,
     time_in_turn,
 )
@@ -37,10 +37,11 @@ class StageResult:
     frames_per_second: Spread
     megapixels_per_second: float
     gflop: float
-    """Operations of the model, counted from the shapes, in units of 10^9."""
+    """Operations that ran, counted from the shapes, in units of 10^9. Convolutions by minimal
+    filtering count with the products that they are made of, not with those that they save."""
     gflop_per_second: float
-    share_of_product: float
-    """`gflop_per_second` over that of a large matrix product in the same type and run."""
+    share_of_ceiling: float
+    """`gflop_per_second` over the best that the device did in this type and run, by `best_rate`."""
     host_bytes: int
     device_bytes: int | None
 
@@ -57,7 +58,7 @@ class BenchResult:
     latents_per_chunk: int
     start_up_seconds: float
     compile_seconds: float | None
-    """Before any measurement, and in none of them; None where nothing is compiled."""
+    """Spent before any measurement, and in none of them; None where nothing is compiled."""
     stages: tuple[StageResult, ...]
 
 
@@ -73,7 +74,7 @@ def bench(setting: Setting, clip: Path, sampling: Sampling, folder: Path, runs: 
     """
     subject = Subject(setting, clip, sampling, folder)
     rates = {
-        model.dtype: product_rate(subject.device, model.dtype) / 1e9
+        model.dtype: best_rate(subject.device, model.dtype) / 1e9
         for model in (subject.encoder, subject.decoder)
     }
     stages = []
@@ -94,7 +95,7 @@ def bench(setting: Setting, clip: Path, sampling: Sampling, folder: Path, runs: 
                 megapixels_per_second=pixels / 1e6 / spread.median,
                 gflop=operations,
                 gflop_per_second=operations / spread.median,
-                share_of_product=operations / spread.median / rates[model.dtype],
+                share_of_ceiling=operations / spread.median / rates[model.dtype],
                 host_bytes=peak.host,
                 device_bytes=peak.device,
             )

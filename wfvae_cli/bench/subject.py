@@ -12,12 +12,12 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor
 
-from wfvae_cli.bench.measure import wait_for
 from wfvae_cli.errors import UsageError
 from wfvae_cli.media.clip import Sampling
 from wfvae_cli.media.reader import open_clip
 from wfvae_cli.models.base import LoadedModel, Task
 from wfvae_cli.models.load import DType, allow_tf32, load_model, resolve_device
+from wfvae_cli.nn.accelerator import synchronize
 from wfvae_cli.pipeline.chunks import convert_on, read_chunks
 from wfvae_cli.pipeline.decode import decode_clip, decode_latents
 from wfvae_cli.pipeline.encode import EncodeOptions, encode_clip, encode_frames
@@ -132,7 +132,7 @@ class Subject:
         for _ in range(_UNTIL_REPLAYED if self.device.type == "cuda" else 1):
             self.run("encode")
             self.run("decode")
-        wait_for(self.device)
+        synchronize(self.device)
         return time.perf_counter() - begin
 
     @contextmanager
