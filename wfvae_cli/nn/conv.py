@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from wfvae_cli.nn import winograd
-from wfvae_cli.nn.arithmetic import convolve, convolved_in
+from wfvae_cli.nn.arithmetic import conv3d_misses_tf32, convolve, convolved_in
 from wfvae_cli.nn.joined import (
     NO_PAST,
     Past,
@@ -86,7 +86,7 @@ class CausalConv3d(Streaming):
             weight = self._weight_of_single_frame(x) if single else self.conv.weight[:, :, 0]
             return self._convolve_frames(x, weight, self.conv.bias)
         past = Past.of(kept, depth - 1, repeat=self.before == "repeat")
-        if self.runs_by_tap(x) and self.conv.stride == (1, 1, 1) and is_eager():
+        if self.runs_by_tap(x) and self.conv.stride == (1, 1, 1) and _goes_in_bands(x):
             y, tail = self._convolve_in_bands(x, past, norm, overwrite, stream.last)
         else:
             y, tail = self._convolve_whole(x, past, norm, stream.last)
@@ -98,11 +98,12 @@ class CausalConv3d(Streaming):
         """Whether numbers of this type and device are convolved tap by tap.
 
         On CPUs three 2D convolutions run at the speed of a matrix product, where a 3D one in
-        channels-last memory does not. Shorter types are left alone where they are convolved as
-        such: each addition would round.
+        channels-last memory does not; and on GPUs whose 3D ones lack TF32. Shorter types are left
+        alone where they are convolved as such: each addition would round.
         """
         exact = convolved_in(x) in (torch.float32, torch.float64)
-        return self.by_tap and x.device.type == "cpu" and exact and self.conv.kernel_size[0] == 3
+        pays = (x.device.type == "cpu" and exact) or conv3d_misses_tf32(x)
+        return self.by_tap and pays and self.conv.kernel_size[0] == 3
 
     def _weight_of_single_frame(self, x: Tensor) -> Tensor:
         """The 2D weight that a clip of one frame is convolved with, OIHW.
@@ -213,6 +214,11 @@ class CausalConv3d(Streaming):
         run = partial(F.conv2d, stride=(height, width), padding=padding)
         y = convolve(run, frames, weight, bias)
         return rearrange(y, "(b t) c h w -> b c t h w", b=x.size(0))
+
+
+def _goes_in_bands(x: Tensor) -> bool:
+    """Whether a layer may go through band by band: on other devices, launches would cost more."""
+    return x.device.type == "cpu" and is_eager()
 
 
 def laid_out(weight: Tensor, layer: nn.Module) -> Tensor:

@@ -92,12 +92,24 @@ def run_part(
     """
     prefix = f"{name}/"
     past = {
-        layer.removeprefix(prefix): stream.past.pop(layer).to(x.device)
+        layer.removeprefix(prefix): stream.past.pop(layer).to(x.device, non_blocking=True)
         for layer in [*stream.past]
         if layer.startswith(prefix)
     }
     part = replace(stream, past=past)
     y = run(x, part)
     for layer, tail in part.past.items():
-        stream.past[prefix + layer] = tail.cpu() if stream.offloaded else tail
+        stream.past[prefix + layer] = _offload(tail) if stream.offloaded else tail
     return y
+
+
+def _offload(tail: Tensor) -> Tensor:
+    """Copy to the host; from CUDA into page-locked memory, beside the work that follows.
+
+    The copy back waits for it, since both are queued on the same CUDA stream. Whoever reads it on
+    the host must wait for the device first, as `Stream.join` does.
+    """
+    if tail.device.type != "cuda":
+        return tail.cpu()
+    host = torch.empty_like(tail, device="cpu", pin_memory=True)
+    return host.copy_(tail, non_blocking=True)
