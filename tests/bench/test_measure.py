@@ -56,7 +56,7 @@ def test_the_ceiling_is_the_best_of_what_was_timed(monkeypatch: pytest.MonkeyPat
         return [[4.0, 2.0], [1.0, 3.0], [9.0]]
 
     monkeypatch.setattr(measure, "time_in_turn", time_them)
-    assert best_rate(CPU, torch.float32) == 2 * 2048**3 / 1.0
+    assert best_rate(CPU, torch.float32) == 2 * 1024**3 / 1.0
     assert timed == [3]
 
 

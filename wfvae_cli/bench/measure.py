@@ -27,7 +27,7 @@ _SAMPLING_SECONDS = 0.002
 
 @dataclass(frozen=True)
 class Spread:
-    """Several measurements of one quantity."""
+    """Median and range of several measurements of one quantity."""
 
     median: float
     least: float
@@ -72,7 +72,7 @@ def time_in_turn(actions: Sequence[Action], runs: int, device: torch.device) -> 
 
 @dataclass
 class PeakMemory:
-    """Bytes at the peak of a block, filled in when it ends."""
+    """Bytes at the peak of a `with` block, filled in when it ends."""
 
     host: int = 0
     """Resident memory of the process."""
@@ -82,7 +82,7 @@ class PeakMemory:
 
 @contextmanager
 def peak_memory(device: torch.device) -> Iterator[PeakMemory]:
-    """Watch the memory of this process, and of `device`, during a block."""
+    """Watch the memory of this process, and of `device`, during a `with` block."""
     peak, process, done = PeakMemory(), psutil.Process(), threading.Event()
 
     def watch() -> None:
@@ -103,7 +103,7 @@ def peak_memory(device: torch.device) -> Iterator[PeakMemory]:
 
 
 def count_operations(action: Action) -> int:
-    """Floating-point operations of the convolutions, products and attention that `action` runs.
+    """Count the operations of the convolutions, products and attention that `action` runs.
 
     They follow from the shapes; a multiplication and an addition count as two.
     """
@@ -127,7 +127,7 @@ def best_rate(device: torch.device, dtype: torch.dtype) -> float:
     Returns:
         Operations per second.
     """
-    side = 2048 if device.type == "cpu" else 8192
+    side = 1024 if device.type == "cpu" else 8192
     dtype = convolved_in(torch.empty(0, device=device, dtype=dtype))
 
     def make(*shape: int) -> torch.Tensor:
@@ -149,7 +149,7 @@ def best_rate(device: torch.device, dtype: torch.dtype) -> float:
 
 
 def start_up(model: str, device: str) -> float:
-    """Seconds from the start of a new process until it has loaded `model`."""
+    """Measure the seconds from the start of a new process until it has loaded `model`."""
     code = "import sys; from wfvae_cli.models.load import load_model; "
     code += "load_model(sys.argv[1], device=sys.argv[2])"
     begin = time.perf_counter()

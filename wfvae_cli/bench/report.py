@@ -24,12 +24,12 @@ from wfvae_cli.media.clip import Sampling
 from wfvae_cli.models.load import describe_checkpoint
 
 _GAIN = 1.03
-"""How much faster a larger chunk must be to be worth its memory."""
+"""Factor by which a larger chunk must be faster to be worth its memory."""
 
 
 @dataclass(frozen=True)
 class StageResult:
-    """One stage of one setting."""
+    """Measurements of one stage of one setting."""
 
     stage: Stage
     dtype: str
@@ -48,7 +48,7 @@ class StageResult:
 
 @dataclass(frozen=True)
 class BenchResult:
-    """One setting on one clip."""
+    """Measurements of one setting on one clip."""
 
     setting: Setting
     machine: str
@@ -115,7 +115,7 @@ def bench(setting: Setting, clip: Path, sampling: Sampling, folder: Path, runs: 
 
 @dataclass(frozen=True)
 class SweepRow:
-    """One chunk size."""
+    """Measurements of one chunk size."""
 
     chunk: int
     """Frames of the first chunk."""
@@ -157,7 +157,7 @@ def sweep(
 
 
 def recommend(rows: Sequence[SweepRow]) -> int:
-    """The smallest chunk that is, to 3%, as fast as any for encoding and decoding together."""
+    """Choose the smallest chunk that is, to 3%, as fast as any to encode and decode."""
 
     def cost(row: SweepRow) -> float:
         return 1 / row.encode.median + 1 / row.decode.median
@@ -168,7 +168,7 @@ def recommend(rows: Sequence[SweepRow]) -> int:
 
 @dataclass(frozen=True)
 class ComparisonRow:
-    """One stage of two settings that took turns."""
+    """Rates of one stage of two settings that took turns."""
 
     stage: Stage
     a: Spread
@@ -204,7 +204,7 @@ def compare(
 
 
 def describe_machine(device: torch.device) -> str:
-    """Processor or GPU, threads, and PyTorch's version."""
+    """Name the processor or GPU, the threads, and PyTorch's version."""
     if device.type == "cuda":
         name = torch.cuda.get_device_name(device)
     else:
@@ -213,7 +213,7 @@ def describe_machine(device: torch.device) -> str:
 
 
 def _processor() -> str:
-    """The processor's name where the system tells it."""
+    """Read the processor's name where the system tells it."""
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
     except OSError:

@@ -1,4 +1,4 @@
-"""What one clip carries from chunk to chunk through a causal network."""
+"""The state of one clip between its chunks on the way through a causal network."""
 
 from __future__ import annotations
 
