@@ -34,6 +34,7 @@ from wfvae_cli.models.weights import (
     match_tensors,
     read_tensors,
 )
+from wfvae_cli.nn.arithmetic import multiplies_bfloat16, probe_conv3d_tf32
 
 _log = logging.getLogger("wfvae")
 
@@ -91,6 +92,8 @@ def load_model(
     return_freed_memory()  # weights as stored, and laid out anew
     if placed.type == "cuda":
         allow_tf32(dtype == "auto")
+        if dtype == "auto":
+            probe_conv3d_tf32(placed)
     vae.eval().requires_grad_(False)
     if compile:
         compile_halves(vae, placed)
@@ -213,14 +216,17 @@ def resolve_dtype(dtype: DType, device: torch.device, task: Task) -> torch.dtype
     """Turn what `--dtype` says into a type.
 
     `auto` is float32, because what an encoder rounds stays in the dataset for good; except only
-    to decode on a CUDA device that has bfloat16, where it is bfloat16.
+    to decode where the GPU or the CPU has instructions for bfloat16, where it is bfloat16.
     """
     if dtype != "auto":
         return _DTYPES[dtype]
-    fast = task == "decode" and device.type == "cuda"
-    if fast and torch.cuda.is_bf16_supported(including_emulation=False):
-        return torch.bfloat16
-    return torch.float32
+    if task != "decode":
+        return torch.float32
+    if device.type == "cuda":
+        fast = torch.cuda.is_bf16_supported(including_emulation=False)
+    else:
+        fast = device.type == "cpu" and multiplies_bfloat16()
+    return torch.bfloat16 if fast else torch.float32
 
 
 def allow_tf32(allowed: bool) -> None:

@@ -180,7 +180,7 @@ class WanVAE(VideoVAE):
         self.decoder = Decoder(config)
         halo = max(self.encoder.halo, space * self.decoder.halo)
         self.footprint = Footprint(
-            8.5 * widest, 17.5 * widest, 24.5 * widest, 8 + 0.5 * widest, halo
+            8.5 * widest, 17.5 * widest, 25.0 * widest, 8 + 0.5 * widest, halo
         )
         self.quant_conv = CausalConv3d(2 * config.latent_dim, 2 * config.latent_dim, 1)
         self.post_quant_conv = CausalConv3d(config.latent_dim, config.latent_dim, 1)
