@@ -16,8 +16,8 @@ from PIL import Image
 
 from wfvae_cli.errors import VideoError
 from wfvae_cli.media.clip import Sampling
-from wfvae_cli.media.reader import open_clip, probe
 from wfvae_cli.media.inputs import LocalFile
+from wfvae_cli.media.reader import open_clip, probe
 
 from .conftest import MakeClip, write_clip
 

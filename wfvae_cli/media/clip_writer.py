@@ -25,9 +25,13 @@ class ClipWriter(ABC):
             complete once the block is entered.
         frames: frames written so far.
         planes: the format that `write_planes` takes; None where only `write` takes pictures.
+        end: when the last frame stops being shown, in units of `info.time_base`, as
+            `ClipReader.end` says; may be set until the block is left. None for a frame's usual
+            length.
     """
 
     planes: PictureFormat | None = None
+    end: int | None = None
 
     def __init__(self, info: ClipInfo) -> None:
         self.info = info

@@ -189,10 +189,17 @@ class Decoding:
                 raise self._damaged(f"of its last frame only {rest} bytes are there")
 
     def _check_announced_end(self) -> None:
-        """Compare with what Matroska's tags say of the track's length.
+        """Compare with what the container says of the track's length.
 
-        They count how long the last frame is held, which a block itself does not tell.
+        It counts how long the last frame is held, which its packet does not tell: in Matroska
+        blocks have no duration, and in MP4 durations follow each other in the order of decoding.
         """
+        if self._container.format.name.startswith("mov"):
+            if self._stream.duration:
+                self.end = (
+                    (self._stream.start_time or 0) + self._stream.duration
+                ) * self._time_base
+            return
         if not self._container.format.name.startswith("matroska"):
             return
         announced = announced_end(self._stream.metadata)

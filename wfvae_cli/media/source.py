@@ -284,7 +284,7 @@ class VideoSource:
 
     def _held(self, items: Iterator[Timed[VideoFrame]]) -> Iterator[Timed[VideoFrame]]:
         """Hold the last frame for as long as the container says, where its packet does not."""
-        if "DURATION" not in self.stream.metadata:
+        if not self._container.format.name.startswith(("matroska", "mov")):
             yield from items
             return
         last: Timed[VideoFrame] | None = None
@@ -294,5 +294,7 @@ class VideoSource:
             last = timed
         if last is not None:
             end = self._decoding.end
-            duration = last.duration if end is None else round(end / self.time_base) - last.pts
-            yield Timed(last.item, last.pts, duration if duration > 0 else last.duration)
+            held = 0 if end is None else round(end / self.time_base) - last.pts
+            if self._container.format.name.startswith("mov"):
+                held = max(held, last.duration)
+            yield Timed(last.item, last.pts, held if held > 0 else last.duration)

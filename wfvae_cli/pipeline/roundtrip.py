@@ -149,6 +149,8 @@ def roundtrip_clip(
             give(pairs)
             if progress is not None:
                 progress(len(pairs))
+        if writer is not None:
+            writer.end = source.end
     return RoundtripResult(
         source=source.name,
         target=None if target is None else str(target),
