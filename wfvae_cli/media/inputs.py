@@ -68,6 +68,36 @@ class Input(ABC):
         return found.position if found is not None and found.known else None
 
 
+class Passing:
+    """The parts of a container, followed over its bytes as they pass by, from the first on."""
+
+    def __init__(self, head: bytes) -> None:
+        self.structure = Structure(head)
+        self.count = 0
+        """Bytes that have passed."""
+        self._tail = b""
+        """Those passed last, from the next part on."""
+
+    def take(self, data: bytes) -> None:
+        """Take the next bytes."""
+        begin = self.structure.position - self.count
+        self.count += len(data)
+        if self.structure.sound and begin < len(data):
+            self._tail += data[max(begin, 0) :]
+            while len(self._tail) >= Structure.HEAD and self.structure.sound:
+                self._hop()
+
+    def finish(self) -> None:
+        """Take note that no more bytes come."""
+        while self._tail and self.structure.sound:
+            self._hop()
+
+    def _hop(self) -> None:
+        before = self.structure.position
+        self.structure.advance(self._tail[: Structure.HEAD])
+        self._tail = self._tail[self.structure.position - before :]
+
+
 class LocalFile(Input):
     """A file of this machine, which FFmpeg opens by itself."""
 
@@ -119,13 +149,10 @@ class Pipe(Input):
         self.name = name
         self._file = file
         self._ahead = b""
-        self._passed = 0
         self._stop: BaseException | None = None
-        self._tail = b""
-        """The bytes passed last, from the container's next part on."""
         self._ended = False
         self._first = self.peek(1024)
-        self._structure = Structure(self._first)
+        self._passing = Passing(self._first)
 
     def __str__(self) -> str:
         return self.name
@@ -136,16 +163,16 @@ class Pipe(Input):
 
     def head(self, count: int) -> bytes:
         """See `Input`; what has passed is gone."""
-        return self._first[:count] if self._passed else self.peek(count)
+        return self._first[:count] if self._passing.count else self.peek(count)
 
     def structure(self) -> Structure:
         """See `Input`."""
-        return self._structure
+        return self._passing.structure
 
     @property
     def size(self) -> int | None:
         """See `Input`."""
-        return self._passed if self._ended else None
+        return self._passing.count if self._ended else None
 
     def peek(self, count: int) -> bytes:
         """Return the first `count` bytes to come, or fewer at the end, left to be read."""
@@ -165,7 +192,7 @@ class Pipe(Input):
         except BaseException as stop:  # FFmpeg calls this, and would lose it
             self._stop = stop
             return b""
-        self._follow(data)
+        self._passing.take(data)
         return data
 
     def check(self) -> None:
@@ -175,12 +202,11 @@ class Pipe(Input):
 
     def finish(self) -> None:
         """See `Input`."""
-        while self._passed < (self.announced() or 0) and self.read(1 << 16):
+        while self._passing.count < (self.announced() or 0) and self.read(1 << 16):
             pass
         self.check()
         self._ended = True
-        while self._tail and self._structure.sound:
-            self._hop()
+        self._passing.finish()
 
     def _read_ahead(self, count: int) -> bytes:
         if count < 0:
@@ -188,17 +214,3 @@ class Pipe(Input):
         else:
             data, self._ahead = self._ahead[:count], self._ahead[count:]
         return data
-
-    def _follow(self, data: bytes) -> None:
-        """Hop from part to part of the container over the bytes passing by."""
-        begin = self._structure.position - self._passed
-        self._passed += len(data)
-        if self._structure.sound and begin < len(data):
-            self._tail += data[max(begin, 0) :]
-            while len(self._tail) >= Structure.HEAD and self._structure.sound:
-                self._hop()
-
-    def _hop(self) -> None:
-        before = self._structure.position
-        self._structure.advance(self._tail[: Structure.HEAD])
-        self._tail = self._tail[self._structure.position - before :]

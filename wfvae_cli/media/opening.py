@@ -202,7 +202,7 @@ def explain_unreadable(source: Input, message: str) -> str:
             )
     if not source.rereadable:
         return (
-            f"not a video that can be read from a pipe{said}. MP4 and MOV keep their index at "
+            f"not a video that can be read front to back{said}. MP4 and MOV keep their index at "
             "the end: name the file, or pipe it as Matroska (ffmpeg -i IN -c copy -f matroska -)"
         )
     return f"neither a video nor an image that FFmpeg can read{said}: is it what its name says?"

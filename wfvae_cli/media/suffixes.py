@@ -28,8 +28,8 @@ SUFFIXES: Mapping[MediaKind, frozenset[str]] = {
     ),
     "image": _suffixes(
         "png jpg jpeg jpe jfif jif webp avif avifs heic heif bmp dib tif tiff jp2 j2k j2c jpc jpx",
-        "jpf mpo jxl ppm pgm pbm pnm pam pfm tga icb vda vst dds psd qoi exr dpx hdr pcx sgi rgb rgba",
-        "bw ras xbm xpm ico icns",
+        "jpf mpo jxl ppm pgm pbm pnm pam pfm tga icb vda vst dds psd qoi exr dpx hdr pcx sgi",
+        "bw rgb rgba ras xbm xpm ico icns",
     ),
 }
 """What is taken of a folder, in lower case; a file named by itself may have any suffix.

@@ -11,7 +11,7 @@ from typing import IO, Any
 from urllib.parse import urlsplit
 
 from wfvae_cli.errors import VideoError
-from wfvae_cli.media.inputs import HEAD, Input
+from wfvae_cli.media.inputs import HEAD, Input, Passing
 from wfvae_cli.media.truncation import Structure
 
 SILENCE = 30.0
@@ -98,7 +98,8 @@ class WebFile(Input):
         self._at = 0
         """Where the response goes on."""
         self.rereadable = self._response.status == 206
-        self._size = _whole_size(self._response)
+        self._size = whole_size(self._response)
+        self._passing = Passing(self.head(16))
 
     def __str__(self) -> str:
         return self.name
@@ -141,6 +142,13 @@ class WebFile(Input):
         """See `Input`."""
         if self._error is not None:
             raise self._error
+
+    def is_sound(self) -> bool:
+        """See `Input`; judged only where the file was read from its first to its last byte."""
+        self._passing.finish()
+        return self._passing.count != self._size or (
+            self._passing.structure.sound and self._passing.structure.position == self._size
+        )
 
     def opened(self) -> None:
         """See `Input`."""
@@ -186,6 +194,9 @@ class WebFile(Input):
                     f"{self.name}: the connection ended after {self._position} of {self._size} "
                     "bytes: try again, or download the file first"
                 )
+        new = data[max(0, self._passing.count - self._position) :]
+        if new and self._position <= self._passing.count:
+            self._passing.take(new)
         self._position += len(data)
         return data
 
@@ -219,8 +230,8 @@ class WebFile(Input):
         return data
 
 
-def _whole_size(response: Any) -> int | None:
-    """Bytes of the whole file, if the server says."""
+def whole_size(response: Any) -> int | None:
+    """Return the bytes of the whole file that a response is of, if the server says."""
     if response.status == 206:
         whole = (response.headers.get("Content-Range") or "").rpartition("/")[2]
         return int(whole) if whole.isdigit() else None

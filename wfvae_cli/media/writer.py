@@ -33,6 +33,8 @@ from wfvae_cli.media.sink import Sink, ffmpeg_messages, reason
 __all__ = ["ClipWriter", "VideoOptions", "VideoWriter", "open_writer"]
 
 _BUFFER = 1 << 16
+_LATEST = 1 << 62
+"""Largest time of a frame, in any unit: FFmpeg reserves some numbers of 64 bits."""
 
 
 def open_writer(
@@ -212,7 +214,14 @@ class VideoWriter(ClipWriter):
         self.frames += 1
 
     def _take(self, picture: VideoFrame, pts: int) -> None:
-        picture.pts = self._ticks(pts)
+        ticks = self._ticks(pts)
+        if ticks > _LATEST:
+            raise OutputError(
+                f"cannot write {self.target}: frame {self.frames} is at {ticks} units of "
+                f"{self.plan.time_base} s, later than video files can say: correct what the input "
+                "says"
+            )
+        picture.pts = ticks
         picture.time_base = self.plan.time_base
         self._tags.push(picture)
         tagged = self._tags.pull()
