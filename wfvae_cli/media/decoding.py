@@ -14,7 +14,7 @@ from av.video.stream import VideoStream
 from wfvae_cli.errors import VideoError
 from wfvae_cli.media.inputs import Input, LocalFile
 from wfvae_cli.media.opening import explain_unreadable
-from wfvae_cli.media.truncation import announced_end, gif_pictures
+from wfvae_cli.media.truncation import announced_end, gif_pictures, incomplete_packet, mxf_footer
 
 _MISSING_SECONDS = 0.5
 """How much earlier than announced a video may end: containers round, by a frame or two."""
@@ -22,9 +22,11 @@ _BEFORE_JOIN = 2
 """Packets between the one that FFmpeg calls corrupt and the key frame of a joined segment."""
 _WITHHOLDING = ("h264", "hevc", "vvc")
 """Decoders that give no picture before one from which they can go on."""
-_INTRA = (PictureType.I, PictureType.SI, PictureType.BI)
+_INTRA = (PictureType.I, PictureType.SI, PictureType.BI, PictureType.NONE)
+"""Types of pictures that need no other; decoders that tell none (RoQ) are believed."""
 _OF_EQUAL_FRAMES = ("yuv4mpegpipe", "dv")
 """Containers that end after a frame, wherever that is."""
+_LARGEST_JPEG = 1 << 24
 _AGAIN = "copy or download it again"
 
 
@@ -61,6 +63,7 @@ class Decoding:
         self._from_start, self._hint = from_start, hint
         self._time_base = stream.time_base or Fraction(1, 1000)
         self._early: list[int | None] = []
+        self._before_key: int | None = None
         self._begun: bool | None = None
         self._count = 0
         self._size: tuple[int, int] | None = None
@@ -92,13 +95,15 @@ class Decoding:
 
     def _packets(self) -> Iterator[Packet[VideoStream] | None]:
         """Give all packets that hold something, then None, which flushes the decoder."""
-        for packet in self._container.demux(self._stream):
+        for packet in self._demuxed():
             # PyAV ends with an empty packet. Empty samples, too, would flush the decoder.
             if not packet.size:
                 continue
             if self._begun is None and not packet.is_discard:
                 self._begun = packet.is_keyframe
             if not self._begun and not packet.is_discard:
+                if packet.is_keyframe and self._before_key is None:
+                    self._before_key = len(self._early)
                 self._early.append(packet.pts)
             end = (packet.pts if packet.pts is not None else packet.dts) or 0
             self._packets_end = max(self._packets_end, end + (packet.duration or 0))
@@ -107,6 +112,13 @@ class Decoding:
             yield packet
         self._source.check()
         yield None
+
+    def _demuxed(self) -> Iterator[Packet[VideoStream]]:
+        """Read packets; the "-1" with which some demuxers (GXF) end is EPERM by its number."""
+        try:
+            yield from self._container.demux(self._stream)
+        except av.error.PermissionError:
+            yield from self._container.demux(self._stream)
 
     def _judge(self, packet: Packet[VideoStream]) -> None:
         """Refuse packets that FFmpeg calls corrupt, but not where transport streams were joined.
@@ -147,12 +159,14 @@ class Decoding:
         if frame.pts is not None:
             first = frame.pts
             self.skipped = sum(pts is not None and pts < first for pts in self._early)
+        else:
+            self.skipped = max(self.skipped, self._before_key or 0)
         self._early.clear()
         return True
 
     def _check_frame(self, frame: VideoFrame) -> None:
         where = f"at frame {self._count}"
-        where += "" if frame.time is None else f" ({frame.time:.3f} s)"
+        where += "" if frame.pts is None else f" ({float(frame.pts * self._time_base):.3f} s)"
         size = (frame.width, frame.height)
         self._size = self._size or size
         if size != self._size:
@@ -185,8 +199,8 @@ class Decoding:
                 raise self._damaged(f"{self._count} of its {count} pictures can be decoded")
         if name in _OF_EQUAL_FRAMES and last is not None and last.pos is not None and size:
             rest = size - last.pos - last.size
-            if rest > 0:
-                raise self._damaged(f"of its last frame only {rest} bytes are there")
+            if rest:  # bytes of a further frame, or fewer than the last one has
+                raise self._damaged("of its last frame only a part is there")
 
     def _check_announced_end(self) -> None:
         """Compare with what the container says of the track's length.
@@ -239,7 +253,14 @@ def check_whole(source: Input, container: InputContainer) -> None:
             raise VideoError(f"{source.name}: cut short: it has no end mark: {_AGAIN}")
     elif name == "ogg" and found is not None and not found.ended:
         raise VideoError(f"{source.name}: cut short: its last page is missing: {_AGAIN}")
-    announced = source.announced()
+    elif name == "mjpeg" and isinstance(source, LocalFile) and not _ends_a_jpeg(source, size):
+        raise VideoError(f"{source.name}: cut short: its last picture has no end mark: {_AGAIN}")
+    elif name == "mpegts" and (unit := incomplete_packet(source.head(1024), size)):
+        raise VideoError(
+            f"{source.name}: cut short: of its last packet of {unit} bytes only {size % unit} are "
+            f"there: {_AGAIN}"
+        )
+    announced = mxf_footer(source.head(64)) + 1 if name == "mxf" else source.announced()
     if "mp4" in name.split(",") and not (found is not None and found.fragmented):
         if announced is not None and announced <= size:
             return
@@ -257,3 +278,11 @@ def check_whole(source: Input, container: InputContainer) -> None:
             f"{source.name}: cut short: the container announces {announced} bytes, the file has "
             f"{size}: {_AGAIN}"
         )
+
+
+def _ends_a_jpeg(source: LocalFile, size: int) -> bool:
+    """Whether the last picture of a stream of JPEGs reaches its end mark (EOI)."""
+    with source.view() as file:
+        file.seek(max(0, size - _LARGEST_JPEG))
+        tail = file.read()
+    return tail.rfind(b"\xff\xd9") > tail.rfind(b"\xff\xd8\xff")

@@ -85,7 +85,8 @@ class Clock:
             if value is not None:
                 self._faults[name] += before is not None and value <= before
                 self._before[name] = value
-        return dts if self._by_dts or self._faults["pts"] > self._faults["dts"] else pts
+        faulty = self._faults["pts"] > self._faults["dts"] and self._before["dts"] is not None
+        return dts if self._by_dts or faulty else pts
 
     def _warn(self) -> None:
         if not self._warned:

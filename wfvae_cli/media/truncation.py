@@ -205,6 +205,30 @@ def gif_pictures(data: bytes) -> tuple[int, bool]:
         return count, False
 
 
+def incomplete_packet(head: bytes, size: int) -> int | None:
+    """Return the bytes of a transport stream's packets if its last one is cut; None if it is not.
+
+    Args:
+        head: 1024 bytes of its beginning; packets (ISO/IEC 13818-1) begin with 0x47, in some
+            files after a time of 4 bytes.
+        size: bytes of the whole.
+    """
+    for unit, first in ((188, 0), (192, 4), (204, 0)):
+        if all(head[first + i * unit : first + i * unit + 1] == b"G" for i in range(3)):
+            return unit if size % unit else None
+    return None
+
+
+def mxf_footer(head: bytes) -> int:
+    """Return where an MXF file's header says that its footer begins; 0 where it does not say.
+
+    Args:
+        head: the beginning: a key of 16 bytes, a length, and the partition pack (SMPTE 377-1, 7).
+    """
+    length = 1 + (head[16] & 0x7F if head[16] & 0x80 else 0)
+    return int.from_bytes(head[16 + length + 24 : 16 + length + 32], "big")
+
+
 def _palette(flags: int) -> int:
     """Bytes of the colour table that the flags of a screen or picture announce."""
     return 3 << ((flags & 7) + 1) if flags & 0x80 else 0
