@@ -24,6 +24,7 @@ _WITHHOLDING = ("h264", "hevc", "vvc")
 """Decoders that give no picture before one from which they can go on."""
 _INTRA = (PictureType.I, PictureType.SI, PictureType.BI, PictureType.NONE)
 """Types of pictures that need no other; decoders that tell none (RoQ) are believed."""
+_JOINABLE = ("mpegts", "hls", "concat")
 _OF_EQUAL_FRAMES = ("yuv4mpegpipe", "dv")
 """Containers that end after a frame, wherever that is."""
 _LARGEST_JPEG = 1 << 24
@@ -126,7 +127,7 @@ class Decoding:
         There the counter of packets starts anew, and a key frame follows at once.
         """
         if packet.is_corrupt and self._begun:
-            if self._container.format.name != "mpegts":
+            if self._container.format.name not in _JOINABLE:
                 raise self._damaged("FFmpeg calls a packet corrupt")
             self._suspect = 0
         elif self._suspect is not None and packet.is_keyframe:
