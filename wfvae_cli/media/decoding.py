@@ -166,17 +166,18 @@ class Decoding:
         return True
 
     def _check_frame(self, frame: VideoFrame) -> None:
-        where = f"at frame {self._count}"
-        where += "" if frame.pts is None else f" ({float(frame.pts * self._time_base):.3f} s)"
         size = (frame.width, frame.height)
         self._size = self._size or size
+        if size == self._size and not frame.is_corrupt:
+            return
+        where = f"at frame {self._count}"
+        where += "" if frame.pts is None else f" ({float(frame.pts * self._time_base):.3f} s)"
         if size != self._size:
             raise VideoError(
                 f"{self._source.name}: the resolution changes from {self._size[0]}x{self._size[1]} "
                 f"to {size[0]}x{size[1]} {where}: cut it there or scale it to one size"
             )
-        if frame.is_corrupt:
-            raise self._damaged(f"the picture {where} cannot be decoded whole")
+        raise self._damaged(f"the picture {where} cannot be decoded whole")
 
     def _check_end(self) -> None:
         """Judge whether the last frame was the last of the video."""

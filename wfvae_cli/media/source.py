@@ -8,7 +8,6 @@ from fractions import Fraction
 from pathlib import Path
 
 import av
-from av.filter import Graph
 from av.video.frame import VideoFrame
 
 from wfvae_cli.errors import VideoError
@@ -272,11 +271,11 @@ class VideoSource:
         rate = self.frame_rate or 25
         step = max(1, round(1 / (rate * self.time_base)))
         clock = Clock(step, self.name, round(1 / self.time_base))
-        cropper: Graph | None = None
+        crops, cropper = self._crop != Crop(), None
         for frame in self._deinterlacer(iter(self._decoding)):
             own = 0 if self._deinterlacer.active else frame.duration
             pts = clock(frame.pts, frame.dts)
-            if self._crop != Crop():
+            if crops:
                 cropper = cropper or crop_to(frame, self._crop)
                 cropper.vpush(frame)
                 frame = cropper.vpull()
