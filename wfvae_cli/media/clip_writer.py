@@ -1,4 +1,4 @@
-"""What every output of frames has in common."""
+"""Base class of all writers of clips."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from wfvae_cli.media.yuv import PictureFormat
 
 
 class ClipWriter(ABC):
-    """Takes the frames of one clip, in order, inside a `with` block.
+    """Writes the frames of one clip, in order, inside a `with` block.
 
     Leaving the block normally completes the output and gives it its name; leaving it by any
     exception removes what was written.

@@ -1,4 +1,4 @@
-"""Which container, encoder, pixel format and settings a video is written with."""
+"""Choice of container, encoder, pixel format and options of a video to write."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ class VideoOptions:
 
 @dataclass(frozen=True)
 class EncodingPlan:
-    """Everything about an encoding that is settled before the first frame."""
+    """Container, encoder and options, chosen before the first frame."""
 
     container: str
     encoder: str
@@ -81,7 +81,7 @@ class EncodingPlan:
 def plan(
     target: str | Path, info: ClipInfo, options: VideoOptions, *, streaming: bool
 ) -> EncodingPlan:
-    """Settle how a clip is encoded, without touching the target.
+    """Choose how a clip is encoded, without touching the target.
 
     Args:
         target: path of the video, or `-`.

@@ -59,6 +59,9 @@ class Input(ABC):
     def opened(self) -> None:  # noqa: B027 (files have nothing to do here)
         """Take note that frames come, so that no time limit for opening applies any more."""
 
+    def close(self) -> None:  # noqa: B027 (files are FFmpeg's, standard input is the caller's)
+        """Let go of what was opened for it."""
+
     def announced(self) -> int | None:
         """Return the bytes that the container says it has; None where it does not."""
         size = announced_size(self.head(1024))
@@ -137,16 +140,24 @@ class LocalFile(Input):
 
 
 class Pipe(Input):
-    """Bytes from a stream that cannot be sought in: looked ahead into, never closed.
+    """Bytes from a stream that cannot be sought in, which can be looked ahead into.
 
     FFmpeg reads it front to back, so what passes by is enough to know the parts that the
     container is made of.
+
+    Args:
+        file: where they come from.
+        name: what messages call it.
+        owned: whether `close` closes the file.
     """
 
     rereadable = False
 
-    def __init__(self, file: BinaryIO, name: str = "standard input") -> None:
+    def __init__(
+        self, file: BinaryIO, name: str = "standard input", *, owned: bool = False
+    ) -> None:
         self.name = name
+        self._owned = owned
         self._file = file
         self._ahead = b""
         self._stop: BaseException | None = None
@@ -207,6 +218,11 @@ class Pipe(Input):
         self.check()
         self._ended = True
         self._passing.finish()
+
+    def close(self) -> None:
+        """See `Input`."""
+        if self._owned:
+            self._file.close()
 
     def _read_ahead(self, count: int) -> bytes:
         if count < 0:

@@ -35,7 +35,7 @@ _LOG = logging.getLogger("wfvae")
 
 
 class _Source(Protocol):
-    """What `VideoSource` and `ImageSource` have in common."""
+    """Interface of `VideoSource` and `ImageSource`."""
 
     name: str
     width: int
@@ -135,7 +135,7 @@ class ClipReader:
         return self
 
     def __next__(self) -> Frame:
-        """The next frame.
+        """Return the next frame.
 
         Raises:
             VideoError: the source is damaged or cut short, or its pictures change their size.
@@ -162,7 +162,7 @@ class ClipReader:
         self._conversion = find_conversion(self._source.first.item, self._convert)
 
     def close(self) -> None:
-        """Let go of the source; at once, or when the frame being decoded is done.
+        """Release the source; at once, or when the frame being decoded is done.
 
         It never waits for another thread: that may be blocked on a pipe.
         """
@@ -249,7 +249,7 @@ def open_clip(
 
 
 def probe(source: str | Path) -> ClipInfo:
-    """What a source holds; decodes its first frame only.
+    """Describe a source; decodes its first frame only.
 
     Raises:
         VideoError: no frames can be had of it.
@@ -295,7 +295,7 @@ def _open_url(url: str, threads: int, hwaccel: str) -> _Source:
 def _named_pipe(path: Path) -> Pipe:
     """Open a pipe by its path, such as the shell's `<(command)`."""
     try:
-        return Pipe(path.open("rb"), str(path))
+        return Pipe(path.open("rb"), str(path), owned=True)
     except OSError as error:
         why = why_unreadable(path, "a video or an image", error)
         raise VideoError(f"{path}: {why}") from error
@@ -307,7 +307,9 @@ def _open_pipe(pipe: Pipe, threads: int, hwaccel: str) -> _Source:
         raise VideoError(f"{pipe}: nothing came: check what feeds the pipe")
     if not picture.is_image(head):
         return VideoSource(pipe, threads=threads, device=hwaccel)
-    return ImageSource(picture.load(io.BytesIO(pipe.read()), str(pipe)), str(pipe), None)
+    data = io.BytesIO(pipe.read())
+    pipe.close()
+    return ImageSource(picture.load(data, str(pipe)), str(pipe), None)
 
 
 def _is_film(path: Path) -> bool:

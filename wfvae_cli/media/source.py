@@ -130,6 +130,7 @@ class VideoSource:
         """Let go of the file and the decoder."""
         self._rest = iter(())
         self._container.close()
+        self._source.close()
 
     def _open_stream(self) -> list[str]:
         """Choose the container's video stream, and how its decoder runs; return notices."""
@@ -261,7 +262,8 @@ class VideoSource:
 
     def _reopen(self) -> None:
         """Begin anew at the beginning."""
-        self.close()
+        self._rest = iter(())
+        self._container.close()
         self._container = open_container(self._source, self._accelerator, trusted=self._trusted)
         self._open_stream()
         self._restart(from_start=True)

@@ -1,4 +1,4 @@
-"""Which stream of a container is the video, and how its pictures lie."""
+"""Choice of a container's video stream, and the orientation of its pictures."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def choose_stream(container: InputContainer, name: str) -> tuple[VideoStream, li
 
 
 def orientation_of(frame: VideoFrame) -> tuple[Orientation, bool]:
-    """How a frame wants to be turned, and whether that is something we can do."""
+    """Return how a frame is to be turned, and whether that is a multiple of 90 degrees."""
     matrix = None
     frame = without_profile(frame)
     # PyAV knows the side data of its FFmpeg by number and stumbles over newer kinds.
