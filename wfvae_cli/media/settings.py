@@ -57,7 +57,7 @@ def quality(encoder: str, crf: float | None) -> dict[str, str]:
 
 
 def reproducible(encoder: str) -> dict[str, str]:
-    """Return the options that make equal input equal bytes, on machines with more or fewer cores too."""
+    """Return the options that make equal input equal bytes, however many cores there are."""
     options = {"flags": "+bitexact", "threads": str(THREADS)}
     if encoder in ("libx264", "libx264rgb"):
         # PyAV asks for slices, whose number costs bits; threads over frames do not. The
