@@ -55,7 +55,7 @@ def _describe(source: str) -> dict[str, Any]:
         return _describe_model(source)
     if path.is_file() and path.suffix == ".safetensors":
         return _describe_latents(source) if is_latent_file(path) else _describe_model(source)
-    if path.is_file() or "%" in source or source == "-":
+    if path.is_file() or path.is_fifo() or "%" in source or source == "-":
         return _describe_clip(source)
     if not path.exists() and any(path.suffix.lower() in each for each in SUFFIXES.values()):
         expected = "a latent file, a checkpoint, a video or an image"
