@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import importlib
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from wfvae_cli.errors import WeightsError
@@ -25,6 +25,9 @@ class Family:
     """`module:Class` of the `VideoVAE`, imported only when needed: it loads torch."""
     marks: tuple[tuple[str, ...], ...]
     """For each layout of names that it is published in: tensors that tell it from all others."""
+    fields: Mapping[str, Any] = field(default_factory=dict)
+    """Of `config.json`, where an earlier and a later family share a `_class_name`: what the
+    earlier one's has."""
 
     def load(self) -> type[VideoVAE]:
         """Import the class."""
@@ -45,12 +48,26 @@ FAMILIES: tuple[Family, ...] = (
         marks=(("encoder.down_blocks.0.in_flow_conv.weight",),),
     ),
     Family(
+        class_names=("Wan2_2_VAE", "AutoencoderKLWan"),
+        target="wfvae_cli.models.wan22:Wan22VAE",
+        marks=(
+            ("encoder.downsamples.0.downsamples.0.residual.0.gamma",),
+            ("encoder.down_blocks.0.resnets.0.norm1.gamma", "encoder.norm_out.gamma"),
+        ),
+        fields={"is_residual": True},
+    ),
+    Family(
         class_names=("WanVAE", "AutoencoderKLWan"),
         target="wfvae_cli.models.wan:WanVAE",
         marks=(
             ("encoder.middle.1.to_qkv.weight", "encoder.downsamples.0.residual.0.gamma"),
-            ("encoder.mid_block.attentions.0.to_qkv.weight", "encoder.norm_out.gamma"),
+            ("encoder.down_blocks.0.norm1.gamma", "encoder.norm_out.gamma"),
         ),
+    ),
+    Family(
+        class_names=("AutoencoderKLQwenImage",),
+        target="wfvae_cli.models.wan:QwenImageVAE",
+        marks=(),  # its tensors are Wan 2.1's
     ),
     Family(
         class_names=("AutoencoderKL",),
@@ -126,8 +143,10 @@ def find_family(config: Mapping[str, Any], names: Iterable[str], where: str) -> 
     class_name = config.get("_class_name")
     if class_name is None:
         return _find_by_tensors(set(names), where)
-    for family in FAMILIES:
-        if class_name in family.class_names:
+    named = [family for family in FAMILIES if class_name in family.class_names]
+    for family in named:
+        own = class_name == family.class_names[0]
+        if own or all(config.get(key) == value for key, value in family.fields.items()):
             return family
     known = supported()
     near = difflib.get_close_matches(str(class_name), known, n=1, cutoff=0.5)
@@ -150,4 +169,4 @@ def _find_by_tensors(names: set[str], where: str) -> Family:
 
 def supported() -> list[str]:
     """Every `_class_name` that loads."""
-    return [name for family in FAMILIES for name in family.class_names]
+    return list(dict.fromkeys(name for family in FAMILIES for name in family.class_names))

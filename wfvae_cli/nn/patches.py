@@ -1,0 +1,64 @@
+"""Pixels moved into channels and back, and the shortcuts that do so without weights.
+
+All expect BCTHW and give it in channels-last memory.
+"""
+
+from __future__ import annotations
+
+from einops import rearrange
+from torch import Tensor
+from torch.nn import functional as F
+
+
+def pixels_to_channels(x: Tensor, size: int) -> Tensor:
+    """Move patches of `size` x `size` pixels of every frame into channels.
+
+    Args:
+        x: BCTHW, height and width multiples of `size`.
+        size: pixels of a patch along each side.
+
+    Returns:
+        BCTHW with channels ordered by (channel, column in the patch, row in the patch).
+    """
+    pattern = "b c t (h row) (w column) -> b t h w (c column row)"
+    return rearrange(x, pattern, row=size, column=size).movedim(-1, 1)
+
+
+def channels_to_pixels(x: Tensor, size: int) -> Tensor:
+    """Undo `pixels_to_channels`."""
+    pattern = "b (c column row) t h w -> b t (h row) (w column) c"
+    return rearrange(x, pattern, row=size, column=size).movedim(-1, 1)
+
+
+def average_blocks(x: Tensor, channels: int, *, time: int, space: int) -> Tensor:
+    """Shrink a chunk: blocks of pixels become channels, whose groups are averaged.
+
+    Only a clip's first chunk has frames that make no whole block: zeros stand in front of it.
+
+    Args:
+        x: BCTHW; its height and width are multiples of `space`.
+        channels: of the result; divides those of `x` times the pixels of a block.
+        time: frames of a block.
+        space: rows and columns of a block.
+    """
+    x = F.pad(x, (0, 0, 0, 0, -x.size(2) % time, 0))
+    pattern = "b c (t ft) (h fh) (w fw) -> b t h w (c ft fh fw)"
+    blocks = rearrange(x, pattern, ft=time, fh=space, fw=space)
+    return blocks.unflatten(-1, (channels, -1)).mean(dim=-1).movedim(-1, 1)
+
+
+def repeat_into_blocks(x: Tensor, channels: int, *, time: int, space: int, first: bool) -> Tensor:
+    """Enlarge a chunk: channels are repeated and moved out into blocks of pixels.
+
+    Args:
+        x: BCTHW.
+        channels: of the result; times the pixels of a block a multiple of those of `x`.
+        time: frames of a block.
+        space: rows and columns of a block.
+        first: whether this is the clip's first chunk, whose first block gives one frame alone.
+    """
+    repeats = channels * time * space**2 // x.size(1)
+    pattern = "b (c ft fh fw) t h w -> b (t ft) (h fh) (w fw) c"
+    repeated = x.repeat_interleave(repeats, dim=1)
+    y = rearrange(repeated, pattern, ft=time, fh=space, fw=space).movedim(-1, 1)
+    return y[:, :, time - 1 :] if first else y
