@@ -118,6 +118,7 @@ def test_the_family_is_told_by_the_config_or_else_by_the_tensors() -> None:
         ("mini-wfvae2-video", "WFVAE2"),
         ("mini-wfvae2-image", "WFVAE2"),
         ("mini-wan", "WanVAE"),
+        ("mini-wan22", "Wan22VAE"),
     ],
 )
 def test_published_tensor_names_are_of_one_family_only(case: str, family: str) -> None:
@@ -131,8 +132,8 @@ def test_published_tensor_names_are_of_one_family_only(case: str, family: str) -
 def test_an_unknown_family_lists_the_supported_ones_and_the_nearest() -> None:
     with pytest.raises(WeightsError, match=r"supported: .*WFVAEModel.*nearest is WFVAEModel"):
         find_family({"_class_name": "WFVAEModle"}, [], "here")
-    with pytest.raises(WeightsError, match="'AutoencoderDC'"):
-        find_family({"_class_name": "AutoencoderDC"}, [], "here")
+    with pytest.raises(WeightsError, match="'AutoencoderKLMagvit'"):
+        find_family({"_class_name": "AutoencoderKLMagvit"}, [], "here")
 
 
 def test_a_config_beside_wan_weights_that_is_of_another_model_is_told() -> None:

@@ -26,7 +26,13 @@ from wfvae_cli.models.compiled import compile_halves
 from wfvae_cli.models.hub import fetch
 from wfvae_cli.models.names import find_source
 from wfvae_cli.models.registry import find_family, settle_config
-from wfvae_cli.models.weights import Matching, build_on_meta, fill, match_tensors
+from wfvae_cli.models.weights import (
+    Matching,
+    build_on_meta,
+    fill,
+    match_tensors,
+    read_statistics,
+)
 
 _log = logging.getLogger("wfvae")
 
@@ -123,6 +129,7 @@ def _find(name: str) -> _Found:
     )
     vae = build_on_meta(find_family(config, entries, str(files)).load(), config)
     matching = match_tensors(vae, entries, config, str(files))
+    read_statistics(vae, entries)
     return _Found(files, config, recognised_by, note, entries, vae, matching)
 
 

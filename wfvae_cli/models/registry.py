@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from wfvae_cli.errors import WeightsError
 from wfvae_cli.models.detect import infer_config, nearest_layout
+from wfvae_cli.models.diffusers_table import CLASSES, RUNNABLE
 
 if TYPE_CHECKING:
     from wfvae_cli.models.base import VideoVAE
@@ -70,8 +71,8 @@ FAMILIES: tuple[Family, ...] = (
         marks=(),  # its tensors are Wan 2.1's
     ),
     Family(
-        class_names=("AutoencoderKL",),
-        target="wfvae_cli.models.kl:KLImageVAE",
+        class_names=tuple(CLASSES),  # AutoencoderKL is the first, and the only one to have marks
+        target="wfvae_cli.models.diffusers:DiffusersVAE",
         marks=(("decoder.conv_norm_out.weight", "encoder.mid_block.resnets.0.conv1.weight"),),
     ),
 )
@@ -169,4 +170,5 @@ def _find_by_tensors(names: set[str], where: str) -> Family:
 
 def supported() -> list[str]:
     """Every `_class_name` that loads."""
-    return list(dict.fromkeys(name for family in FAMILIES for name in family.class_names))
+    names = dict.fromkeys(name for family in FAMILIES for name in family.class_names)
+    return [name for name in names if name not in CLASSES or name in RUNNABLE]

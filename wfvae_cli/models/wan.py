@@ -193,6 +193,8 @@ class WanVAE(WanNetwork):
     """The VAE of Wan 2.1."""
 
     family = "wan"
+    encoder: Encoder
+    decoder: Decoder
 
     def __init__(self, config: WanConfig) -> None:
         encoder, decoder = Encoder(config), Decoder(config)
@@ -208,11 +210,11 @@ class WanVAE(WanNetwork):
     def from_config(cls, config: Mapping[str, Any]) -> WanVAE:
         """Build the network of a published `config.json`."""
         for key, known in _PIXELS.items():
-            if config.get(key) not in (None, *known):
+            if config.get(key) not in (None, known):
                 raise WeightsError(
-                    f"config.json: {key} = {config[key]!r} is not Wan 2.1's network, which "
-                    f"has {known[0]!r} (Wan 2.2's has _class_name 'AutoencoderKLWan' with "
-                    "is_residual = true and patch_size = 2, or _class_name 'Wan2_2_VAE')"
+                    f"config.json: {key} = {config[key]!r} is not supported in Wan 2.1's network, "
+                    f"which has {known!r}; Wan 2.2's has is_residual = true, patch_size = 2, and "
+                    "_class_name 'AutoencoderKLWan' (or 'Wan2_2_VAE')"
                 )
         vae = cls(WanConfig.parse(config))
         vae.normalization = read_normalization(config, vae.latent_channels)
@@ -230,12 +232,12 @@ class QwenImageVAE(WanVAE):
     family = "qwenimage"
 
 
-_PIXELS = {
-    "is_residual": (False,),
-    "patch_size": (1,),
-    "in_channels": (3,),
-    "out_channels": (3,),
-    "input_channels": (3,),
+_PIXELS: dict[str, Any] = {
+    "is_residual": False,
+    "patch_size": 1,
+    "in_channels": 3,
+    "out_channels": 3,
+    "input_channels": 3,
 }
 """Fields of diffusers' configs in which Wan 2.1's network has one value alone, if any."""
 

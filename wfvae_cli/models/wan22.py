@@ -187,7 +187,8 @@ class Decoder(nn.Module):
 
     def _double(self, both: Tensor, stream: Stream) -> Tensor:
         """What came into the first level and out of its blocks, to frames."""
-        x, y = both.split(self.conv_in.conv.out_channels, dim=1)
+        width = self.conv_in.conv.out_channels
+        x, y = both[:, :width], both[:, width:]
         y = self._first.enlarge(x, y, stream)
         y = self.levels(y, stream, slice(1, None))
         y = self.conv_out(silu(self.norm_out(y)), stream)
@@ -198,6 +199,8 @@ class Wan22VAE(WanNetwork):
     """The VAE of Wan 2.2's model for text and images, of 5 B parameters."""
 
     family = "wan22"
+    encoder: Encoder
+    decoder: Decoder
 
     def __init__(self, config: WanConfig) -> None:
         encoder, decoder = Encoder(config), Decoder(config)
@@ -208,7 +211,7 @@ class Wan22VAE(WanNetwork):
         self.footprint = Footprint(
             2.5 * widest,
             17.5 * config.base_channels / PATCH**2,
-            24.5 * config.decoder_base_channels / PATCH**2,
+            25.0 * config.decoder_base_channels / PATCH**2,
             8 + 0.5 * widest,
             halo,
         )
@@ -222,7 +225,7 @@ class Wan22VAE(WanNetwork):
         """
         for key, known in _PIXELS.items():
             if config.get(key) is not None:
-                choice(config, key, dict.fromkeys(known))
+                choice(config, key, {known: known})
         vae = cls(WanConfig.parse(config))
         vae.normalization = read_normalization(config, vae.latent_channels)
         return vae
@@ -233,10 +236,10 @@ class Wan22VAE(WanNetwork):
         return rename_wan22(names)
 
 
-_PIXELS: dict[str, tuple[Any, ...]] = {
-    "is_residual": (True,),
-    "patch_size": (PATCH,),
-    "in_channels": (_PATCH_CHANNELS,),
-    "out_channels": (_PATCH_CHANNELS,),
+_PIXELS: dict[str, Any] = {
+    "is_residual": True,
+    "patch_size": PATCH,
+    "in_channels": _PATCH_CHANNELS,
+    "out_channels": _PATCH_CHANNELS,
 }
 """Fields of diffusers' config in which this network has one value alone."""

@@ -42,9 +42,11 @@ def average_blocks(x: Tensor, channels: int, *, time: int, space: int) -> Tensor
         space: rows and columns of a block.
     """
     x = F.pad(x, (0, 0, 0, 0, -x.size(2) % time, 0))
+    b, _, t, h, w = x.shape
     pattern = "b c (t ft) (h fh) (w fw) -> b t h w (c ft fh fw)"
     blocks = rearrange(x, pattern, ft=time, fh=space, fw=space)
-    return blocks.unflatten(-1, (channels, -1)).mean(dim=-1).movedim(-1, 1)
+    groups = blocks.view(b, t // time, h // space, w // space, channels, -1)
+    return groups.mean(dim=-1).movedim(-1, 1)
 
 
 def repeat_into_blocks(x: Tensor, channels: int, *, time: int, space: int, first: bool) -> Tensor:
