@@ -25,10 +25,10 @@ from wfvae_cli.models.wan_names import rename_wan22
 from wfvae_cli.nn.conv import Chain
 from wfvae_cli.nn.norm import make_norm, silu
 from wfvae_cli.nn.patches import (
+    add_repeated_blocks,
     average_blocks,
     channels_to_pixels,
     pixels_to_channels,
-    repeat_into_blocks,
 )
 from wfvae_cli.nn.row_bands import Footprint, in_row_bands
 from wfvae_cli.nn.stream import Stream
@@ -97,7 +97,7 @@ class UpLevel(nn.Module):
             return y
         first = stream.first
         y = self.resample(y, stream)
-        return y.add_(repeat_into_blocks(x, self.outputs, time=self.time, space=2, first=first))
+        return add_repeated_blocks(y, x, time=self.time, space=2, first=first)
 
 
 class Encoder(nn.Module):
@@ -207,12 +207,13 @@ class Wan22VAE(WanNetwork):
         super().__init__(config, encoder, decoder, PATCH)
         halo = max(encoder.halo, self.strides.height * decoder.halo)
         widest = max(config.base_channels, config.decoder_base_channels)
-        self.peak_values_per_pixel = 2.5 * widest
+        # Wan 2.1's, scaled by what both allocate at the peak of the same chunks.
+        self.peak_values_per_pixel = 4.7 * widest
         self.footprint = Footprint(
-            2.5 * widest,
-            17.5 * config.base_channels / PATCH**2,
-            25.0 * config.decoder_base_channels / PATCH**2,
-            8 + 0.5 * widest,
+            4.0 * widest,
+            4.4 * config.base_channels,
+            7.0 * config.decoder_base_channels,
+            8 + 0.25 * widest,
             halo,
         )
 

@@ -5,6 +5,9 @@ All expect BCTHW and give it in channels-last memory.
 
 from __future__ import annotations
 
+from itertools import product
+
+import torch
 from einops import rearrange
 from torch import Tensor
 from torch.nn import functional as F
@@ -49,18 +52,31 @@ def average_blocks(x: Tensor, channels: int, *, time: int, space: int) -> Tensor
     return groups.mean(dim=-1).movedim(-1, 1)
 
 
-def repeat_into_blocks(x: Tensor, channels: int, *, time: int, space: int, first: bool) -> Tensor:
-    """Enlarge a chunk: channels are repeated and moved out into blocks of pixels.
+def add_repeated_blocks(y: Tensor, x: Tensor, *, time: int, space: int, first: bool) -> Tensor:
+    """Enlarge a chunk, repeated channels becoming blocks of pixels, and add that to `y` in place.
+
+    It is added pixel of a block by pixel, so that the enlarged chunk is never held.
 
     Args:
+        y: BCTHW of the enlarged size; its channels times the pixels of a block are a multiple of
+            those of `x`.
         x: BCTHW.
-        channels: of the result; times the pixels of a block a multiple of those of `x`.
         time: frames of a block.
         space: rows and columns of a block.
         first: whether this is the clip's first chunk, whose first block gives one frame alone.
+
+    Returns:
+        `y`.
     """
-    repeats = channels * time * space**2 // x.size(1)
-    pattern = "b (c ft fh fw) t h w -> b (t ft) (h fh) (w fw) c"
-    repeated = x.repeat_interleave(repeats, dim=1)
-    y = rearrange(repeated, pattern, ft=time, fh=space, fw=space).movedim(-1, 1)
-    return y[:, :, time - 1 :] if first else y
+    pixels = time * space**2
+    repeats = y.size(1) * pixels // x.size(1)
+    channels = pixels * torch.arange(y.size(1), device=x.device)
+    for pixel, (i, row, column) in enumerate(product(range(time), range(space), range(space))):
+        source = x.index_select(1, (channels + pixel) // repeats)
+        begin = i
+        if first and i < time - 1:  # of the first block there is the last frame alone
+            source, begin = source[:, :, 1:], i + 1
+        elif first:
+            begin = 0
+        y[:, :, begin::time, row::space, column::space] += source
+    return y
