@@ -5,12 +5,16 @@ from pathlib import Path
 
 import pytest
 
-from wfvae_cli.errors import WeightsError
+from wfvae_cli.errors import LatentError, MissingExtraError, WeightsError
 from wfvae_cli.models.base import VideoVAE
 from wfvae_cli.models.checkpoint import count_parameters, locate, read_entries, read_json
-from wfvae_cli.models.names import PUBLISHED, HubSource, embedded_folder, find_source
+from wfvae_cli.models.diffusers_table import CLASSES
+from wfvae_cli.models.load import load_model
+from wfvae_cli.models.names import check_could_have_made, embedded_folder, find_source
+from wfvae_cli.models.published import PUBLISHED, HubSource
 from wfvae_cli.models.registry import FAMILIES, find_family, settle_config
 from wfvae_cli.models.wfvae import WFVAE
+from wfvae_cli.strides import Strides
 
 CASES = Path(__file__).parents[1] / "parity"
 
@@ -96,6 +100,27 @@ def test_the_table_agrees_with_the_embedded_model() -> None:
     assert count_parameters(weights) == entry.parameters
     assert (vae.strides, vae.latent_channels) == (entry.strides, entry.channels)
     assert vae.family == entry.family
+
+
+def test_latents_that_a_named_model_cannot_have_made_are_refused_before_a_download() -> None:
+    check_could_have_made("wan-2.1", "wan", 16, Strides(4, 8, 8))
+    check_could_have_made("some/folder", "wan", 16, Strides(4, 8, 8))
+    with pytest.raises(LatentError, match=r"family wan with 16 .*'wan-2.2' is wan22 with 48"):
+        check_could_have_made("wan-2.2", "wan", 16, Strides(4, 8, 8))
+
+
+def test_names_are_of_families_that_load() -> None:
+    native = {family.load().family for family in FAMILIES if family.class_names != tuple(CLASSES)}
+    adapted = {entry.family for entry in CLASSES.values() if entry.refused is None}
+    assert not native & adapted
+    assert {entry.family for entry in PUBLISHED} <= native | adapted | {"ltx2", "hunyuanvideo15"}
+    assert len({entry.name for entry in PUBLISHED}) == len(PUBLISHED)
+
+
+def test_a_missing_extra_is_told_before_a_download(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(MissingExtraError, match=r"HunyuanVideo needs diffusers.*\[diffusers\]"):
+        load_model("hunyuanvideo", device="cpu")
 
 
 def test_every_family_loads_its_class() -> None:

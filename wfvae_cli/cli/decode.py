@@ -91,10 +91,13 @@ def decode(
     check_output(output, overwrite=overwrite)
     with LatentFile(sys.stdin.buffer if source == "-" else source) as file:
         from wfvae_cli.models.load import load_model
+        from wfvae_cli.models.names import check_could_have_made
         from wfvae_cli.pipeline.decode import decode_clip
 
+        made, name = file.metadata, model or file.metadata.model
+        check_could_have_made(name, made.family, made.channels, made.strides)
         loaded = load_model(
-            model or file.metadata.model,
+            name,
             device=device,
             dtype=dtype,
             task="decode",

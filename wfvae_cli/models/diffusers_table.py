@@ -5,10 +5,13 @@ Sources: the classes' code in diffusers 0.42, and of how latents are normalised 
 
 from __future__ import annotations
 
+import importlib.util
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
+
+from wfvae_cli.errors import MissingExtraError
 
 KNOWN_VERSION = "0.42"
 """The version of diffusers that has all of the classes."""
@@ -225,3 +228,14 @@ they are run without diffusers."""
 
 RUNNABLE = tuple(name for name, entry in CLASSES.items() if entry.refused is None)
 """The classes that are run."""
+
+
+def check_installed(family: str) -> None:
+    """Say what to install for a family that diffusers runs, before anything is downloaded.
+
+    Raises:
+        MissingExtraError: it is not installed.
+    """
+    name = next((name for name, entry in CLASSES.items() if entry.family == family), None)
+    if name is not None and importlib.util.find_spec("diffusers") is None:
+        raise MissingExtraError("diffusers", "diffusers", f"a VAE of class {name}")

@@ -23,8 +23,10 @@ from wfvae_cli.models.checkpoint import (
     weights_sha256,
 )
 from wfvae_cli.models.compiled import compile_halves
+from wfvae_cli.models.diffusers_table import check_installed
 from wfvae_cli.models.hub import fetch
 from wfvae_cli.models.names import find_source
+from wfvae_cli.models.published import find_published
 from wfvae_cli.models.registry import find_family, settle_config
 from wfvae_cli.models.weights import (
     Matching,
@@ -119,6 +121,9 @@ class _Found:
 
 def _find(name: str) -> _Found:
     source = find_source(name)
+    published = find_published(name)
+    if published is not None:
+        check_installed(published.family)
     files = locate(source if isinstance(source, Path) else fetch(source))
     entries = read_entries(files.weights)
     config, recognised_by, note = settle_config(
@@ -165,11 +170,11 @@ def normalization_of(model: LoadedModel) -> Normalization:
     """Give the shift and scale of a model's latents.
 
     Raises:
-        WeightsError: its config has none that is usable.
+        WeightsError: its checkpoint has none that is usable.
     """
     if model.vae.normalization is None:
         raise WeightsError(
-            f"{model.name} cannot normalise latents: its config.json gives no shift and scale for "
+            f"{model.name} cannot normalise latents: its checkpoint gives no shift and scale for "
             f"its {model.vae.latent_channels} channels; measure them with wfvae stats"
         )
     return model.vae.normalization
