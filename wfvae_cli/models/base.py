@@ -96,6 +96,9 @@ class VideoVAE(nn.Module, ABC):
     statistics: tuple[str, ...] = ()
     """Tensors of the checkpoint that are no weights, but say how its latents are distributed:
     what `use_statistics` takes. They may be absent, and of any type."""
+    chunk_unit: int = 1
+    """Latent frames that go through together, behind the first one: every chunk but the last holds
+    a multiple of them, and the first one more."""
     whole_clip_only: str | None = None
     """Why this configuration cannot be run in chunks; None where it can."""
     loaded_for: Task = "both"

@@ -118,32 +118,16 @@ class DiffusersVAE(VideoVAE):
     def _decode(self, latents: Tensor, stream: Stream) -> Tensor:
         del stream
         if self.entry.takes == "clips":
-            return self._decode_clip(latents)
+            return _sample(self.autoencoder.decode(latents.contiguous()))
         pattern = "b (c i j) t h w -> (b t) c (h i) (w j)"
         images = rearrange(latents, pattern, i=self.patch, j=self.patch)
         decoded = _sample(self.autoencoder.decode(images))
         return rearrange(decoded, "(b t) c h w -> b c t h w", b=latents.size(0))
 
     def _encode_clip(self, frames: Tensor) -> Posterior:
-        """Encode a clip in as many frames as diffusers needs for it."""
-        count = 1 + (frames.size(2) - 1) // self.strides.time
         if self.entry.leads:
             frames = torch.cat((*[frames[:, :, :1]] * (self.strides.time - 1), frames), dim=2)
-        missing = self.strides.time * self._missing(count)
-        frames = torch.cat((frames, *[frames[:, :, -1:]] * missing), dim=2)
-        posterior = self._posterior(self.autoencoder.encode(frames.contiguous()))
-        return Posterior(*(x[:, :, :count] for x in posterior))
-
-    def _decode_clip(self, latents: Tensor) -> Tensor:
-        """Decode what `_encode_clip` gave."""
-        count = 1 + self.strides.time * (latents.size(2) - 1)
-        missing = self._missing(latents.size(2))
-        latents = torch.cat((latents, *[latents[:, :, -1:]] * missing), dim=2)
-        return _sample(self.autoencoder.decode(latents.contiguous()))[:, :, :count]
-
-    def _missing(self, count: int) -> int:
-        """Latent frames that a clip of `count` lacks for a whole number of batches."""
-        return -(count - 1) % self.entry.batch
+        return self._posterior(self.autoencoder.encode(frames.contiguous()))
 
     def _posterior(self, encoded: Any) -> Posterior:
         """Read what `encode` of any of the classes returned."""

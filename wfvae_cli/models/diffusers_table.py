@@ -72,9 +72,6 @@ class DiffusersClass:
     leads: bool = False
     """Whether a clip's first frame stands in front of it as often as makes a latent frame whole,
     as its publishers' own code has it and diffusers leaves to the caller."""
-    batch: int = 1
-    """Latent frames that are decoded together, behind the first: clips are padded to that, with
-    their last frame."""
     patch: Measure = _ONE
     """Latent positions along each side that become channels behind the encoder."""
     statistics: tuple[str, ...] = ()
@@ -144,15 +141,12 @@ CLASSES: Mapping[str, DiffusersClass] = {
         width=_first("block_out_channels"),
         whole_clip_only="its GroupNorm takes statistics over the whole clip",
     ),
-    "AutoencoderKLCogVideoX": DiffusersClass(
+    "AutoencoderKLCogVideoX": DiffusersClass(  # run by models.cogvideox, in chunks
         family="cogvideox",
         takes="clips",
         time=_field("temporal_compression_ratio"),
         space=_halvings("block_out_channels"),
         width=_first("block_out_channels"),
-        batch=2,
-        whole_clip_only="its batches of 8 frames start behind a remainder that only the clip's "
-        "length tells, and its GroupNorm takes statistics over each of them",
     ),
     "AutoencoderKLLTXVideo": DiffusersClass(
         family="ltx",

@@ -71,6 +71,11 @@ FAMILIES: tuple[Family, ...] = (
         marks=(),  # its tensors are Wan 2.1's
     ),
     Family(
+        class_names=("AutoencoderKLCogVideoX",),
+        target="wfvae_cli.models.cogvideox:CogVideoXVAE",
+        marks=(),
+    ),
+    Family(
         class_names=tuple(CLASSES),  # AutoencoderKL is the first, and the only one to have marks
         target="wfvae_cli.models.diffusers:DiffusersVAE",
         marks=(("decoder.conv_norm_out.weight", "encoder.mid_block.resnets.0.conv1.weight"),),

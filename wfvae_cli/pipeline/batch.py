@@ -61,7 +61,7 @@ def fixed_plan(
         pixels, memory = min(tile, width) * min(tile, height), Memory.now(model.device)
     if chunk is None and model.vae.whole_clip_only is None:
         frames = _budget(model) / _frame_bytes(model, pixels)
-        stride = model.vae.strides.time
+        stride = model.vae.strides.time * model.vae.chunk_unit
         chunk = 1 + stride * max(1, min(_MOST_LATENTS, int((frames - 1) // stride)))
     tile = "off" if tile == "auto" else tile
     return ChunkPlan.of(model, chunk, width, height, tile=tile, task="encode", memory=memory)

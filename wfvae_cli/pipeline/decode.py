@@ -153,7 +153,7 @@ def decode_latents(
 ) -> Tensor:
     """Send raw latents, 1CTHW, through the decoder, in tiles of `tile` pixels if given."""
     s = model.vae.strides
-    stride = None if model.vae.whole_clip_only else 1
+    stride = None if model.vae.whole_clip_only else model.vae.chunk_unit
 
     def decode(latents: Tensor, stream: Stream) -> Tensor:
         _, _, t, h, w = latents.shape
@@ -161,7 +161,8 @@ def decode_latents(
             return model.vae.decode(latents.to(model.dtype), stream)
 
     def run(latents: Tensor, stream: Stream) -> Tensor:
-        return halved_if_too_large(decode, latents, stream, stride)
+        alone = model.vae.chunk_unit == 1
+        return halved_if_too_large(decode, latents, stream, stride, alone=alone)
 
     if tile is None:
         return run(latents, stream)

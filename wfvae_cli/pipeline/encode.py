@@ -116,7 +116,7 @@ def encode_frames(
 ) -> Posterior:
     """Send frames, BCTHW in [-1, 1], through the encoder, in tiles of `tile` pixels if given."""
     s = model.vae.strides
-    stride = None if model.vae.whole_clip_only else s.time
+    stride = None if model.vae.whole_clip_only else s.time * model.vae.chunk_unit
 
     def encode(frames: Tensor, stream: Stream) -> Tensor:
         b, _, t, h, w = frames.shape
@@ -124,7 +124,8 @@ def encode_frames(
             return torch.cat(model.vae.encode(frames, stream), dim=1)
 
     def run(frames: Tensor, stream: Stream) -> Tensor:
-        return halved_if_too_large(encode, frames, stream, stride)
+        alone = model.vae.chunk_unit == 1
+        return halved_if_too_large(encode, frames, stream, stride, alone=alone)
 
     if tile is None:
         moments = run(frames, stream)
