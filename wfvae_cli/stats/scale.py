@@ -36,7 +36,9 @@ _FIELDS: Mapping[str, tuple[str, str]] = {
     "WFVAEModel": _WFVAE,
     "WFVAE2Model": _WFVAE,
     "WanVAE": _WAN,
+    "Wan2_2_VAE": _WAN,
     "AutoencoderKLWan": _WAN,
+    "AutoencoderKLQwenImage": _WAN,
     "AutoencoderKL": _STABLE_DIFFUSION,
 }
 _CHANNELS = ("latent_dim", "z_dim", "latent_channels")
