@@ -97,7 +97,8 @@ def _describe_model(source: str) -> dict[str, Any]:
         return {"kind": "published model", **known}
     from wfvae_cli.models.load import describe_checkpoint
 
-    return {"kind": "checkpoint", **describe_checkpoint(source)}
+    published: dict[str, Any] = {key: known[key] for key in ("source", "licence") if key in known}
+    return {"kind": "checkpoint", **describe_checkpoint(source), **published}
 
 
 def _plain(value: Any) -> Any:

@@ -55,7 +55,7 @@ _LATENT_CHANNELS = _field("latent_channels")
 
 @dataclass(frozen=True)
 class DiffusersClass:
-    """One class of diffusers, and how the adapter runs it."""
+    """One class of diffusers, and how the adapter runs it: all take and give RGB in [-1, 1]."""
 
     family: str
     """What latent files call it."""
@@ -82,11 +82,9 @@ class DiffusersClass:
     has_variance: bool = True
     """Whether its encoder gives one. Else the log-variance is the least there is, -30."""
     whole_clip_only: str | None = None
-    """Why it is not run in chunks; None where frames know nothing of each other."""
+    """Why it is not run in chunks; None where it is, or frames know nothing of each other."""
     refused: str | None = None
     """Why it is not run at all; None where it is."""
-    pixels: str = "[-1, 1]"
-    """The range of RGB that it takes and gives."""
 
 
 _NO_STATE = "diffusers keeps no state for it between chunks"
@@ -212,9 +210,9 @@ CLASSES: Mapping[str, DiffusersClass] = {
         time=_product("temporal_downsample_factors"),
         space=_product("spatial_downsample_factors"),
         width=_first("block_out_channels"),
-        pixels="ImageNet's mean and std",
-        refused="it takes clips of 17n + 5 frames (22, 39, 56, 73, …), in overlapping tiles, and "
-        "gives 5n + 2 latent frames, where here clips of 1 + 4k frames have 1 + k",
+        refused="it takes clips of 17n + 5 frames (22, 39, 56, 73, …), in overlapping tiles and in "
+        "ImageNet's mean and std, and gives 5n + 2 latent frames, where here clips of 1 + 4k "
+        "frames have 1 + k",
     ),
 }
 """By the name of the class. Wan's, Qwen-Image's, LTX-2's and HunyuanVideo 1.5's are not here:

@@ -27,8 +27,8 @@ class Family:
     marks: tuple[tuple[str, ...], ...]
     """For each layout of names that it is published in: tensors that tell it from all others."""
     fields: Mapping[str, Any] = field(default_factory=dict)
-    """Of `config.json`, where an earlier and a later family share a `_class_name`: what the
-    earlier one's has."""
+    """Fields of `config.json` that tell this family from a later one with the same `_class_name`.
+    A family's first `_class_name` is its own, and needs none."""
 
     def load(self) -> type[VideoVAE]:
         """Import the class."""
