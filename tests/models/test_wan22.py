@@ -246,6 +246,7 @@ def test_normalisation_takes_a_clip_or_a_batch() -> None:
         ({"in_channels": 3}, "in_channels = 3 is not supported; known: 12"),
         ({"temporal_downsample": [True]}, "2 steps between them, but .* has 1 values"),
         ({"dec_dim": 0}, "expected dec_dim >= 1"),
+        ({"dim_mult": [1, 3, 3]}, "a level whose shortcut has 32 channels for 12"),
     ],
 )
 def test_a_config_it_cannot_build_is_an_answer(change: dict[str, Any], message: str) -> None:

@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from wfvae_cli.errors import WeightsError
 from wfvae_cli.models.config import choice, read_normalization
 from wfvae_cli.models.wan import (
     WanConfig,
@@ -39,6 +40,15 @@ PATCH = 2
 _PATCH_CHANNELS = 3 * PATCH**2
 
 
+def _check_widths(moved: int, channels: int) -> None:
+    """Refuse widths between which a shortcut cannot average or repeat whole channels."""
+    if moved % channels:
+        raise WeightsError(
+            f"config.json: dim_mult gives a level whose shortcut has {moved} channels for "
+            f"{channels}, expected a multiple"
+        )
+
+
 class DownLevel(nn.Module):
     """Residual blocks and halving, with averaged blocks of pixels around all of it.
 
@@ -54,6 +64,7 @@ class DownLevel(nn.Module):
         self.outputs = outputs
         self.time = 2 if halves_time else 1
         self.space = 1 if halves_time is None else 2
+        _check_widths(inputs * self.time * self.space**2, outputs)
         widths = [inputs, *[outputs] * blocks]
         self.blocks = Chain(*(make_residual(a, b) for a, b in pairwise(widths)))
         self.resample = None if halves_time is None else ConvDownsample(outputs, halves_time)
@@ -81,6 +92,8 @@ class UpLevel(nn.Module):
         super().__init__()
         self.outputs = outputs
         self.time = 2 if doubles_time else 1
+        if doubles_time is not None:
+            _check_widths(outputs * self.time * 2**2, inputs)
         widths = [inputs, *[outputs] * blocks]
         self.blocks = Chain(*(make_residual(a, b) for a, b in pairwise(widths)))
         self.resample = (
