@@ -10,6 +10,7 @@ import typer
 from wfvae_cli.cli import measuring as m
 from wfvae_cli.cli import options as o
 from wfvae_cli.cli.console import Console
+from wfvae_cli.cli.paths import check_outputs
 from wfvae_cli.cli.run import reported
 from wfvae_cli.errors import InputError, PartialFailureError, UsageError
 from wfvae_cli.unreadable import why_unreadable
@@ -101,6 +102,9 @@ def compare(
             f"expected two files or two directories, got one of each: {original} and "
             f"{reconstruction}"
         )
+    check_outputs(
+        [report, plot], [original, reconstruction, lpips_weights, fid_weights, fvd_weights]
+    )
     targets.check()
     learned = m.Learned(lpips, lpips_net, lpips_weights, fid, fid_weights, fvd_weights)
     measures = learned.measures(device, ms_ssim=ms_ssim)

@@ -85,9 +85,11 @@ def decode(
     console.check_stdout(output)
 
     from wfvae_cli.atomic import check_output
+    from wfvae_cli.cli.paths import check_outputs
     from wfvae_cli.latents.file import LatentFile
 
     video, tiles = o.make_video_options(codec, crf, pix_fmt, container), o.parse_tile(tile)
+    check_outputs([output], [source, audio_from], model)
     check_output(output, overwrite=overwrite)
     with LatentFile(sys.stdin.buffer if source == "-" else source) as file:
         from wfvae_cli.models.load import load_model

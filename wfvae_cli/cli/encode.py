@@ -182,10 +182,13 @@ def encode(
 
 def _encode_one(source: str, output: str, request: Request, console: Console) -> None:
     from wfvae_cli.atomic import check_output
+    from wfvae_cli.cli.paths import check_latents_name, check_outputs
     from wfvae_cli.media.reader import open_clip
     from wfvae_cli.models.load import load_model
     from wfvae_cli.pipeline.encode import encode_clip
 
+    check_latents_name(output)
+    check_outputs([output], [source, request.stats], request.model)
     check_output(output, overwrite=request.overwrite)
     with open_clip(source, request.sampling, hwaccel=request.hwaccel) as reader:
         loaded = load_model(

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Literal
 
 from wfvae_cli.cli.console import Console
 from wfvae_cli.cli.dataset_options import check_engine
+from wfvae_cli.cli.paths import check_outputs
 from wfvae_cli.cli.signals import Stopped
 from wfvae_cli.errors import PartialFailureError, UsageError, WeightsError
 
@@ -23,6 +24,10 @@ if TYPE_CHECKING:
     from wfvae_cli.models.base import Normalization
     from wfvae_cli.pipeline.batch import Batch
     from wfvae_cli.pipeline.encode import EncodeOptions
+
+
+_OF_FILES = frozenset((".pt", ".pth", ".npy", ".npz", ".tar", ".json", ".jsonl", ".csv", ".txt"))
+"""Suffixes, beside those of media, that nobody gives a folder: who names one means a file."""
 
 
 @dataclass(frozen=True)
@@ -95,8 +100,7 @@ class Flags:
         Raises:
             UsageError: it is one, and the output is not a place for one.
         """
-        from wfvae_cli.dataset.items import is_single
-        from wfvae_cli.dataset.layouts import SUFFIX
+        from wfvae_cli.dataset.items import SUFFIXES, is_single
         from wfvae_cli.dataset.remote import is_url
 
         if sources == ["-"] or output == "-":
@@ -105,7 +109,8 @@ class Flags:
             return False
         folder = output.endswith("/") or Path(output).is_dir() or is_url(output)
         many = len(sources) > 1 or not is_single(sources[0]) or self._asked
-        if many and not folder and output.endswith(SUFFIX):
+        of_files = _OF_FILES.union(*SUFFIXES.values())
+        if many and not folder and Path(output).suffix.lower() in of_files:
             raise UsageError(
                 f"-o {output} names one file, but a folder, a list, a pattern or several inputs "
                 "make a dataset: give a folder, such as -o latents/"
@@ -150,6 +155,7 @@ def encode_dataset(
         console.note(f"in overlapping tiles of {request.options.tile} pixels: not exact")
     shard = None if flags.shard is None else Shard.parse(flags.shard)
     items = find_inputs(sources, include=flags.include, exclude=flags.exclude, limit=flags.limit)
+    check_outputs([Path(output) / f"{run.MANIFEST}{shard.suffix if shard else ''}.jsonl"], sources)
     job = _job(output, request, flags)
     engine = _engine(flags)
     with DatasetView(console, output) as view, _stopping(engine, console) as interrupted:

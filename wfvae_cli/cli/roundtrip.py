@@ -109,12 +109,14 @@ def roundtrip(
     targets = m.Targets(report, plot, worst, overwrite)
 
     from wfvae_cli.atomic import check_output
+    from wfvae_cli.cli.paths import check_outputs
     from wfvae_cli.media.audio import has_sound
     from wfvae_cli.media.reader import open_clip
     from wfvae_cli.models.load import load_model
     from wfvae_cli.pipeline.roundtrip import roundtrip_clip
 
     video, tiles = o.make_video_options(codec, crf, pix_fmt, container), o.parse_tile(tile)
+    check_outputs([output, report, plot], [source, lpips_weights, fid_weights, fvd_weights], model)
     if output is not None:
         check_output(output, overwrite=overwrite)
     targets.check()

@@ -13,6 +13,7 @@ from wfvae_cli.cli import dataset_options as d
 from wfvae_cli.cli import options as o
 from wfvae_cli.cli import stats_work as w
 from wfvae_cli.cli.console import Console
+from wfvae_cli.cli.paths import check_outputs, check_suffix
 from wfvae_cli.cli.run import reported
 from wfvae_cli.errors import UsageError
 
@@ -178,6 +179,8 @@ def stats(
     }
     d.check_engine(engine, address, workers)
     _check_modes(merge=merge, subbands=subbands, levels=levels, others=others)
+    check_suffix("--output", output, (".json",))
+    check_outputs([output, plot], sources, model)
     targets.check()
     if merge:
         w.merge_files(console, [Path(source) for source in sources], targets)
@@ -187,6 +190,7 @@ def stats(
 
     draw = Draw(limit, sample_frames, seed, until)
     listed = w.list_sources(sources, include or [], exclude or [], sampling)
+    check_outputs([output, plot], [source.path for source in listed])
     if shard is not None:
         listed = w.share_of(listed, shard, draw)
     run = {

@@ -19,7 +19,7 @@ from wfvae_cli.dataset.plan import Conflict, Plan, plan_run
 from wfvae_cli.dataset.prefetch import Task
 from wfvae_cli.dataset.result import ItemResult
 from wfvae_cli.dataset.shard import Shard
-from wfvae_cli.dataset.store import OutputStore, create_root
+from wfvae_cli.dataset.store import OutputStore, check_inputs, create_root
 from wfvae_cli.dataset.tar_shards import TarFormat, TarShards, remove_empty
 from wfvae_cli.dataset.worker import ClipWorker, EncodeJob, make_layout
 from wfvae_cli.errors import UsageError
@@ -185,6 +185,7 @@ def encode_dataset(
     job = replace(job, place=place)
     layout = make_layout(place, job.recipe)
     layout.check(items)
+    check_inputs(replace(place, root=root), items)
     create_root(replace(place, root=root))
     path = root / f"{MANIFEST}{shard.suffix}.jsonl"
     with _open_ledger(path, place) as ledger, ExitStack() as stack:

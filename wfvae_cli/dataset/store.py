@@ -4,16 +4,22 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import os
 import secrets
 import shutil
 import tempfile
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
 from wfvae_cli.atomic import check_directory, reported
 from wfvae_cli.dataset import remote
+from wfvae_cli.dataset.items import Item
+from wfvae_cli.errors import OutputError
 
 _WORK = ".wfvae-work"
+_OUTPUTS = (".safetensors", ".tar", ".json", ".jsonl")
+"""How the names of what is written into an output folder end."""
 
 
 @dataclass(frozen=True)
@@ -98,6 +104,26 @@ class OutputStore:
             return (self.root / name).stat().st_size
         except OSError:
             return None
+
+
+def check_inputs(place: OutputStore, items: Iterable[Item]) -> None:
+    """Refuse inputs that lie in the output folder under a name such as outputs have.
+
+    Raises:
+        OutputError: there is one, and it could be replaced by an output.
+    """
+    if place.url is not None or not place.root.exists():
+        return
+    root = Path(os.path.realpath(place.root))
+    for item in items:
+        path = Path(item.path)
+        if path.name.endswith(_OUTPUTS) or path.is_symlink():
+            real = Path(os.path.realpath(path))
+            if real.name.endswith(_OUTPUTS) and real.is_relative_to(root):
+                raise OutputError(
+                    f"{item.path} is an input that lies in the output folder {place.name} under "
+                    "the name of an output: choose another -o"
+                )
 
 
 def create_root(place: OutputStore) -> None:
