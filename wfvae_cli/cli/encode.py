@@ -187,8 +187,8 @@ def _encode_one(source: str, output: str, request: Request, console: Console) ->
     from wfvae_cli.models.load import load_model
     from wfvae_cli.pipeline.encode import encode_clip
 
-    check_latents_name(output)
     check_outputs([output], [source, request.stats], request.model)
+    check_latents_name(output)
     check_output(output, overwrite=request.overwrite)
     with open_clip(source, request.sampling, hwaccel=request.hwaccel) as reader:
         loaded = load_model(

@@ -1,8 +1,7 @@
-"""What surrounds every command: errors to messages and exit codes, signals, notices."""
+"""Wrap every command: errors become messages and exit codes, log records become notes."""
 
 from __future__ import annotations
 
-import contextlib
 import functools
 import logging
 import os
@@ -14,10 +13,16 @@ import typer
 
 from wfvae_cli.cli.console import Console
 from wfvae_cli.cli.signals import Stopped, ending, stop_behind
-from wfvae_cli.errors import WfvaeError
+from wfvae_cli.cli.streams import drop_unwritable_output, release_stdout
+from wfvae_cli.errors import DeviceError, WfvaeError, is_out_of_memory
 from wfvae_cli.heap import keep_freed_memory
 
 P = ParamSpec("P")
+
+_OUT_OF_MEMORY = (
+    "out of memory: use a smaller --chunk or --size, --dtype bfloat16, or --tile where the command "
+    "has it; or free memory"
+)
 
 
 def reported(command: Callable[P, None]) -> Callable[P, None]:
@@ -38,7 +43,7 @@ def reported(command: Callable[P, None]) -> Callable[P, None]:
             sys.stdout.flush()
         except BrokenPipeError:
             # Whoever reads our output has seen enough: no fault of ours or theirs.
-            _let_go_of_stdout()
+            release_stdout()
         except (Exception, KeyboardInterrupt, Stopped) as error:
             stop = stop_behind(error)
             if stop is not None:
@@ -46,18 +51,15 @@ def reported(command: Callable[P, None]) -> Callable[P, None]:
                 message = f"{word}; unfinished output was removed"
             elif isinstance(error, WfvaeError):
                 message, code = str(error), error.exit_code
+            elif is_out_of_memory(error):
+                message, code = _OUT_OF_MEMORY, DeviceError.exit_code
             else:
                 raise
+            drop_unwritable_output()
             console.error(message)
             raise typer.Exit(code) from None
 
     return run
-
-
-def _let_go_of_stdout() -> None:
-    """Keep Python from writing what is left in its buffer to a pipe that nobody reads."""
-    with contextlib.suppress(OSError, ValueError):
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _forward_notices(console: Console) -> None:
@@ -69,6 +71,8 @@ def _forward_notices(console: Console) -> None:
 
 
 class _NoticeHandler(logging.Handler):
+    """Prints log records as notes."""
+
     def __init__(self, console: Console) -> None:
         super().__init__()
         self._console = console

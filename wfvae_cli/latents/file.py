@@ -13,7 +13,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import IO, TYPE_CHECKING, BinaryIO
 
-from wfvae_cli.errors import LatentError, OutputError
+from wfvae_cli.errors import InputError, LatentError, OutputError
 from wfvae_cli.latents.header import (
     SAFETENSORS_DTYPES,
     Header,
@@ -285,7 +285,7 @@ def _named(name: str) -> Iterator[None]:
         yield
     except LatentError as error:
         raise LatentError(f"{name}: {error}") from None
-    except OutputError:
+    except (InputError, OutputError):  # of a standard stream, which says what it is
         raise
     except OSError as error:
         why = why_unreadable(name, "a latent file, as wfvae encode writes it", error)
