@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import sys
 import unicodedata
 from collections.abc import Callable, Iterator, Mapping
@@ -24,6 +23,7 @@ from rich.progress import (
 from rich.text import Text
 
 from wfvae_cli.errors import UsageError
+from wfvae_cli.json_text import to_json
 
 stderr = rich.console.Console(stderr=True, highlight=False, soft_wrap=True)
 """Where everything goes that is no data."""
@@ -80,7 +80,7 @@ class Console:
     def result(self, value: Mapping[str, Any]) -> None:
         """Put one JSON object on stdout where `--json` asks for it."""
         if self.json:
-            sys.stdout.write(_json(value) + "\n")
+            sys.stdout.write(to_json(value, sys.stdout.encoding or "ascii") + "\n")
 
     def check_stdout(self, target: str | None) -> None:
         """Refuse to mix data and JSON on stdout, or to fill a terminal with data.
@@ -124,16 +124,6 @@ class Console:
 def _print(text: Text) -> None:
     with contextlib.suppress(OSError):  # of a terminal that was closed
         stderr.print(text)
-
-
-def _json(value: Mapping[str, Any]) -> str:
-    """One line of JSON, in ASCII where stdout's encoding, or Unicode itself, lacks a character."""
-    text = json.dumps(value, ensure_ascii=False)
-    try:
-        text.encode(sys.stdout.encoding or "ascii")
-    except UnicodeEncodeError:
-        return json.dumps(value)
-    return text
 
 
 class _Speed(ProgressColumn):

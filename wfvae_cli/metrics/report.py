@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import csv
 import io
-import json
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from wfvae_cli.atomic import atomic_file
 from wfvae_cli.errors import UsageError
+from wfvae_cli.json_text import to_json
 from wfvae_cli.metrics.result import (
     CLIP_METRICS,
     FRAME_METRICS,
@@ -45,13 +45,14 @@ def write_report(
     check_report_path(path)
     if path.suffix.lower() == ".json":
         content = {**(extra or {}), **result.to_json(per_frame=True)}
-        text = json.dumps(content, indent=2, allow_nan=False, ensure_ascii=False) + "\n"
+        text = to_json(content, indent=2, allow_nan=False) + "\n"
     elif isinstance(result, ClipResult):
         text = frames_csv(result)
     else:
         text = files_csv(result)
     with atomic_file(path, overwrite=overwrite) as file:
-        file.write(text.encode())
+        # CSV has no escapes: bytes of a name that are not UTF-8 are written as they are
+        file.write(text.encode(errors="surrogateescape"))
 
 
 def check_report_path(path: Path) -> None:
