@@ -105,6 +105,14 @@ MaxFailures = Annotated[
     int | None,
     typer.Option(min=1, help="Stop once so many files have failed.", rich_help_panel=_HOW),
 ]
+Verify = Annotated[
+    bool,
+    typer.Option(
+        "--verify",
+        help="Read the outputs that are there, and encode those again whose data are damaged.",
+        rich_help_panel=_HOW,
+    ),
+]
 Keep = Annotated[
     bool,
     typer.Option(

@@ -89,6 +89,7 @@ class Flags:
     stall_limit: float
     max_failures: int | None
     keep: bool
+    verify: bool
     engine: Literal["local", "ray"]
     address: str | None
     workers: int | None
@@ -156,7 +157,7 @@ def encode_dataset(
     shard = None if flags.shard is None else Shard.parse(flags.shard)
     items = find_inputs(sources, include=flags.include, exclude=flags.exclude, limit=flags.limit)
     check_outputs([Path(output) / f"{run.MANIFEST}{shard.suffix if shard else ''}.jsonl"], sources)
-    job = _job(output, request, flags)
+    tar, job = _tar(flags), _job(output, request, flags)
     engine = _engine(flags)
     with DatasetView(console, output) as view, _stopping(engine, console) as interrupted:
         summary = run.encode_dataset(
@@ -164,9 +165,10 @@ def encode_dataset(
             job,
             engine=engine,
             shard=shard,
-            tar=_tar(flags),
+            tar=tar,
             conflict="keep" if flags.keep else "overwrite" if request.overwrite else "refuse",
             max_failures=flags.max_failures,
+            verify=flags.verify,
             observer=view,
         )
     view.conclude(summary, profile=flags.profile)
@@ -182,14 +184,15 @@ def _job(output: str, request: Request, flags: Flags) -> EncodeJob:
     from wfvae_cli.dataset.store import OutputStore
     from wfvae_cli.dataset.worker import EncodeJob
 
+    options, family = _options(request, flags)
+    recipe = EncodeConfig(
+        options=options, sampling=request.sampling, batch=flags.batch_size, layout=flags.layout
+    )
+    if flags.layout == "musubi":
+        _check_musubi(family, request.model)
     return EncodeJob(
         place=OutputStore.of(output),
-        recipe=EncodeConfig(
-            options=_options(request, flags),
-            sampling=request.sampling,
-            batch=flags.batch_size,
-            layout=flags.layout,
-        ),
+        recipe=recipe,
         model=request.model,
         device=request.device,
         dtype=request.dtype,
@@ -213,13 +216,16 @@ def _tar(flags: Flags) -> TarFormat | None:
     return TarFormat(clips=flags.shard_clips, max_bytes=flags.shard_size << 20)
 
 
-def _options(request: Request, flags: Flags) -> EncodeOptions:
-    """The options, with what only the checkpoint knows; its weights are not loaded for it."""
+def _options(request: Request, flags: Flags) -> tuple[EncodeOptions, str | None]:
+    """The options, with what only the checkpoint knows, and its family where it was looked at.
+
+    Its weights are not loaded for it.
+    """
     if flags.layout == "musubi":
         options = replace(request.options, save_dtype="bfloat16")
         request = replace(request, options=options, normalize=True)
     if not request.normalize:
-        return request.options
+        return request.options, None
 
     from wfvae_cli.models.base import Normalization
     from wfvae_cli.models.load import describe_checkpoint
@@ -227,7 +233,15 @@ def _options(request: Request, flags: Flags) -> EncodeOptions:
     facts = describe_checkpoint(request.model)
     found = facts["normalization"]
     of_config = None if found is None else Normalization(found["shift"], found["scale"])
-    return request.normalized(facts["sha256"], of_config)
+    return request.normalized(facts["sha256"], of_config), facts["family"]
+
+
+def _check_musubi(family: str | None, model: str) -> None:
+    if family != "wan":
+        raise UsageError(
+            f"--layout musubi is the cache of musubi-tuner's Wan training, and {model} is of the "
+            f"family {family}: give a Wan VAE, such as --model wan-2.1"
+        )
 
 
 def _engine(flags: Flags) -> Engine:
@@ -271,8 +285,13 @@ def _stopping(engine: Engine, console: Console) -> Iterator[list[int]]:
 def _judge(summary: Summary) -> None:
     if summary.failed:
         kinds = ", ".join(f"{count} {kind}" for kind, count in summary.failures.most_common())
-        stopped = f"; stopped: {summary.stopped}" if summary.stopped else ""
+        if summary.stopped:
+            raise PartialFailureError(
+                f"stopped: {summary.stopped}; {summary.done + summary.current} done, "
+                f"{summary.failed} failed ({kinds}), {summary.not_attempted} not attempted, see "
+                "manifest.jsonl; the same command goes on"
+            )
         raise PartialFailureError(
             f"{summary.failed} of {summary.items} files failed ({kinds}), see manifest.jsonl; the "
-            f"others are done{stopped}; the same command tries them again"
+            "others are done; the same command tries them again"
         )

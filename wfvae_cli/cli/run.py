@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import functools
 import logging
 import os
@@ -19,6 +20,17 @@ from wfvae_cli.heap import keep_freed_memory
 
 P = ParamSpec("P")
 
+_OF_THE_SYSTEM = {
+    errno.ENAMETOOLONG,
+    errno.EACCES,
+    errno.EPERM,
+    errno.ELOOP,
+    errno.EIO,
+    errno.ESTALE,
+    errno.EMFILE,
+    errno.ENFILE,
+}
+"""What no check of ours foresees for every path, and yet is no bug: also a mere look fails."""
 _OUT_OF_MEMORY = (
     "out of memory: use a smaller --chunk or --size, --dtype bfloat16, or --tile where the command "
     "has it; or free memory"
@@ -53,6 +65,8 @@ def reported(command: Callable[P, None]) -> Callable[P, None]:
                 message, code = str(error), error.exit_code
             elif is_out_of_memory(error):
                 message, code = _OUT_OF_MEMORY, DeviceError.exit_code
+            elif isinstance(error, OSError) and error.errno in _OF_THE_SYSTEM:
+                message, code = f"{error.filename or 'a file'}: {error.strerror}", 3
             else:
                 raise
             drop_unwritable_output()

@@ -15,7 +15,7 @@ from wfvae_cli.dataset.config import WEIGHTS
 from wfvae_cli.dataset.items import Item
 from wfvae_cli.dataset.store import OutputStore
 from wfvae_cli.errors import LatentError
-from wfvae_cli.latents.file import LatentFile, first_non_finite
+from wfvae_cli.latents.file import CHECKSUM, LatentFile, first_non_finite
 from wfvae_cli.latents.header import read_header
 from wfvae_cli.latents.metadata import LatentMetadata
 from wfvae_cli.latents.writer import LatentWriter
@@ -35,6 +35,7 @@ class Existing:
     frames: int
     shape: tuple[int, ...]
     bytes: int
+    data_sha256: str | None = None
 
 
 @dataclass(frozen=True)
@@ -44,6 +45,7 @@ class Written:
     output: str
     shape: tuple[int, ...]
     bytes: int
+    data_sha256: str | None = None
 
 
 class ClipOutput(Protocol):
@@ -120,7 +122,7 @@ class _LatentOutput:
         self._writer.finish(frames, pts)
         size = self._place.publish(self._part, self._name)
         shape = (self._channels, self._writer.latent_frames, self._height, self._width)
-        return Written(self._name, shape, size)
+        return Written(self._name, shape, size, self._writer.data_sha256)
 
     def close(self) -> None:
         self._writer.close()
@@ -131,10 +133,10 @@ def _read_local(path: Path, name: str) -> Existing | None:
     """What a latent file says of its making; None where it is missing or damaged."""
     try:
         with LatentFile(path) as file:
-            metadata = file.metadata
-    except LatentError:
+            metadata, checksum = file.metadata, file.data_sha256
+        return _existing(name, metadata, path.stat().st_size, checksum)
+    except (LatentError, OSError):
         return None
-    return _existing(name, metadata, path.stat().st_size)
 
 
 def _read_remote(url: str, name: str) -> Existing | None:
@@ -149,10 +151,10 @@ def _read_remote(url: str, name: str) -> Existing | None:
         except LatentError:
             return None
     whole = size == header.data_start + header.data_bytes
-    return _existing(name, metadata, size) if whole else None
+    return _existing(name, metadata, size, header.metadata.get(CHECKSUM)) if whole else None
 
 
-def _existing(name: str, metadata: LatentMetadata, size: int) -> Existing:
+def _existing(name: str, metadata: LatentMetadata, size: int, checksum: str | None) -> Existing:
     """A file without our options, such as one of `encode` for a single clip, differs in all."""
     return Existing(
         output=name,
@@ -161,6 +163,7 @@ def _existing(name: str, metadata: LatentMetadata, size: int) -> Existing:
         frames=metadata.frames,
         shape=metadata.latent_shape,
         bytes=size,
+        data_sha256=checksum,
     )
 
 
@@ -168,7 +171,7 @@ def parse_options(strings: Mapping[str, str]) -> dict[str, str]:
     """The options that a header records; nothing where they are missing or garbled."""
     try:
         values = json.loads(strings.get("options", "{}"))
-    except ValueError:
+    except (ValueError, RecursionError):
         return {}
     return {str(k): str(v) for k, v in values.items()} if isinstance(values, dict) else {}
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -15,6 +16,11 @@ from wfvae_cli.dataset.result import ItemResult
 from wfvae_cli.dataset.source import stamp
 from wfvae_cli.dataset.store import OutputStore
 from wfvae_cli.errors import InputError, OutputError
+from wfvae_cli.latents.file import CHECKSUM
+from wfvae_cli.latents.header import read_header
+from wfvae_cli.latents.raw import Digest
+
+_log = logging.getLogger("wfvae")
 
 Conflict = Literal["refuse", "overwrite", "keep"]
 """What to do with an output that is complete and was made with other options or weights."""
@@ -22,6 +28,7 @@ Conflict = Literal["refuse", "overwrite", "keep"]
 _LOOKERS = 16
 """Threads that look at outputs: on a network file system each look takes a while."""
 _EXAMPLES = 3
+_PIECE_BYTES = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -51,6 +58,8 @@ def plan_run(
     recipe: EncodeConfig,
     identity: ModelFingerprint,
     conflict: Conflict,
+    *,
+    verify: bool = False,
 ) -> Plan:
     """Sort items by what is to be done with them.
 
@@ -66,6 +75,8 @@ def plan_run(
         recipe: how they are to be made now.
         identity: by which model.
         conflict: what to do with outputs that were made otherwise.
+        verify: whether to read every output and to encode those again whose data are not what
+            the manifest, or else their header, has the checksum of.
 
     Raises:
         OutputError: some were, and `conflict` is `refuse`; the message shows how they differ.
@@ -74,9 +85,11 @@ def plan_run(
     def look(item: Item) -> Task | ItemResult | _Conflicting:
         known = last.get(item.relative)
         if known is not None and _is_current(known, item, place, recipe, identity):
-            return known
+            if not verify or is_intact(place, known.output, known.data_sha256):
+                return known
+            return Task(item)
         found = layout.find(item)
-        if found is None:
+        if found is None or (verify and not is_intact(place, found.output, found.data_sha256)):
             return Task(item)
         now = {**recipe.recorded(item, identity), WEIGHTS: identity.model_sha256}
         differs = difference(found.options, now)
@@ -114,6 +127,30 @@ def _is_current(
         return known.stamp == stamp(item.path) and known.bytes == place.size(known.output)
     except InputError:
         return False
+
+
+def is_intact(place: OutputStore, output: str | None, recorded: str | None) -> bool:
+    """Whether an output's data are those that were written, as far as anybody recorded it.
+
+    Args:
+        place: the output folder.
+        output: the file's name in it.
+        recorded: the checksum that the manifest has of the data; None where it has none.
+    """
+    assert output is not None, "only what is done has an output"
+    try:
+        with place.open_output(output) as file:
+            header = read_header(file)
+            expected = recorded or header.metadata.get(CHECKSUM)
+            digest = Digest()
+            while piece := file.read(_PIECE_BYTES):
+                digest.write(piece)
+            intact = expected is None or digest.hexdigest() == expected
+    except (InputError, OSError):
+        intact = False
+    if not intact:
+        _log.warning("%s in %s: damaged, encoding it again", output, place.name)
+    return intact
 
 
 def _refusal(conflicts: Sequence[_Conflicting], place: OutputStore) -> str:

@@ -20,7 +20,7 @@ from wfvae_cli.dataset.prefetch import Task
 from wfvae_cli.dataset.result import ItemResult
 from wfvae_cli.dataset.shard import Shard
 from wfvae_cli.dataset.store import OutputStore, check_inputs, create_root
-from wfvae_cli.dataset.tar_shards import TarFormat, TarShards, remove_empty
+from wfvae_cli.dataset.tar_shards import TarFormat, TarShards, check_form, remove_empty
 from wfvae_cli.dataset.worker import ClipWorker, EncodeJob, make_layout
 from wfvae_cli.errors import UsageError
 
@@ -124,6 +124,11 @@ class Summary:
     """Why the run ended before all was done."""
     profile: Profile | None = None
 
+    @property
+    def not_attempted(self) -> int:
+        """Items that the run ended before."""
+        return self.items - self.done - self.current - self.failed - self.skipped
+
     def count(self, outcome: ItemResult) -> None:
         """Take an outcome in."""
         if outcome.status == "done":
@@ -145,6 +150,7 @@ def encode_dataset(
     tar: TarFormat | None = None,
     conflict: Conflict = "refuse",
     max_failures: int | None = None,
+    verify: bool = False,
     observer: Observer | None = None,
 ) -> Summary:
     """Encode what is missing of a dataset, and record what became of every item.
@@ -160,6 +166,7 @@ def encode_dataset(
         tar: write tar shards in place of a file for every clip.
         conflict: what to do with outputs that are there and were made otherwise.
         max_failures: stop once so many files have failed.
+        verify: read the outputs that are there, and encode those again that are damaged.
         observer: told how it goes.
 
     Returns:
@@ -186,6 +193,8 @@ def encode_dataset(
     layout = make_layout(place, job.recipe)
     layout.check(items)
     check_inputs(replace(place, root=root), items)
+    if place.url is None:
+        check_form(root, shard.suffix, tars=tar is not None)
     create_root(replace(place, root=root))
     path = root / f"{MANIFEST}{shard.suffix}.jsonl"
     with _open_ledger(path, place) as ledger, ExitStack() as stack:
@@ -201,8 +210,9 @@ def encode_dataset(
             stack.callback(shards.close)
         record = _Record(ledger, summary, observer, shards)
         if shards is not None:
-            items, conflict = record.begin(shards, items, conflict, last), "overwrite"
-        plan = plan_run(items, last, place, layout, job.recipe, identity, conflict)
+            items = record.begin(shards, items, conflict, last, verify=verify)
+            conflict = "overwrite"
+        plan = plan_run(items, last, place, layout, job.recipe, identity, conflict, verify=verify)
         summary.current += len(plan.done)
         observer.planned(plan)
         for outcome in plan.kept:
@@ -234,9 +244,11 @@ class _Record:
         items: Sequence[Item],
         conflict: Conflict,
         last: Mapping[str, ItemResult],
+        *,
+        verify: bool,
     ) -> list[Item]:
         """Note the items of finished shards; the others are left to do."""
-        todo = shards.begin(items, conflict)
+        todo = shards.begin(items, conflict, verify=verify)
         for outcome in shards.current:
             known = last.get(outcome.item)
             if known is None or (known.status, known.output) != (outcome.status, outcome.output):

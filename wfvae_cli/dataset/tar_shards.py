@@ -10,7 +10,9 @@ from the clips, so that shards appear whole, and a run that is continued writes 
 from __future__ import annotations
 
 import json
+import logging
 import os
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
@@ -25,10 +27,13 @@ from wfvae_cli.dataset.plan import Conflict
 from wfvae_cli.dataset.result import ItemResult
 from wfvae_cli.dataset.source import content_sha256, stamp
 from wfvae_cli.dataset.store import OutputStore
-from wfvae_cli.errors import InputError, MissingExtraError, OutputError
+from wfvae_cli.errors import InputError, LatentError, MissingExtraError, OutputError
 from wfvae_cli.latents.header import read_header
 
+_log = logging.getLogger("wfvae")
+
 _SCHEMA = "wfvae-shards"
+_SHARD_NAME = re.compile(r"latents(-\d{5}-of-(?P<count>\d{5}))?-\d{6}-\d{3,}\.tar")
 _MTIME = 0.0
 _WHOLE = Item("", "")
 """An index has the options that all items share; each has its own part, and fingerprint."""
@@ -112,7 +117,9 @@ class TarShards:
         self.kept: list[ItemResult] = []
         """Those of them that were made otherwise, and are to be left so."""
 
-    def begin(self, items: Sequence[Item], conflict: Conflict) -> list[Item]:
+    def begin(
+        self, items: Sequence[Item], conflict: Conflict, *, verify: bool = False
+    ) -> list[Item]:
         """Find out which items are in no finished shard, and group these.
 
         Items that failed when their group was finished are tried again, in groups of their own
@@ -125,6 +132,8 @@ class TarShards:
         numbers, failed = set(), set[str]()
         for index in self._indices():
             if not index.is_whole or not self._is_wanted(index, by_name, conflict):
+                continue
+            if verify and not _is_intact(index):
                 continue
             numbers.add(self._number(index.path))
             kept = {outcome.item for outcome in self.kept}
@@ -204,7 +213,7 @@ class TarShards:
             ]
             return True
         return not differs and all(
-            self._is_same(outcome, index.sources[outcome.item], items[outcome.item])
+            self._is_same(outcome, index.sources.get(outcome.item, ""), items[outcome.item])
             for outcome in index.outcomes
             if outcome.status == "done" and outcome.item in items
         )
@@ -297,6 +306,58 @@ class TarShards:
         return tars, members, sources
 
 
+def check_form(root: Path, suffix: str, *, tars: bool) -> None:
+    """Refuse a folder that holds outputs of another form, which readers would give twice.
+
+    Args:
+        root: the output folder.
+        suffix: of this run's names, where it is one share of several.
+        tars: whether this run writes tar shards.
+
+    Raises:
+        OutputError: there are files where shards are to come, shards where files are, or shards
+            of the dataset cut into another number of shares.
+    """
+    if not root.is_dir():
+        return
+    remedy = "readers would give clips twice: choose another -o, or move these away"
+    with os.scandir(root) as entries:
+        matches = [match for entry in entries if (match := _SHARD_NAME.fullmatch(entry.name))]
+    if matches and not tars:
+        raise OutputError(
+            f"{root} holds tar shards, such as {matches[0][0]}, and files would come beside them; "
+            f"{remedy}, or add --format webdataset"
+        )
+    if not tars:
+        return
+    ours = suffix.rpartition("-of-")[2]
+    for match in matches:
+        if (match["count"] or "") != ours:
+            raise OutputError(
+                f"{root} holds tar shards of {_shares(match['count'])}, such as {match[0]}, and "
+                f"this run writes those of {_shares(ours)}; {remedy}"
+            )
+    file = _first_latent_file(root)
+    if file is not None:
+        raise OutputError(
+            f"{root} holds latent files, such as {file}, and tar shards would come beside them; "
+            f"{remedy}, or leave --format webdataset out"
+        )
+
+
+def _shares(count: str | None) -> str:
+    return f"one of {int(count)} shares" if count else "the whole dataset"
+
+
+def _first_latent_file(root: Path) -> str | None:
+    for folder, folders, names in os.walk(root):
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        for name in names:
+            if name.endswith(SUFFIX) and not name.startswith("."):
+                return str(Path(folder, name).relative_to(root))
+    return None
+
+
 def key_of(name: str) -> str:
     """An item's key in a shard: the library ends keys at the first dot of a file's name."""
     return name.replace("%", "%25").replace(".", "%2E")
@@ -307,20 +368,51 @@ def _strings(path: Path) -> dict[str, str]:
         return dict(read_header(file).metadata)
 
 
+def _is_intact(index: _Index) -> bool:
+    """Whether all clips of a group are in its shards, with the data that were written."""
+    from wfvae_cli.dataset.training import verify_shard
+
+    try:
+        for name in index.tars:
+            verify_shard(index.path.parent / name)
+    except LatentError as error:
+        _log.warning("%s: encoding its clips again", error)
+        return False
+    return True
+
+
 def _read_index(path: Path) -> _Index | None:
+    """Read an index; None where there is none, or where it says what no index of ours does."""
     try:
         content: dict[str, Any] = json.loads(path.read_bytes())
         if content["schema"] != _SCHEMA:
             return None
-        return _Index(
-            path,
-            content["shards"],
-            content["options"],
-            [ItemResult.from_json(values) for values in content["items"]],
-            content["sources"],
-        )
-    except (OSError, ValueError, TypeError, KeyError):
+        tars, options, sources = content["shards"], content["options"], content["sources"]
+        if not all(_is_shard_of(path, name) and type(size) is int for name, size in tars.items()):
+            raise ValueError("it names shards of another group")
+        for texts in (options, sources):
+            if not all(isinstance(value, str) for value in texts.values()):
+                raise TypeError("expected strings")
+        items = [ItemResult.from_json(values) for values in content["items"]]
+        return _Index(path, tars, options, items, sources)
+    except FileNotFoundError:
         return None
+    except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+        _log.warning("%s: ignoring a damaged index (%s)", path, str(error)[:200])
+        return None
+
+
+def listed_clips(path: Path, shard: str) -> set[str]:
+    """The items that an index says are in one of its shards; none where there is no index."""
+    index = _read_index(path) if path.exists() else None
+    items = () if index is None else index.outcomes
+    return {each.item for each in items if each.output == shard and each.status == "done"}
+
+
+def _is_shard_of(index: Path, name: str) -> bool:
+    """Whether `name` is one that `TarShards` gives a shard of this index."""
+    number = name.removeprefix(f"{index.stem}-").removesuffix(".tar")
+    return number.isdecimal() and name == f"{index.stem}-{number}.tar"
 
 
 def _publish(part: Path, target: Path) -> int:

@@ -122,6 +122,7 @@ class ClipWorker:
             bytes=found.bytes,
             stamp=stamp,
             fingerprint=self.job.recipe.fingerprint(item, self.identity),
+            data_sha256=found.data_sha256,
         )
 
     def _write(self, clip: Clip, encoded: Iterator[Encoded]) -> ItemResult:
@@ -154,6 +155,7 @@ class ClipWorker:
             bytes=written.bytes,
             stamp=clip.facts.stamp,
             fingerprint=recipe.fingerprint(item, self.identity),
+            data_sha256=written.data_sha256,
         )
 
 

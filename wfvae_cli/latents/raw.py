@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import io
 import tempfile
 from collections.abc import Iterator
@@ -20,6 +21,22 @@ class Writable(Protocol):
 
     def write(self, data: memoryview, /) -> int:
         """Write some of `data`, and say how many bytes."""
+
+
+class Digest:
+    """SHA-256 of what is written to it."""
+
+    def __init__(self) -> None:
+        self._sha256 = hashlib.sha256()
+
+    def write(self, data: memoryview | bytes, /) -> int:
+        """Take the next bytes."""
+        self._sha256.update(data)
+        return len(data)
+
+    def hexdigest(self) -> str:
+        """Give the digest of all bytes so far."""
+        return self._sha256.hexdigest()
 
 
 def read_up_to(source: IO[bytes], count: int) -> bytes:

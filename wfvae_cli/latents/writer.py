@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 from collections.abc import Sequence
 from dataclasses import replace
@@ -20,7 +19,7 @@ from wfvae_cli.errors import LatentError
 from wfvae_cli.latents.file import CHECKSUM, first_non_finite
 from wfvae_cli.latents.header import SAFETENSORS_DTYPES, LatentDtype, encode_header
 from wfvae_cli.latents.metadata import LatentMetadata
-from wfvae_cli.latents.raw import Writable, write_all
+from wfvae_cli.latents.raw import Digest, Writable, write_all
 from wfvae_cli.latents.spool import PlaneSpool
 from wfvae_cli.strides import latent_frames, padded_frames
 
@@ -167,7 +166,7 @@ class LatentWriter:
     def _checksum(self, pts: NDArray[np.int64] | None) -> str:
         # The header comes first and holds it, and a pipe cannot be written backwards: the data
         # are gone through twice, the second time from the page cache where they were spooled.
-        digest = _Digest()
+        digest = Digest()
         self._write_data(digest, pts)
         return digest.hexdigest()
 
@@ -189,22 +188,6 @@ class LatentWriter:
     def close(self) -> None:
         """Remove the temporary file; without `finish` before it, nothing is written."""
         self._spool.close()
-
-
-class _Digest:
-    """SHA-256 of what is written to it."""
-
-    def __init__(self) -> None:
-        self._sha256 = hashlib.sha256()
-
-    def write(self, data: memoryview) -> int:
-        """Take the next bytes."""
-        self._sha256.update(data)
-        return len(data)
-
-    def hexdigest(self) -> str:
-        """Give the digest of all bytes so far."""
-        return self._sha256.hexdigest()
 
 
 def _checked_pts(pts: Sequence[int] | NDArray[np.int64], frames: int) -> NDArray[np.int64]:
