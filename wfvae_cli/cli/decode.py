@@ -92,11 +92,12 @@ def decode(
     check_outputs([output], [source, audio_from], model)
     check_output(output, overwrite=overwrite)
     with LatentFile(sys.stdin.buffer if source == "-" else source) as file:
+        from wfvae_cli.models.hub import source_named_by_file
         from wfvae_cli.models.load import load_model
         from wfvae_cli.pipeline.decode import decode_clip
 
         loaded = load_model(
-            model or file.metadata.model,
+            model or source_named_by_file(file.metadata.model),
             device=device,
             dtype=dtype,
             task="decode",

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from wfvae_cli.errors import MissingExtraError, WeightsError
 from wfvae_cli.models.base import Posterior, VideoVAE
-from wfvae_cli.models.config import read_normalization
+from wfvae_cli.models.config import MOST_BLOCKS, MOST_CHANNELS, count, counts, read_normalization
 from wfvae_cli.nn.stream import Stream
 from wfvae_cli.strides import Strides
 
@@ -28,6 +28,14 @@ _OLD_ATTENTION = {
     ".proj_attn.": ".to_out.0.",
 }
 """Names that checkpoints from before diffusers 0.17 have, and what they became."""
+
+
+_BOUNDS = {
+    "layers_per_block": MOST_BLOCKS,
+    "latent_channels": MOST_CHANNELS,
+    "norm_num_groups": MOST_CHANNELS,
+}
+"""The largest values of fields that diffusers does not check."""
 
 
 class KLImageVAE(VideoVAE):
@@ -59,9 +67,14 @@ class KLImageVAE(VideoVAE):
             from diffusers import AutoencoderKL
         except ImportError as error:
             raise MissingExtraError("diffusers", "kl", "a KL image VAE (AutoencoderKL)") from error
+        for key, most in _BOUNDS.items():
+            if config.get(key) is not None:
+                count(config, key, most=most)
+        if "block_out_channels" in config:
+            counts(config, "block_out_channels")
         try:
             autoencoder = AutoencoderKL.from_config(dict(config))
-        except (TypeError, ValueError, AttributeError) as error:
+        except (TypeError, ValueError, AttributeError, LookupError) as error:
             raise WeightsError(
                 f"diffusers cannot build an AutoencoderKL from this config.json: {error}"
             ) from error
