@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from wfvae_cli.pipeline.encode import EncodeOptions
 
 
-_OF_FILES = frozenset((".pt", ".pth", ".npy", ".npz", ".tar", ".json", ".jsonl", ".csv", ".txt"))
+_OF_FILES = frozenset((".pt", ".pth", ".npy", ".npz", ".tar"))
 """Suffixes, beside those of media, that nobody gives a folder: who names one means a file."""
 
 

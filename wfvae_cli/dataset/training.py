@@ -7,7 +7,7 @@ import hashlib
 import io
 import os
 import tarfile
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypedDict
@@ -199,11 +199,27 @@ def _find(source: str) -> list[_Place]:
         tars = [Path(name) for name in found if name.endswith(".tar")]
     places = [_Place(str(path), str(path.relative_to(folder))) for path in files]
     places += [place for tar in tars for place in _members(tar)]
+    _refuse_twice(places)
     if not places:
         raise InputError(
             f"{source}: expected latent files (.safetensors) or shards of them (.tar), found none"
         )
     return places
+
+
+def _refuse_twice(places: Iterable[_Place]) -> None:
+    """Refuse a folder that holds a clip in two shards, or in a shard and as a file."""
+    seen: dict[tuple[str, str], str] = {}
+    for place in places:
+        folder = os.path.dirname(place.path)  # noqa: PTH120 (of millions of strings)
+        is_file = place.size is None
+        item = place.item.removesuffix(".safetensors") if is_file else place.item
+        other = seen.setdefault((folder, item), place.path)
+        if other != place.path:
+            raise LatentError(
+                f"{other} and {place.path} both hold {item}: two runs wrote into one folder, or a "
+                "shard's index is damaged; remove what is not wanted"
+            )
 
 
 def _is_hidden(path: Path, folder: Path) -> bool:
