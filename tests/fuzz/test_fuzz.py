@@ -27,6 +27,7 @@ from tests.models.tiny import CONFIG, tiny_state, write_checkpoint
 from wfvae_cli.cli.run import reported
 from wfvae_cli.dataset.items import find_inputs
 from wfvae_cli.dataset.training import LatentDataset
+from wfvae_cli.errors import LatentError
 from wfvae_cli.latents.file import LatentFile
 from wfvae_cli.models.load import load_model
 from wfvae_cli.stats.draw import Draw, Source
@@ -94,7 +95,8 @@ def bounded_memory(bench: Bench) -> Iterator[None]:
 
 def seeds(few: int, many: int) -> list[object]:
     """The seed of each of a few runs in the suite, and of many more that are slow."""
-    return [*range(few), *(pytest.param(seed, marks=pytest.mark.slow) for seed in range(few, many))]
+    slow = (pytest.param(seed, marks=pytest.mark.slow) for seed in range(few, many))
+    return [*range(few), *slow]
 
 
 ROUNDS = 25
@@ -120,7 +122,8 @@ def test_latent_files(
             for part in file.chunks(2):
                 assert part.isfinite().all()
             measured = measure_latents(Source(str(path), "z"), Draw())
-            assert measured.clip.moments is not None or measured.clip.damage is not None
+            clip = measured.clip
+            assert clip.moments is not None or clip.damage is not None or clip.non_finite
 
     for data in each(seed, (bench.root / name).read_bytes(), damaged, changed_header):
         path.write_bytes(data)
@@ -213,7 +216,11 @@ def test_leftovers_of_runs(
         assert sorted(path.name for path in folder.iterdir()) == ["out", "victim"]
         assert not list(out.rglob("*.part"))
         if answer.code == 0:
-            assert len(LatentDataset(out)) == 3
+            try:
+                assert len(LatentDataset(out)) == 3
+            except LatentError as error:  # an index that names other clips than its shards hold
+                assert name.startswith("tars/")
+                assert "both hold" in str(error) or "not in it" in str(error)
         shutil.rmtree(folder)
 
 

@@ -20,6 +20,8 @@ from wfvae_cli.errors import InputError, LatentError, UsageError
 from wfvae_cli.latents.file import LatentFile
 from wfvae_cli.latents.metadata import LatentMetadata
 
+_SUFFIX = ".safetensors"
+
 
 class LatentSample(TypedDict):
     """One clip."""
@@ -211,9 +213,10 @@ def _refuse_twice(places: Iterable[_Place]) -> None:
     """Refuse a folder that holds a clip in two shards, or in a shard and as a file."""
     seen: dict[tuple[str, str], str] = {}
     for place in places:
-        folder = os.path.dirname(place.path)  # noqa: PTH120 (of millions of strings)
-        is_file = place.size is None
-        item = place.item.removesuffix(".safetensors") if is_file else place.item
+        if place.size is None:
+            folder, item = place.path.removesuffix(place.item), place.item.removesuffix(_SUFFIX)
+        else:
+            folder, item = place.path.removesuffix(Path(place.path).name), place.item
         other = seen.setdefault((folder, item), place.path)
         if other != place.path:
             raise LatentError(
