@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import re
+import shutil
+import urllib.error
+import urllib.parse
 import urllib.request
 from collections.abc import Callable
 from pathlib import Path
@@ -14,7 +17,11 @@ _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
 _WEB = ("http://", "https://")  # servers list nothing, and FFmpeg opens them by itself
 
 _PIECE = 1 << 20
-_WEB_TIMEOUT = 300.0
+_CHECK_EVERY = 64 * _PIECE
+_RESERVE = 256 << 20
+"""Bytes that a download leaves free in the temporary folder."""
+_WEB_TIMEOUT = 60.0
+"""Seconds that a server may say nothing, when a URL is opened and afterwards."""
 _VERSIONS = ("ETag", "etag", "md5Hash", "mtime", "LastModified", "last_modified", "created")
 
 
@@ -110,9 +117,19 @@ def download(url: str, target: str, alive: Callable[[], None]) -> None:
     else:
         fs, path = filesystem(url)
         source = _reported(url, fs.open, path, "rb")
+    taken = 0
     with source, Path(target).open("wb") as file:
         while piece := _reported(url, source.read, _PIECE):
-            file.write(piece)
+            if taken % _CHECK_EVERY == 0 and shutil.disk_usage(target).free < _RESERVE:
+                raise InputError(
+                    f"{url}: after {taken >> 20} MiB the temporary folder is nearly full: free "
+                    "some space, set TMPDIR to another disk, or check whether the file ever ends"
+                )
+            try:
+                file.write(piece)
+            except OSError as error:
+                raise InputError(f"{url}: cannot be kept in {target}: {error.strerror}") from error
+            taken += len(piece)
             alive()
 
 
@@ -156,8 +173,23 @@ def open_remote(url: str) -> IO[bytes]:
     return opened
 
 
+class _SameHost(urllib.request.HTTPRedirectHandler):
+    """Follows redirects within the host that the user named."""
+
+    def redirect_request(
+        self, req: urllib.request.Request, fp: Any, code: int, msg: str, headers: Any, newurl: str
+    ) -> urllib.request.Request | None:
+        host = urllib.parse.urlsplit(newurl).hostname
+        if host != urllib.parse.urlsplit(req.full_url).hostname:
+            raise urllib.error.URLError(f"it redirects to {host}: give that URL if you trust it")
+        return super().redirect_request(req, fp, code, msg, headers, newurl)
+
+
+_OPENER = urllib.request.build_opener(_SameHost)
+
+
 def _web(request: urllib.request.Request) -> Any:
-    return _reported(request.full_url, urllib.request.urlopen, request, timeout=_WEB_TIMEOUT)
+    return _reported(request.full_url, _OPENER.open, request, timeout=_WEB_TIMEOUT)
 
 
 def _reported(url: str, call: Any, *args: Any, **options: Any) -> Any:
