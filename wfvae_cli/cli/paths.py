@@ -56,9 +56,11 @@ def check_suffix(option: str, path: str | Path | None, expected: tuple[str, ...]
         expected: suffixes, lower-case.
 
     Raises:
-        UsageError: `path` has none of them.
+        UsageError: `path` has another one; a name without any is nobody's.
     """
-    if path is None or _is_special(Path(path)) or Path(path).suffix.lower() in expected:
+    if path is None or str(path) == STDOUT or _is_special(Path(path)):
+        return
+    if Path(path).suffix.lower() in ("", *expected):
         return
     raise UsageError(f"{option} {path}: expected a name that ends in {' or '.join(expected)}")
 
