@@ -8,6 +8,7 @@ import sys
 from collections import deque
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import psutil
 import pytest
@@ -22,6 +23,7 @@ from wfvae_cli.dataset.ray_engine import RayEngine, _Handle
 from wfvae_cli.dataset.result import ItemResult, Task
 from wfvae_cli.dataset.run import NoRunCallbacks, Summary, run_dataset
 from wfvae_cli.dataset.store import OutputStore
+from wfvae_cli.errors import DeviceError
 
 ray = pytest.importorskip("ray", reason="the extra ray is not installed")
 
@@ -155,3 +157,23 @@ def test_stopping_leaves_a_state_that_resumes(
     assert 1 <= first.done < 12
     run(source, tmp_path, None)
     assert contents(tmp_path) == expected
+
+
+def test_a_cluster_without_nodes_ends_the_run() -> None:
+    engine = RayEngine()
+    engine._ray = SimpleNamespace(nodes=lambda: [{"Alive": False}, {"Alive": True}])
+    engine._check_nodes()
+    engine._ray = SimpleNamespace(nodes=lambda: [{"Alive": False}])
+    with pytest.raises(DeviceError, match="no node of the Ray cluster is alive"):
+        engine._check_nodes()
+
+
+def test_connecting_keeps_the_handler_of_a_signal(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ray's own would end the driver with exit code 15 at SIGTERM."""
+    before = signal.getsignal(signal.SIGTERM)
+    monkeypatch.setattr(ray, "is_initialized", lambda: False)
+    monkeypatch.setattr(
+        ray, "init", lambda **options: signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    )
+    RayEngine()._connect()
+    assert signal.getsignal(signal.SIGTERM) is before

@@ -193,5 +193,5 @@ class DatasetView:
             ("left", counts.remaining),
             ("now", shown or "-"),
         ):
-            table.add_row(Text(name, style="bold"), Text(value))
+            table.add_row(Text(name, style="bold"), Text(_console.printable(value)))
         return table

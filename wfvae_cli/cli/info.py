@@ -73,7 +73,8 @@ def _describe_latents(source: str) -> dict[str, Any]:
             "kind": "latents",
             "shape": list(file.shape),
             "dtype": file.dtype,
-            "variable_frame_rate": file.pts is not None,
+            "checksum": "matches" if file.verify() else "none",
+            "variable_frame_rate": file.has_pts,
             **fields,
         }
 
@@ -111,16 +112,15 @@ def _plain(value: Any) -> Any:
 
 
 def _print_table(facts: Mapping[str, Any]) -> None:
-    from rich.console import Console as Screen
-    from rich.table import Table
-    from rich.text import Text
+    from wfvae_cli.cli.tables import print_facts
 
-    table = Table.grid(padding=(0, 2))
-    for name, value in facts.items():
-        if value is None or value in ("", [], {}):
-            continue
-        table.add_row(Text(name.replace("_", " "), style="bold"), Text(_line(value)))
-    Screen(highlight=False).print(table)
+    print_facts(
+        {
+            name.replace("_", " "): _line(value)
+            for name, value in facts.items()
+            if value is not None and value not in ("", [], {})
+        }
+    )
 
 
 def _line(value: Any) -> str:

@@ -151,11 +151,17 @@ def _roundtrip_one(
     ms_ssim: bool,
 ) -> None:
     from wfvae_cli.atomic import check_output
+    from wfvae_cli.cli.paths import check_outputs
     from wfvae_cli.dataset.config import check_batch
     from wfvae_cli.media.audio import has_sound
     from wfvae_cli.media.reader import open_clip
     from wfvae_cli.pipeline.roundtrip import roundtrip_clip
 
+    check_outputs(
+        [output, targets.report, targets.plot],
+        [source, learned.lpips_weights, learned.fid_weights, learned.fvd_weights],
+        model,
+    )
     if output is not None:
         check_output(output, overwrite=targets.overwrite)
     targets.check()

@@ -9,6 +9,7 @@ from typing import Annotated
 from wfvae_cli import __version__
 from wfvae_cli.cli import stats_work as w
 from wfvae_cli.cli.console import Console
+from wfvae_cli.cli.paths import check_outputs
 from wfvae_cli.dataset.options import (
     EngineOptions,
     Readers,
@@ -145,6 +146,7 @@ def stats(
         "--write-config": subbands and targets.write_config,
     }
     _check_modes(merge=merge, subbands=subbands, levels=levels, others=others)
+    check_outputs([targets.output, targets.plot], sources, model)
     targets.check()
     if merge:
         w.merge_files(console, [Path(source) for source in sources], targets)
@@ -154,6 +156,7 @@ def stats(
 
     draw = Draw(limit, sample_frames, seed, until)
     listed = w.list_sources(sources, include or [], exclude or [], sampling)
+    check_outputs([targets.output, targets.plot], [source.path for source in listed])
     if shard is not None:
         listed = w.share_of(listed, shard, draw)
     run = {

@@ -36,6 +36,8 @@ SUFFIXES: Mapping[Kind, frozenset[str]] = {
 """What is taken of a directory, lower-case; a file named by itself may have any suffix."""
 
 _MAGIC = "*?["
+_RESERVED = ".wfvae-"
+"""How the folders of unfinished outputs are named in an output folder."""
 
 
 @dataclass(frozen=True)
@@ -141,17 +143,11 @@ def _find(source: str, suffixes: frozenset[str]) -> Iterator[_Found]:
 
 def _of_directory(root: str, suffixes: frozenset[str]) -> Iterator[_Found]:
     """Files below `root`, hidden ones left out; linked directories are followed once."""
-    seen: set[str] = set()
-    paths: list[str] = []
-    for folder, folders, names in os.walk(root, followlinks=True):
-        real = os.path.realpath(folder)
-        if real in seen:
-            folders.clear()
-            continue
-        seen.add(real)
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
-        paths += (os.path.join(folder, n) for n in names if _has_kind(n, suffixes))
-    return (_Found(path, root) for path in sorted(paths, key=_order))
+    from wfvae_cli.dataset.listing import list_files
+
+    listing = list_files(root, suffixes)
+    listing.report()
+    return (_Found(path, root) for path in sorted(listing.paths, key=_order))
 
 
 def _of_glob(pattern: str, suffixes: frozenset[str]) -> Iterator[_Found]:
@@ -202,6 +198,11 @@ def _named(found: Iterable[_Found]) -> list[Item]:
     items: dict[str, Item] = {}
     for each in found:
         item = _item(each, each.root if each.row is not None else base)
+        if item.relative.lower().startswith(_RESERVED):
+            raise InputError(
+                f"{item.path} would become {item.relative!r}, and names that begin with "
+                f"{_RESERVED} are kept for unfinished outputs: give its row another id"
+            )
         other = items.setdefault(item.relative, item)
         if other != item:
             raise InputError(

@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import logging
 import math
+import signal
+import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
@@ -122,6 +124,8 @@ class RayEngine:
             if not by_reference:
                 continue
             ready, _ = self._ray.wait(list(by_reference), num_returns=1, timeout=_POLL)
+            if not ready:
+                self._check_nodes()
             for reference in ready:
                 yield from self._step(by_reference[reference])
 
@@ -145,6 +149,8 @@ class RayEngine:
     def _connect(self) -> None:
         if self._ray.is_initialized():
             return
+        # `init` sets a handler of its own, which ends the driver with exit code 15.
+        on_terminate = signal.getsignal(signal.SIGTERM)
         try:
             self._ray.init(
                 address=self._address,
@@ -154,7 +160,22 @@ class RayEngine:
             )
         except (ConnectionError, RuntimeError, ValueError) as error:
             raise DeviceError(f"no Ray cluster at {self._address}: {error}") from error
+        finally:
+            if threading.current_thread() is threading.main_thread():
+                signal.signal(signal.SIGTERM, on_terminate)
         self._is_ours = True
+
+    def _check_nodes(self) -> None:
+        """Refuse to wait for workers that no node is left to run.
+
+        Raises:
+            DeviceError: no node is alive.
+        """
+        if not any(node["Alive"] for node in self._ray.nodes()):
+            raise DeviceError(
+                "no node of the Ray cluster is alive: its raylet died, perhaps for want of memory; "
+                "the same command goes on"
+            )
 
     def _plan(self) -> tuple[int, dict[str, float]]:
         """How many workers, and what each of them is to have."""

@@ -30,6 +30,10 @@ if TYPE_CHECKING:
 
 BLOCK = 1 << 14
 """Latent positions that are worked on at once, in float64: what bounds the working memory."""
+LARGEST_LATENT = 1e30
+"""Magnitude above which a latent is damage: its fourth power must stay finite, summed."""
+LARGEST_LOGVAR = 100.0
+"""The same of a log-variance; posteriors are clamped to -30 … 20 when they are sampled."""
 SAMPLE = 1 << 16
 """Bytes at each end of a file that tell it from others of the same size."""
 
@@ -58,6 +62,8 @@ class ClipStats:
         self.name = name
         self.identity = name if identity is None else identity
         self.non_finite = 0
+        self.damage: str | None = None
+        """The first value that no model gives, for a message."""
         self.moments: Moments | None = None
         self.kl: Floats | None = None
         """[Z]: sums over positions, in nats; None where the clip has no log-variance."""
@@ -117,7 +123,7 @@ class ClipStats:
         if logvar is not None:
             bad += logvar.size - int(np.count_nonzero(np.isfinite(logvar)))
         self.non_finite += bad
-        if self.non_finite:
+        if self.non_finite or self._is_absurd(values, logvar):
             return
         moments = Moments.of(values)
         self.moments = moments if self.moments is None else self.moments.merged(moments)
@@ -130,6 +136,18 @@ class ClipStats:
             # KL(N(m, s^2) || N(0, 1)) = (m^2 + s^2 - 1 - log s^2) / 2.
             kl = 0.5 * (values * values + np.exp(logvar) - 1 - logvar).sum(axis=1)
             self.kl = kl if self.kl is None else self.kl + kl
+
+    def _is_absurd(self, values: Floats, logvar: Floats | None) -> bool:
+        """Whether a value is finite, and yet would make the sums infinite or meaningless."""
+        if self.damage is None:
+            largest = float(np.abs(values).max())
+            if largest > LARGEST_LATENT:
+                self.damage = f"a latent of {largest:.3g}"
+        if self.damage is None and logvar is not None:
+            largest = float(logvar.flat[np.abs(logvar).argmax()])
+            if abs(largest) > LARGEST_LOGVAR:
+                self.damage = f"a log-variance of {largest:.3g}"
+        return self.damage is not None
 
 
 class LatentStats:
@@ -196,7 +214,7 @@ class LatentStats:
 
         Returns:
             Whether it counts; False where it is in `failed` instead, for being empty or
-            holding NaN or infinite values.
+            holding values that are NaN, infinite or absurd.
 
         Raises:
             LatentError: it has another number of channels than the clips before.
@@ -205,6 +223,9 @@ class LatentStats:
             self.failed.append(
                 FailedClip(clip.name, f"{clip.non_finite} NaN or infinite values", clip.non_finite)
             )
+            return False
+        if clip.damage is not None:
+            self.fail(clip.name, f"{clip.damage}, which no model gives: encode it again")
             return False
         if clip.moments is None:
             self.fail(clip.name, "no latents")
@@ -295,7 +316,8 @@ class LatentStats:
 
 def clip_id(identity: str) -> int:
     """64 bits that stand for a clip's identity; a million clips collide with a chance of 3e-8."""
-    return int.from_bytes(hashlib.sha256(identity.encode()).digest()[:8], "big")
+    digest = hashlib.sha256(identity.encode(errors="surrogateescape"))
+    return int.from_bytes(digest.digest()[:8], "big")
 
 
 def file_identity(path: Path, window: str = "") -> str:

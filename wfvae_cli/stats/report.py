@@ -102,7 +102,14 @@ class StatsReport:
                 options=dict(values["options"]),
                 run=dict(values["run"]),
             )
-        except (KeyError, TypeError, ValueError, IndexError) as error:
+        except (
+            KeyError,
+            TypeError,
+            ValueError,
+            IndexError,
+            AttributeError,
+            OverflowError,
+        ) as error:
             raise InputError(
                 f"{path}: expected a complete statistics file, got a damaged one ({error!r}); "
                 "write it anew with wfvae stats -o"

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from wfvae_cli.errors import InputError, WeightsError
+from wfvae_cli.json_text import to_json
 from wfvae_cli.unreadable import why_unreadable
 
 SCHEMA = "wfvae-stats"
@@ -169,7 +170,7 @@ def read_json(path: Path) -> bytes:
         raise InputError(f"{path}: {why_unreadable(path, 'a JSON file', error)}") from error
     try:
         json.loads(data)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise InputError(f"{path}: expected JSON: {error}") from error
     return data
 
@@ -180,8 +181,7 @@ def json_lines(fields: Mapping[str, Any]) -> str:
     Floats are written with as many digits as it takes to read the same ones back.
     """
     lines = (
-        f"  {json.dumps(key)}: "
-        + json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+        f"  {json.dumps(key)}: " + to_json(value, allow_nan=False, separators=(",", ":"))
         for key, value in fields.items()
     )
     return "{\n" + ",\n".join(lines) + "\n}\n"
@@ -209,6 +209,10 @@ def _numbers(values: Mapping[str, Any], key: str, path: Path) -> tuple[float, ..
     found = values.get(key)
     if not isinstance(found, Sequence) or isinstance(found, str):
         found = [None]
-    if not all(isinstance(x, int | float) and math.isfinite(x) for x in found):
+    try:
+        numbers = tuple(float(x) if type(x) in (int, float) else math.nan for x in found)
+    except OverflowError:  # of an integer
+        numbers = (math.inf,)
+    if not all(map(math.isfinite, numbers)):
         raise InputError(f"{path}: expected {key} to be a list of finite numbers")
-    return tuple(float(x) for x in found)
+    return numbers
