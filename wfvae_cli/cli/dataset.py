@@ -145,7 +145,7 @@ def run_job(
         exclude=selection.exclude or (),
         limit=selection.limit,
     )
-    engine = _engine(options.engine)
+    engine = make_engine(options.engine)
     with DatasetView(console, output) as view, _stopping(engine, console) as interrupted:
         summary = run_dataset(
             items,
@@ -162,7 +162,8 @@ def run_job(
     _judge(summary)
 
 
-def _engine(options: EngineOptions) -> Engine:
+def make_engine(options: EngineOptions) -> Engine:
+    """Make the engine that was asked for."""
     from wfvae_cli.dataset.engine import LocalEngine
 
     if options.engine == "local":

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 from wfvae_cli import __version__
-from wfvae_cli.cli import stats_work as w
+from wfvae_cli.cli import stats_output as w
 from wfvae_cli.cli.console import Console
 from wfvae_cli.dataset.options import (
     EngineOptions,
@@ -16,11 +17,17 @@ from wfvae_cli.dataset.options import (
     default_readers,
     default_threads,
 )
-from wfvae_cli.errors import UsageError
+from wfvae_cli.errors import InputError, PartialFailureError, UsageError
 from wfvae_cli.media.options import Hwaccel, Sampling
 from wfvae_cli.models.options import DEFAULT_MODEL, RunOptions
 from wfvae_cli.option import Argument, Option
 from wfvae_cli.pipeline.options import Chunk, Limits
+
+if TYPE_CHECKING:
+    from wfvae_cli.dataset.measure_job import MeasureJob, StatsJob, SubbandJob
+    from wfvae_cli.stats.accumulate import FailedClip
+    from wfvae_cli.stats.draw import Source
+    from wfvae_cli.stats.subband_clip import Kind
 
 EXAMPLES = """
     wfvae stats videos/ --short-side 256 -o stats.json --plot stats.png
@@ -47,8 +54,8 @@ def stats(
         list[str],
         Argument(
             "DATASET...",
-            "Videos, images and latent files: directories, globs, manifests (.txt, .csv, .jsonl), "
-            "or the files themselves. With --merge: reports.",
+            "Videos, images, latent files and tar shards of these: directories, globs, manifests "
+            "(.txt, .csv, .jsonl), or the files themselves. With --merge: reports.",
         ),
     ],
     targets: w.Targets,
@@ -150,12 +157,45 @@ def stats(
         w.merge_files(console, [Path(source) for source in sources], targets)
         return
 
+    from wfvae_cli.dataset.measure_job import (
+        StatsJob,
+        SubbandJob,
+        expected_model,
+        list_clips,
+        share_of,
+    )
     from wfvae_cli.stats.draw import Draw
 
     draw = Draw(limit, sample_frames, seed, until)
-    listed = w.list_sources(sources, include or [], exclude or [], sampling)
+    clips = list_clips(sources, include or [], exclude or [], sampling)
     if shard is not None:
-        listed = w.share_of(listed, shard, draw)
+        clips = share_of(clips, shard, draw)
+    chosen = draw.choose(clips)
+    encodes = not (subbands or all(clip.is_latents for clip in chosen))
+    options: dict[str, Any] = {
+        "model": (model or DEFAULT_MODEL) if encodes else None,
+        "device": computing.device if encodes else "cpu",
+        "dtype": computing.dtype,
+        "compile": computing.compile,
+        "threads": (threads or default_threads()) if encodes else 1,
+        "chunk": chunk,
+        "draw": draw,
+        "sampling": sampling,
+        "readers": readers or default_readers(),
+        "hwaccel": hwaccel,
+        "limits": limits,
+    }
+    if subbands:
+        job = SubbandJob(kind=_kind_of(chosen), levels=levels or 3, **options)
+        with _measuring(job, engine, targets, console) as (by, _):
+            _collect_subbands(by, clips, job, targets, console)
+        return
+    name = options["model"] or model
+    expected = None if name is None else expected_model(name)
+    if targets.write_config is not None and expected is not None:
+        from wfvae_cli.pipeline.scaled_config import check_weights
+
+        check_weights(targets.write_config, expected.identity)
     run = {
         "wfvae": __version__,
         "sources": sources,
@@ -166,29 +206,152 @@ def stats(
         "until": until,
         "shard": shard,
     }
+    stats_job = StatsJob(expected=expected, **options)
+    with _measuring(stats_job, engine, targets, console) as (by, cores):
+        _collect_latents(by, clips, stats_job, {**run, "threads": cores}, targets, console)
 
-    from wfvae_cli.dataset.statistics import StatsJob
 
-    encodes = not (subbands or all(source.is_latents for source in draw.choose(listed)))
-    job = StatsJob(
-        model=model or (DEFAULT_MODEL if encodes else None),
-        encodes=encodes,
-        device=computing.device if encodes else "cpu",
-        dtype=computing.dtype,
-        compile=computing.compile,
-        chunk=chunk,
-        threads=(threads or default_threads()) if encodes else 1,
-        sampling=sampling,
-        draw=draw,
-        readers=readers or default_readers(),
-        hwaccel=hwaccel,
-        limits=limits,
-    )
-    if subbands:
-        w.analyse_subbands(console, listed, levels or 3, job, targets)
-        return
-    cluster = engine if engine.engine == "ray" else None
-    w.collect_latents(console, listed, job, cluster, run, targets)
+_Measure = Callable[["Sequence[Source]"], Iterator[Any]]
+
+
+@contextmanager
+def _measuring(
+    job: MeasureJob, options: EngineOptions, targets: w.Targets, console: Console
+) -> Iterator[tuple[_Measure, int | None]]:
+    """Start an engine, and keep results beside the report until that is written.
+
+    Yields:
+        What measures clips, and the number of cores that each computes with.
+    """
+    from wfvae_cli.cli.dataset import make_engine
+    from wfvae_cli.dataset.journal import Journal
+    from wfvae_cli.dataset.measure_job import measure
+    from wfvae_cli.pipeline.job import NoCallbacks
+
+    engine = make_engine(options)
+    with ExitStack() as stack:
+        stack.callback(engine.close)
+        fingerprint = engine.start(job, NoCallbacks())
+        journal = None
+        if targets.output is not None:
+            path = targets.output.with_name(f"{targets.output.name}.part")
+            journal = Journal(path, {"wfvae": __version__, **job.deciding(fingerprint)})
+        is_over = False
+        try:
+            yield lambda clips: measure(job, engine, clips, journal), fingerprint.threads
+            is_over = True
+        except (InputError, PartialFailureError):
+            is_over = True
+            raise
+        finally:
+            if journal is not None:
+                journal.close(remove=is_over)
+                if not is_over and journal.path.exists():
+                    console.note(
+                        f"{journal.path} keeps what was measured: the same command goes on"
+                    )
+
+
+def _collect_latents(
+    by: _Measure,
+    clips: Sequence[Source],
+    job: StatsJob,
+    run: dict[str, Any],
+    targets: w.Targets,
+    console: Console,
+) -> None:
+    """Take the statistics of the clips' latents, and write them.
+
+    Raises:
+        PartialFailureError: some clips are in no figure; everything is written.
+    """
+    from wfvae_cli.stats.collect import collect
+
+    draw = job.draw
+    total = min(len(clips), draw.limit or len(clips))
+    with console.progress("statistics", total, "clips") as progress:
+        done = collect(
+            clips,
+            by=by,
+            identity=None if job.expected is None else job.expected.identity,
+            draw=draw,
+            run=run,
+            on_clip=lambda _, failed: _tell_clip(console, progress, failed),
+        )
+    report = done.report
+    w.write_report(console, report, targets)
+    if draw.until is not None:
+        known = report.summary.precision
+        if done.converged:
+            console.say(f"known to {known.worst:.2%} after {known.clips} of {total} clips: stopped")
+        else:
+            console.note(
+                f"--until {draw.until:.2%} was not reached with all {total} clips: give more"
+            )
+    _judge(len(report.stats.failed), total, targets.output)
+
+
+def _collect_subbands(
+    by: _Measure,
+    clips: Sequence[Source],
+    job: SubbandJob,
+    targets: w.Targets,
+    console: Console,
+) -> None:
+    """Take the statistics of the frames' subbands, and write them.
+
+    Raises:
+        PartialFailureError: some clips are in no figure; everything is written.
+    """
+    from wfvae_cli.stats.collect import collect_subbands
+
+    total = min(len(clips), job.draw.limit or len(clips))
+    with console.progress("subbands", total, "clips") as progress:
+        done = collect_subbands(
+            clips,
+            job.kind,
+            job.levels,
+            by=by,
+            draw=job.draw,
+            on_clip=lambda _, failed: _tell_clip(console, progress, failed),
+        )
+    w.write_subbands(console, done, targets)
+    _judge(len(done.failed), total, targets.output)
+
+
+def _kind_of(clips: Sequence[Source]) -> Kind:
+    """Tell whether clips are videos or images, by their names.
+
+    Raises:
+        UsageError: there are both.
+    """
+    from wfvae_cli.dataset.items import SUFFIXES
+
+    images = sum(Path(clip.path).suffix.lower() in SUFFIXES["image"] for clip in clips)
+    if 0 < images < len(clips):
+        raise UsageError(
+            f"--subbands analyses videos in 3D and images in 2D, and here are {images} images "
+            f"among {len(clips)} files: choose one kind with --include or --exclude"
+        )
+    return "image" if images else "video"
+
+
+def _tell_clip(
+    console: Console, progress: Callable[[int], None], failed: FailedClip | None
+) -> None:
+    progress(1)
+    if failed is not None:
+        console.note(f"{failed.name}: left out: {failed.reason}")
+
+
+def _judge(failed: int, total: int, report: Path | None) -> None:
+    """End with exit code 7 where clips are missing from the figures."""
+    if failed:
+        where = "" if report is None else f", see failed in {report}"
+        raise PartialFailureError(
+            f"{failed} of {total} clips could not be used and are in no figure{where}; the figures "
+            "of all others are complete"
+        )
 
 
 def _check_modes(

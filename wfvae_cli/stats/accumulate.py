@@ -298,22 +298,24 @@ def clip_id(identity: str) -> int:
     return int.from_bytes(hashlib.sha256(identity.encode()).digest()[:8], "big")
 
 
-def file_identity(path: Path, window: str = "") -> str:
+def file_identity(path: Path, window: str = "", begin: int = 0, size: int | None = None) -> str:
     """What tells a file's content from others without reading all of it, wherever it lies.
 
     Args:
         path: the video, image or latent file.
         window: which part of it was used, such as a start and a number of frames.
+        begin: where the content begins in the file, which holds others, too.
+        size: bytes of the content; None for all of the file.
 
     Returns:
         SHA-256, in hex, of the size, the first and the last 64 KiB, and the window.
     """
-    size = path.stat().st_size
+    size = path.stat().st_size if size is None else size
     digest = hashlib.sha256(f"{size}|{window}|".encode())
     with path.open("rb") as file:
-        digest.update(file.read(SAMPLE))
-        file.seek(max(0, size - SAMPLE))
-        digest.update(file.read(SAMPLE))
+        for start in (0, max(0, size - SAMPLE)):
+            file.seek(begin + start)
+            digest.update(file.read(min(SAMPLE, size)))
     return digest.hexdigest()
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import io
 from collections.abc import Sequence
 from dataclasses import dataclass, field, fields, replace
 from fractions import Fraction
@@ -38,11 +39,28 @@ class Source:
     """Which of its frames count, and at what size; the default for latent files."""
     hwaccel: str = "none"
     """What decodes a video, as `open_clip` takes it."""
+    begin: int = 0
+    """Where the latent file begins in `path`, a tar shard."""
+    size: int | None = None
+    """Bytes of a latent file in a tar shard; None where `path` is all of it."""
 
     @property
     def is_latents(self) -> bool:
         """Whether this is a latent file, by its name."""
-        return self.path.lower().endswith(_LATENTS)
+        return self.size is not None or self.path.lower().endswith(_LATENTS)
+
+    def open_member(self) -> _Member:
+        """Open a latent file in a tar shard.
+
+        Raises:
+            InputError: the shard cannot be read.
+        """
+        assert self.size is not None
+        try:
+            return _Member(self.path, self.name, self.begin, self.size)
+        except OSError as error:
+            why = why_unreadable(self.path, "a tar shard", error)
+            raise InputError(f"{self.path}: {why}") from error
 
     def identity(self, window: str) -> str:
         """What tells the clip from all others, wherever it lies.
@@ -53,10 +71,27 @@ class Source:
         if "://" in self.path or "%" in self.path:
             return f"{self.path}|{window}"
         try:
-            return file_identity(Path(self.path), window)
+            return file_identity(Path(self.path), window, self.begin, self.size)
         except OSError as error:
             why = why_unreadable(self.path, "a video, an image or a latent file", error)
             raise InputError(f"{self.path}: {why}") from error
+
+
+class _Member(io.FileIO):
+    """A part of a file, from front to back."""
+
+    def __init__(self, path: str, name: str, begin: int, size: int) -> None:
+        super().__init__(path)
+        self.name = f"{path}, {name}"
+        self._left = size
+        self.seek(begin)
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        """Read on, at most to the part's end."""
+        wanted = self._left if size is None or size < 0 else min(size, self._left)
+        data = super().read(wanted)
+        self._left -= len(data)
+        return data
 
 
 @dataclass(frozen=True)

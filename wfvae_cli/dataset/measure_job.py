@@ -1,0 +1,361 @@
+"""Measures the clips of a dataset: the statistics of their latents, or of their frames' subbands.
+
+Every clip is measured by itself, which depends on nothing but the clip and the job. The results are
+given in the order of the dataset, wherever they come from, so that merging them gives the same
+bytes whatever the engine, the number of workers, or their deaths.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from abc import ABC, abstractmethod
+from collections.abc import Generator, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
+
+from typing_extensions import override
+
+from wfvae_cli.dataset.config import ModelFingerprint, sampling_of
+from wfvae_cli.dataset.engine import Engine, Gate
+from wfvae_cli.dataset.items import SUFFIXES, Item, find_inputs
+from wfvae_cli.dataset.journal import Journal
+from wfvae_cli.dataset.result import ItemResult, Task
+from wfvae_cli.dataset.shard import Shard
+from wfvae_cli.dataset.source import at_hand, check_unchanged
+from wfvae_cli.errors import InputError
+from wfvae_cli.media.options import Sampling
+from wfvae_cli.media.reader import ClipReader
+from wfvae_cli.models.base import LoadedModel
+from wfvae_cli.models.base import Task as Halves
+from wfvae_cli.models.load import describe_checkpoint
+from wfvae_cli.models.options import DType
+from wfvae_cli.pipeline.chunks import FrameChunk, FrameSource, convert_on
+from wfvae_cli.pipeline.job import (
+    Chunk,
+    Heartbeat,
+    Job,
+    ModelOutput,
+    PipelineOptions,
+    Ready,
+    Sink,
+    Staged,
+)
+from wfvae_cli.pipeline.options import Limits
+from wfvae_cli.pipeline.plan import ChunkPlan
+from wfvae_cli.stats.accumulate import ClipStats, FailedClip
+from wfvae_cli.stats.draw import Draw, Source, open_window
+from wfvae_cli.stats.measure import (
+    MeasuredClip,
+    analyse_clip,
+    measure_latents,
+    pack_subbands,
+    unpack_subbands,
+)
+from wfvae_cli.stats.report import ExpectedModel, ModelIdentity
+from wfvae_cli.stats.subband_clip import Kind, SubbandClip
+from wfvae_cli.strides import Strides
+
+_MOST_WAITING = 1024
+"""Results, some ten kilobytes each, that may wait for one that is due before them."""
+
+
+@dataclass(frozen=True)
+class Measured(ItemResult):
+    """The result of a clip that is measured."""
+
+    data: bytes = field(kw_only=True)
+    """Its statistics, compressed."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class MeasureJob(ABC):
+    """How clips are measured; fit to be sent to another machine."""
+
+    model: str | None = None
+    """Name of what encodes videos and images; None where there are none."""
+    device: str = "cpu"
+    dtype: DType = "auto"
+    compile: bool = False
+    threads: int = 1
+    """Cores that a model on the CPU computes with; rounding depends on it."""
+    chunk: int | None = None
+    draw: Draw = field(default_factory=Draw)
+    sampling: Sampling = field(default_factory=Sampling)
+    """Of all videos and images; manifests name parts of their own."""
+    readers: int = 2
+    """Sources that are opened and decoded at once."""
+    hwaccel: str = "none"
+    """What decodes videos on the workers, as `open_clip` takes it."""
+    limits: Limits = field(default_factory=Limits)
+    halves: ClassVar[Halves] = "encode"
+
+    @property
+    def pipeline_options(self) -> PipelineOptions:
+        """How clips go through the pipeline: one by one and untiled, as the model sees them."""
+        return PipelineOptions(self.chunk, "off", 1, self.readers, self.limits)
+
+    def deciding(self, fingerprint: ModelFingerprint) -> dict[str, Any]:
+        """Give everything that decides a clip's statistics, but for the clip."""
+        decisive = (self.chunk, self.draw.sample_frames, self.draw.seed, self.sampling)
+        return {"job": repr(decisive), "model": repr(fingerprint)}
+
+    @abstractmethod
+    def clip_job(
+        self, model: LoadedModel | None, fingerprint: ModelFingerprint
+    ) -> Job[Task, Any, ItemResult]:
+        """Give what the pipeline does with each item."""
+
+    @abstractmethod
+    def unpack(self, data: bytes) -> Any:
+        """Give the statistics of a clip that were compressed."""
+
+    def source_of(self, item: Item, path: str) -> Source:
+        """Describe an item to those that measure; `path` is where it is at hand."""
+        sampling = sampling_of(self.sampling, item)
+        return Source(path, item.relative, sampling, self.hwaccel, item.begin, item.size)
+
+
+@dataclass(frozen=True, kw_only=True)
+class StatsJob(MeasureJob):
+    """Take the statistics of latents: those of videos and images are encoded for it."""
+
+    expected: ExpectedModel | None = None
+    """The model whose latents are expected; None for that of the first clip."""
+
+    @override
+    def deciding(self, fingerprint: ModelFingerprint) -> dict[str, Any]:
+        return {**super().deciding(fingerprint), "expected": repr(self.expected)}
+
+    @override
+    def clip_job(
+        self, model: LoadedModel | None, fingerprint: ModelFingerprint
+    ) -> Job[Task, Any, ItemResult]:
+        return _MeasureItems(self, model)
+
+    @override
+    def unpack(self, data: bytes) -> MeasuredClip:
+        return MeasuredClip.unpack(data)
+
+
+@dataclass(frozen=True, kw_only=True)
+class SubbandJob(MeasureJob):
+    """Analyse the Haar subbands of frames as they are read; no model takes part."""
+
+    kind: Kind
+    levels: int = 3
+
+    @override
+    def deciding(self, fingerprint: ModelFingerprint) -> dict[str, Any]:
+        return {**super().deciding(fingerprint), "subbands": [self.kind, self.levels]}
+
+    @override
+    def clip_job(
+        self, model: LoadedModel | None, fingerprint: ModelFingerprint
+    ) -> Job[Task, Any, ItemResult]:
+        return _AnalyseItems(self)
+
+    @override
+    def unpack(self, data: bytes) -> SubbandClip:
+        return unpack_subbands(data)
+
+
+def list_clips(
+    sources: Sequence[str], include: Sequence[str], exclude: Sequence[str], sampling: Sampling
+) -> list[Source]:
+    """List every clip of the dataset, with its own part of the file where a list names one."""
+    return [
+        Source(
+            item.path,
+            item.relative,
+            sampling_of(sampling, item),
+            begin=item.begin,
+            size=item.size,
+        )
+        for item in find_inputs(sources, kinds=SUFFIXES, include=include, exclude=exclude)
+    ]
+
+
+def share_of(clips: Sequence[Source], text: str, draw: Draw) -> list[Source]:
+    """Give those of the clips that are looked at that a shard holds.
+
+    They are drawn of the whole dataset first, so that the shards together are what one run sees.
+
+    Raises:
+        UsageError: it is no shard.
+        InputError: it holds none.
+    """
+    shard = Shard.parse(text)
+    chosen = draw.choose(clips)
+    share = [clip for clip in chosen if shard.takes(Item(clip.path, clip.name))]
+    if not share:
+        raise InputError(f"shard {text} holds none of {len(chosen)} clips: use fewer shards")
+    return share
+
+
+def measure(
+    job: MeasureJob, engine: Engine, sources: Sequence[Source], journal: Journal | None = None
+) -> Generator[Any, None, None]:
+    """Measure clips, and give their statistics in their order.
+
+    Args:
+        job: how they are measured.
+        engine: measures them; `start` it with the job first, and `close` it afterwards.
+        sources: the clips, which have different names.
+        journal: keeps results; those that it has of a run before are not measured again.
+
+    Yields:
+        For each clip a `MeasuredClip` or `SubbandClip`, or a `FailedClip`.
+    """
+    tasks = [_task_of(source) for source in sources]
+    kept: Mapping[str, int] = {} if journal is None else journal.current(tasks)
+    gate, waiting = Gate(), dict[str, ItemResult]()
+    left = [task for task in tasks if task.item.relative not in kept]
+    with contextlib.closing(engine.work(left, gate)) as results:
+        try:
+            for task in tasks:
+                name = task.item.relative
+                if journal is not None and name in kept:
+                    yield job.unpack(journal.read(kept[name]))
+                    continue
+                while name not in waiting:
+                    result = next(results)
+                    if journal is not None and isinstance(result, Measured):
+                        journal.append(result.item, result.stamp, result.data)
+                    waiting[result.item] = result
+                    gate.let(len(waiting) < _MOST_WAITING or name in waiting)
+                done = waiting.pop(name)
+                yield job.unpack(done.data) if isinstance(done, Measured) else _failed_clip(done)
+        finally:
+            gate.end()
+
+
+def expected_model(name: str) -> ExpectedModel:
+    """Describe the model whose latents are expected, without loading it.
+
+    Raises:
+        WeightsError: there is no such model.
+    """
+    from wfvae_cli.models.base import Normalization
+
+    facts = describe_checkpoint(name)
+    scale = facts["normalization"]
+    return ExpectedModel(
+        ModelIdentity(name, facts["sha256"], facts["family"]),
+        None if scale is None else Normalization(**scale),
+        facts["strides"][0],
+    )
+
+
+def _task_of(source: Source) -> Task:
+    """Make the task of a clip; its sampling, but for the part of the file, is the job's."""
+    start, duration = source.sampling.start, source.sampling.duration
+    item = Item(source.path, source.name, start, duration, begin=source.begin, size=source.size)
+    return Task(item)
+
+
+def _failed_clip(result: ItemResult) -> FailedClip:
+    """Say of a clip that failed what a report needs: its file's name, beside the reason, once."""
+    return FailedClip(result.item, (result.error or "").removeprefix(f"{result.input}: "))
+
+
+class _MeasureItems(Job[Task, "_ItemFrames", ItemResult]):
+    """Encodes videos and images and measures their latents; reads those that are stored."""
+
+    halves: Halves = "encode"
+
+    def __init__(self, job: StatsJob, model: LoadedModel | None) -> None:
+        self._job, self._model = job, model
+
+    @override
+    @contextlib.contextmanager
+    def open(self, task: Task, heartbeat: Heartbeat) -> Iterator[_ItemFrames | Ready[ItemResult]]:
+        item, job = task.item, self._job
+        with at_hand(item, heartbeat) as (path, stamp):
+            source = job.source_of(item, path)
+            if source.is_latents:
+                clip = measure_latents(source, job.draw, heartbeat, job.expected)
+                check_unchanged(item, stamp)
+                yield Ready(_measured(item, stamp, clip.pack()))
+                return
+            assert self._model is not None, "videos and images need a model"
+            threads = max(1, (os.cpu_count() or 1) // job.readers)
+            reader, identity = open_window(source, job.draw, threads=threads)
+            with reader:
+                convert_on(self._model.device, reader)
+                strides = self._model.vae.strides
+                yield _ItemFrames(item, stamp, identity, reader, strides, heartbeat)
+
+    @override
+    def sink(self, task: Task, source: _ItemFrames, plan: ChunkPlan) -> Sink[ItemResult]:
+        assert self._model is not None
+        return _MeasureSink(source, self._model)
+
+
+class _ItemFrames(FrameSource):
+    """The frames of a clip's window."""
+
+    def __init__(
+        self,
+        item: Item,
+        stamp: str,
+        identity: str,
+        reader: ClipReader,
+        strides: Strides,
+        heartbeat: Heartbeat,
+    ) -> None:
+        super().__init__(reader, strides, heartbeat)
+        self.item, self.stamp, self.identity = item, stamp, identity
+
+    @override
+    def verify(self) -> None:
+        check_unchanged(self.item, self.stamp)
+
+
+class _MeasureSink(Sink[ItemResult]):
+    """Takes the statistics of one clip's latents."""
+
+    def __init__(self, source: _ItemFrames, model: LoadedModel) -> None:
+        self._source, self._model = source, model
+        self._stats = ClipStats(source.item.relative, source.identity)
+
+    @override
+    def stage(self, chunk: Chunk, output: ModelOutput) -> Staged:
+        assert isinstance(chunk, FrameChunk) and output.posterior is not None
+        mean, logvar = output.posterior
+        return Staged(len(chunk.pts), lambda: self._stats.update(mean[0], logvar[0]))
+
+    @override
+    def finish(self) -> ItemResult:
+        model = self._model
+        identity = ModelIdentity(model.name, model.sha256, model.vae.family)
+        clip = MeasuredClip.of(self._stats, identity, "mean", model.compute_dtype)
+        return _measured(self._source.item, self._source.stamp, clip.pack())
+
+
+class _AnalyseItems(Job[Task, FrameSource, ItemResult]):
+    """Analyses frames as they are read."""
+
+    halves: Halves = "encode"
+
+    def __init__(self, job: SubbandJob) -> None:
+        self._job = job
+
+    @override
+    @contextlib.contextmanager
+    def open(self, task: Task, heartbeat: Heartbeat) -> Iterator[Ready[ItemResult]]:
+        item, job = task.item, self._job
+        with at_hand(item, heartbeat) as (path, stamp):
+            source = job.source_of(item, path)
+            clip = analyse_clip(source, job.kind, job.levels, job.draw, heartbeat)
+            check_unchanged(item, stamp)
+        yield Ready(_measured(item, stamp, pack_subbands(clip)))
+
+    @override
+    def sink(self, task: Task, source: FrameSource, plan: ChunkPlan) -> Sink[ItemResult]:
+        """Never called: every clip is ready once it is open."""
+        raise NotImplementedError
+
+
+def _measured(item: Item, stamp: str, data: bytes) -> Measured:
+    return Measured(item.relative, item.path, "done", stamp=stamp, data=data)
