@@ -7,7 +7,6 @@ one, so that a file that kills its worker a second time is known, and has failed
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import math
 import signal
@@ -15,7 +14,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 from dataclasses import dataclass, field, fields
 from queue import Empty, SimpleQueue
 from typing import Any
@@ -24,6 +23,7 @@ from typing_extensions import override
 
 from wfvae_cli.dataset.config import ModelFingerprint
 from wfvae_cli.dataset.engine import Engine, EngineJob, Gate, Results, Worker
+from wfvae_cli.dataset.ray_actor import Actor
 from wfvae_cli.dataset.result import ItemResult, Task
 from wfvae_cli.errors import DeviceError, MissingExtraError, UsageError, WfvaeError
 from wfvae_cli.pipeline.job import Callbacks, Profile
@@ -41,72 +41,6 @@ _MOST_CALLS = 1 << 15
 """More than any pipeline's capacity."""
 
 
-class Actor:
-    """A worker in a process of its own. Ray calls the methods, all in one event loop."""
-
-    def __init__(self, make: Callable[[Any], Worker], job: EngineJob) -> None:
-        # One thread for all that concerns the model: how many cores it computes with is a thread's.
-        self._thread = ThreadPoolExecutor(1)
-        self._worker = self._thread.submit(make, job).result()
-        self._tasks: SimpleQueue[Task | None] = SimpleQueue()
-        self._answers: dict[str, Future[ItemResult | None]] = {}
-        self._received, self._end = 0, -1
-        self._is_stopped = False
-        self._thread.submit(self._run)
-
-    async def start(self) -> tuple[ModelFingerprint, int]:
-        """Give what the worker computes with, and how many calls fill its pipeline."""
-        return self._worker.identity, self._worker.capacity
-
-    async def submit(self, task: Task) -> ItemResult | None:
-        """Work on a task; None where it was not begun because of `stop`."""
-        if self._is_stopped:
-            return None
-        answer = self._answers[task.item.relative] = Future()
-        self._tasks.put(task)
-        self._received += 1
-        self._end_if_due()
-        return await asyncio.wrap_future(answer)
-
-    async def flush(self, count: int) -> None:
-        """Let the pipeline wait for no further task, once `count` of them have come."""
-        self._end = count
-        self._end_if_due()
-
-    async def stop(self) -> None:
-        """Begin nothing else."""
-        self._is_stopped = True
-        self._worker.stop()
-        self._tasks.put(None)
-
-    async def profile(self) -> Profile:
-        """Say where the time went."""
-        return self._worker.profile
-
-    def _end_if_due(self) -> None:
-        if self._received == self._end:
-            self._tasks.put(None)
-
-    def _run(self) -> None:
-        """Work on what comes: a run of the pipeline up to every `flush`."""
-        while not self._is_stopped:
-            begun: set[str] = set()
-            try:
-                for result in self._worker.work(self._begin(begun)):
-                    self._answers.pop(result.item).set_result(result)
-                    begun.discard(result.item)
-            except BaseException as error:  # handed over: it concerns all files
-                for name in begun:
-                    self._answers.pop(name).set_exception(error)
-        for answer in self._answers.values():
-            answer.set_result(None)
-
-    def _begin(self, begun: set[str]) -> Iterator[Task]:
-        for task in iter(self._tasks.get, None):
-            begun.add(task.item.relative)
-            yield task
-
-
 @dataclass(eq=False)
 class _Handle:
     """A worker as the driver sees it."""
@@ -119,10 +53,8 @@ class _Handle:
     """What it was given and has not answered for."""
     retries: deque[Task] = field(default_factory=deque)
     """What it died of, or with: to be tried one by one."""
-    given: int = 0
-    """How many tasks it was given since it came up."""
-    flushed: int = 0
-    """After how many of these its pipeline was told to wait for no more."""
+    is_flushed: bool = False
+    """Whether its pipeline was told to wait for nothing that follows."""
 
 
 class RayEngine(Engine):
@@ -208,16 +140,14 @@ class RayEngine(Engine):
         """End the workers, and the cluster if it is ours."""
         is_lost = self._is_lost
         self._closed.set()
-        for handle in self._handles:
-            if not is_lost:
-                self._ray.kill(handle.actor)
+        for handle in [] if is_lost else self._handles:
+            self._ray.kill(handle.actor)
         self._handles = []
-        if self._is_ours and not is_lost:
-            self._ray.shutdown()
-        elif self._is_ours:  # Ray waits for answers that nobody gives
+        if self._is_ours:
             ending = threading.Thread(target=self._ray.shutdown, name="wfvae-ray", daemon=True)
             ending.start()
-            ending.join(_SHUTDOWN)
+            # Of a cluster that is lost, Ray waits for answers that nobody gives.
+            ending.join(_SHUTDOWN if is_lost else None)
 
     @property
     @override
@@ -261,10 +191,15 @@ class RayEngine(Engine):
                 nodes = self._ray.nodes()
             except Exception:
                 continue
-            if any(node["NodeID"] == node_id and node["Alive"] for node in nodes):
-                self._last_seen = time.monotonic()
-            else:
-                self._last_seen = -math.inf
+            is_alive = any(node["NodeID"] == node_id and node["Alive"] for node in nodes)
+            self._last_seen = time.monotonic() if is_alive else -math.inf
+
+    def _check_cluster(self) -> None:
+        if self._is_lost:
+            raise DeviceError(
+                "the Ray cluster is lost: this machine's raylet or the head node died or does not "
+                "answer; the same command goes on where it ended"
+            )
 
     def _plan(self) -> tuple[int, dict[str, float]]:
         """Choose how many workers there are, and what each of them is to have."""
@@ -293,7 +228,7 @@ class RayEngine(Engine):
 
     def _await(self, handle: _Handle) -> None:
         """Have a worker say that it is up."""
-        handle.is_up, handle.given, handle.flushed = False, 0, 0
+        handle.is_up = handle.is_flushed = False
         self._expect(handle, None, handle.actor.start.remote())
 
     def _call(self, handle: _Handle, method: str, *arguments: Any) -> Any:
@@ -310,13 +245,13 @@ class RayEngine(Engine):
             room = max(0, self._share() - len(handle.under_way))
             self._give(handle, [self._waiting.popleft() for _ in range(room) if self._waiting])
         none_follows = handle.retries or not may_begin or not self._waiting
-        if none_follows and handle.flushed < handle.given:
-            handle.flushed = handle.given
-            self._call(handle, "flush", handle.given)
+        if none_follows and handle.under_way and not handle.is_flushed:
+            handle.is_flushed = True
+            self._call(handle, "flush", list(handle.under_way))
 
     def _give(self, handle: _Handle, tasks: list[Task]) -> None:
         for task in tasks:
-            handle.given += 1
+            handle.is_flushed = False
             handle.under_way[task.item.relative] = task
             self._expect(handle, task, self._call(handle, "submit", task))
             self._callbacks.started(task)
@@ -339,11 +274,7 @@ class RayEngine(Engine):
         try:
             handle, task, answer = self._answers.get(timeout=_POLL)
         except Empty:
-            if self._is_lost:
-                raise DeviceError(
-                    "the Ray cluster is lost: this machine's raylet or the head node died or does "
-                    "not answer; the same command goes on where it ended"
-                ) from None
+            self._check_cluster()
             return
         errors, error = self._ray.exceptions, answer.exception()
         if task is None:
@@ -351,8 +282,7 @@ class RayEngine(Engine):
             return
         handle.under_way.pop(task.item.relative)
         if error is None:
-            result: ItemResult | None = answer.result()
-            if result is not None:
+            if (result := answer.result()) is not None:
                 self._callbacks.advanced(result.frames or 0)
                 yield result
             return
@@ -368,6 +298,8 @@ class RayEngine(Engine):
 
     def _on_start(self, handle: _Handle, error: Any, answer: Future[Any]) -> None:
         if error is not None:
+            self._closed.wait(_POLL * 5)  # what a lost cluster looks like until it is known
+            self._check_cluster()
             cause = getattr(error, "cause", None) or error
             raise DeviceError(f"a worker does not start: {_last_line(cause)}") from error
         identity, self._capacity = answer.result()
