@@ -20,7 +20,6 @@ from wfvae_cli.dataset.result import ItemResult, Task
 from wfvae_cli.pipeline.job import Callbacks, NoCallbacks, Profile
 from wfvae_cli.stats.accumulate import FailedClip
 from wfvae_cli.stats.draw import Source
-from wfvae_cli.stats.measure import pack_subbands
 from wfvae_cli.stats.subband_clip import SubbandClip
 
 SOURCES = [Source(f"/data/{i}.mp4", f"{i}.mp4") for i in range(20)]
@@ -123,7 +122,7 @@ def run(
     with closing(results):
         journal.close(remove=False)
     assert all(isinstance(clip, SubbandClip) for clip in done)
-    return [pack_subbands(clip) for clip in done], len(engine.names)
+    return [clip.pack() for clip in done], len(engine.names)
 
 
 def test_a_journal_goes_on_with_what_is_left(clips: list[Source], tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ bytes whatever the engine, the number of workers, or their deaths.
 from __future__ import annotations
 
 import contextlib
+import copy
 import os
 from abc import ABC, abstractmethod
 from collections.abc import Generator, Iterator, Mapping, Sequence
@@ -49,23 +50,43 @@ from wfvae_cli.stats.measure import (
     MeasuredClip,
     analyse_clip,
     measure_latents,
-    pack_subbands,
-    unpack_subbands,
 )
 from wfvae_cli.stats.report import ExpectedModel, ModelIdentity
 from wfvae_cli.stats.subband_clip import Kind, SubbandClip
 from wfvae_cli.strides import Strides
 
 _MOST_WAITING = 1024
-"""Results, some ten kilobytes each, that may wait for one that is due before them."""
+"""Results that may wait for one that is due before them."""
+_MOST_LOOSE = 32
+"""Of these, those that need not be compressed."""
+_MANY_VALUES = 1 << 20
+"""Stored latents that are fewer than this are read as fast as a journal of them."""
+
+
+@dataclass(frozen=True)
+class Packed(ItemResult):
+    """The result of a clip that was measured elsewhere, or waits for one before it."""
+
+    data: bytes = field(kw_only=True)
+    """Its statistics, compressed: some ten kilobytes in place of a megabyte."""
 
 
 @dataclass(frozen=True)
 class Measured(ItemResult):
-    """The result of a clip that is measured."""
+    """The result of a clip that was measured; what is sent to another process is a `Packed`."""
 
-    data: bytes = field(kw_only=True)
-    """Its statistics, compressed."""
+    clip: MeasuredClip | SubbandClip = field(kw_only=True)
+    is_kept: bool = field(default=True, kw_only=True)
+    """Whether a journal is to keep it; False where it takes no longer to measure it again."""
+
+    def packed(self) -> Packed:
+        """Compress the statistics."""
+        data = self.clip.pack()
+        return Packed(self.item, self.input, "done", stamp=self.stamp, data=data)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Arrive as a `Packed`."""
+        return copy.copy, (self.packed(),)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -107,7 +128,7 @@ class MeasureJob(ABC):
         """Give what the pipeline does with each item."""
 
     @abstractmethod
-    def unpack(self, data: bytes) -> Any:
+    def unpack(self, data: bytes) -> MeasuredClip | SubbandClip:
         """Give the statistics of a clip that were compressed."""
 
     def source_of(self, item: Item, path: str) -> Source:
@@ -157,7 +178,7 @@ class SubbandJob(MeasureJob):
 
     @override
     def unpack(self, data: bytes) -> SubbandClip:
-        return unpack_subbands(data)
+        return SubbandClip.unpack(data)
 
 
 def list_clips(
@@ -220,12 +241,16 @@ def measure(
                     continue
                 while name not in waiting:
                     result = next(results)
-                    if journal is not None and isinstance(result, Measured):
+                    if isinstance(result, Measured) and journal is not None and result.is_kept:
+                        journal.append(result.item, result.stamp, result.clip.pack())
+                    elif isinstance(result, Packed) and journal is not None:
                         journal.append(result.item, result.stamp, result.data)
+                    is_early = result.item != name and len(waiting) >= _MOST_LOOSE
+                    if is_early and isinstance(result, Measured):
+                        result = result.packed()
                     waiting[result.item] = result
                     gate.let(len(waiting) < _MOST_WAITING or name in waiting)
-                done = waiting.pop(name)
-                yield job.unpack(done.data) if isinstance(done, Measured) else _failed_clip(done)
+                yield _clip_of(waiting.pop(name), job)
         finally:
             gate.end()
 
@@ -254,8 +279,12 @@ def _task_of(source: Source) -> Task:
     return Task(item)
 
 
-def _failed_clip(result: ItemResult) -> FailedClip:
-    """Say of a clip that failed what a report needs: its file's name, beside the reason, once."""
+def _clip_of(result: ItemResult, job: MeasureJob) -> MeasuredClip | SubbandClip | FailedClip:
+    if isinstance(result, Measured):
+        return result.clip
+    if isinstance(result, Packed):
+        return job.unpack(result.data)
+    # A report has the file's name beside the reason, once.
     return FailedClip(result.item, (result.error or "").removeprefix(f"{result.input}: "))
 
 
@@ -276,7 +305,7 @@ class _MeasureItems(Job[Task, "_ItemFrames", ItemResult]):
             if source.is_latents:
                 clip = measure_latents(source, job.draw, heartbeat, job.expected)
                 check_unchanged(item, stamp)
-                yield Ready(_measured(item, stamp, clip.pack()))
+                yield Ready(_measured(item, stamp, clip, is_kept=clip.values >= _MANY_VALUES))
                 return
             assert self._model is not None, "videos and images need a model"
             threads = max(1, (os.cpu_count() or 1) // job.readers)
@@ -330,7 +359,7 @@ class _MeasureSink(Sink[ItemResult]):
         model = self._model
         identity = ModelIdentity(model.name, model.sha256, model.vae.family)
         clip = MeasuredClip.of(self._stats, identity, "mean", model.compute_dtype)
-        return _measured(self._source.item, self._source.stamp, clip.pack())
+        return _measured(self._source.item, self._source.stamp, clip)
 
 
 class _AnalyseItems(Job[Task, FrameSource, ItemResult]):
@@ -349,7 +378,7 @@ class _AnalyseItems(Job[Task, FrameSource, ItemResult]):
             source = job.source_of(item, path)
             clip = analyse_clip(source, job.kind, job.levels, job.draw, heartbeat)
             check_unchanged(item, stamp)
-        yield Ready(_measured(item, stamp, pack_subbands(clip)))
+        yield Ready(_measured(item, stamp, clip))
 
     @override
     def sink(self, task: Task, source: FrameSource, plan: ChunkPlan) -> Sink[ItemResult]:
@@ -357,5 +386,7 @@ class _AnalyseItems(Job[Task, FrameSource, ItemResult]):
         raise NotImplementedError
 
 
-def _measured(item: Item, stamp: str, data: bytes) -> Measured:
-    return Measured(item.relative, item.path, "done", stamp=stamp, data=data)
+def _measured(
+    item: Item, stamp: str, clip: MeasuredClip | SubbandClip, *, is_kept: bool = True
+) -> Measured:
+    return Measured(item.relative, item.path, "done", stamp=stamp, clip=clip, is_kept=is_kept)

@@ -156,6 +156,24 @@ class LatentStats:
         self._histogram: Histogram | None = None
         self._sketch: QuantileSketch | None = None
 
+    @classmethod
+    def of_clip(
+        cls,
+        number: int,
+        moments: Moments,
+        histogram: Histogram,
+        sketch: QuantileSketch,
+        kl: Floats | None,
+    ) -> LatentStats:
+        """Make the statistics of one clip of its parts; `number` is its `clip_id`."""
+        stats = cls()
+        stats.clip_ids.append(number)
+        stats._moments, stats._spread = moments, ClipSpread.of_clip(moments)
+        stats._histogram, stats._sketch = histogram, sketch
+        if kl is not None:
+            stats.kl, stats.kl_count = kl, moments.count
+        return stats
+
     @property
     def clips(self) -> int:
         """How many clips are in the figures."""
@@ -209,13 +227,9 @@ class LatentStats:
         if clip.moments is None:
             self.fail(clip.name, "no latents")
             return False
-        one = LatentStats()
-        one.clip_ids.append(clip_id(clip.identity))
-        one._moments = clip.moments
-        one._spread = ClipSpread.of_clip(clip.moments)
-        one._histogram, one._sketch = clip.histogram, clip.sketch
-        if clip.kl is not None:
-            one.kl, one.kl_count = clip.kl, clip.moments.count
+        one = LatentStats.of_clip(
+            clip_id(clip.identity), clip.moments, clip.histogram, clip.sketch, clip.kl
+        )
         try:
             self.merge(one)
         except LatentError as error:

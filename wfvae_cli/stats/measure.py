@@ -4,18 +4,24 @@ from __future__ import annotations
 
 import contextlib
 import json
+import math
 import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, BinaryIO, Protocol, cast
 
+import numpy as np
+from numpy.typing import NDArray
+
 from wfvae_cli.errors import InputError
 from wfvae_cli.latents.file import LatentFile
 from wfvae_cli.media.reader import ClipReader
-from wfvae_cli.stats.accumulate import ClipStats, LatentStats
+from wfvae_cli.stats.accumulate import ClipStats, FailedClip, LatentStats
 from wfvae_cli.stats.draw import Draw, Source, latent_window, open_window
+from wfvae_cli.stats.moments import Moments
 from wfvae_cli.stats.musubi import MusubiCache, is_musubi
 from wfvae_cli.stats.report import ExpectedModel, ModelIdentity
+from wfvae_cli.stats.sketch import Histogram, QuantileSketch
 from wfvae_cli.stats.subband_clip import Kind, SubbandClip
 
 if TYPE_CHECKING:
@@ -55,23 +61,61 @@ class MeasuredClip:
         stats.add(clip)
         return cls(clip.name, stats, model, posterior, compute_dtype)
 
+    @property
+    def values(self) -> int:
+        """How many latents it has, those of clips that failed left out."""
+        moments = self.stats.moments if self.stats.clips else None
+        return 0 if moments is None else moments.count * len(moments.mean)
+
     def pack(self) -> bytes:
-        """Compress it, most of which are counts of zero; no digit is lost."""
-        values = {
+        """Compress it; no digit is lost, and nothing is executed where it is unpacked."""
+        values: dict[str, Any] = {
             "name": self.name,
-            "stats": self.stats.to_state(),
             "model": asdict(self.model),
             "posterior": self.posterior,
             "compute_dtype": self.compute_dtype,
+            "failed": [asdict(failed) for failed in self.stats.failed],
         }
+        if self.stats.clips:
+            sketch, kl = self.stats.sketch, self.stats.kl
+            values["number"] = self.stats.clip_ids[0]
+            values["moments"] = self.stats.moments.to_state()
+            values["histogram"] = _sparse(self.stats.histogram.counts)
+            values["sketch"] = [sketch.zeros.tolist(), sketch.first, _sparse(sketch.counts)]
+            values["kl"] = None if kl is None else kl.tolist()
         return zlib.compress(json.dumps(values).encode(), level=1)
 
     @classmethod
     def unpack(cls, data: bytes) -> MeasuredClip:
         """Undo `pack`."""
         values = json.loads(zlib.decompress(data))
-        model = ModelIdentity(**values.pop("model"))
-        return cls(stats=LatentStats.from_state(values.pop("stats")), model=model, **values)
+        stats = LatentStats()
+        stats.failed += [FailedClip(**failed) for failed in values["failed"]]
+        if "number" in values:
+            zeros, first, counts = values["sketch"]
+            kl = values["kl"]
+            stats = LatentStats.of_clip(
+                values["number"],
+                Moments.from_state(values["moments"]),
+                Histogram(_dense(values["histogram"])),
+                QuantileSketch(np.asarray(zeros, dtype=np.int64), first, _dense(counts)),
+                None if kl is None else np.asarray(kl, dtype=np.float64),
+            )
+        model = ModelIdentity(**values["model"])
+        return cls(values["name"], stats, model, values["posterior"], values["compute_dtype"])
+
+
+def _sparse(counts: NDArray[np.int64]) -> list[list[int]]:
+    """Give the shape of an array, most of which is zero, and what is not zero, and where."""
+    at = np.flatnonzero(counts)
+    return [list(counts.shape), at.tolist(), counts.ravel()[at].tolist()]
+
+
+def _dense(state: list[list[int]]) -> NDArray[np.int64]:
+    shape, at, found = state
+    counts = np.zeros(math.prod(shape), dtype=np.int64)
+    counts[at] = found
+    return counts.reshape(shape)
 
 
 class _StoredLatents(Protocol):
@@ -191,25 +235,8 @@ def analyse_clip(
     return clip
 
 
-def pack_subbands(clip: SubbandClip) -> bytes:
-    """Compress a complete clip's sums; no digit is lost."""
-    values: dict[str, Any] = {"name": clip.name, "kind": clip.kind, "levels": clip.levels}
-    values |= {"identity": clip.identity, "sums": clip.sums.to_state()}
-    return zlib.compress(json.dumps(values).encode(), level=1)
-
-
-def unpack_subbands(data: bytes) -> SubbandClip:
-    """Undo `pack_subbands`."""
-    values = json.loads(zlib.decompress(data))
-    sums = values.pop("sums")
-    clip = SubbandClip(**values)
-    clip.sums.add_state(sums)
-    return clip
-
-
 def _frames(reader: ClipReader, heartbeat: Callable[[], None]) -> Iterator[Tensor]:
     """Read a clip's frames as [3, t, H, W] in [-1, 1], some at a time."""
-    import numpy as np
     import torch
 
     size = max(1, _PIXELS // (reader.info.width * reader.info.height))
