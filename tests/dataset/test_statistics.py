@@ -14,7 +14,8 @@ import pytest
 from tests.cli.program import assert_refused, wfvae
 from tests.dataset.clips import write_clip
 from wfvae_cli.dataset.engine import Engine, LocalEngine, Worker
-from wfvae_cli.dataset.measure_job import StatsJob, measure
+from wfvae_cli.dataset.measure import measure
+from wfvae_cli.dataset.measure_job import StatsJob
 from wfvae_cli.dataset.ray_engine import RayEngine
 from wfvae_cli.dataset.result import ItemResult, Task
 from wfvae_cli.models.options import DEFAULT_MODEL

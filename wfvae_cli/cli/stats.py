@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -17,17 +16,17 @@ from wfvae_cli.dataset.options import (
     default_readers,
     default_threads,
 )
-from wfvae_cli.errors import InputError, PartialFailureError, UsageError
+from wfvae_cli.errors import PartialFailureError, UsageError
 from wfvae_cli.media.options import Hwaccel, Sampling
 from wfvae_cli.models.options import DEFAULT_MODEL, RunOptions
 from wfvae_cli.option import Argument, Option
 from wfvae_cli.pipeline.options import Chunk, Limits
 
 if TYPE_CHECKING:
-    from wfvae_cli.dataset.measure_job import MeasureJob, StatsJob, SubbandJob
+    from wfvae_cli.dataset.measure import Measure
+    from wfvae_cli.dataset.measure_job import StatsJob, SubbandJob
     from wfvae_cli.stats.accumulate import FailedClip
     from wfvae_cli.stats.draw import Source
-    from wfvae_cli.stats.subband_clip import Kind
 
 EXAMPLES = """
     wfvae stats videos/ --short-side 256 -o stats.json --plot stats.png
@@ -157,13 +156,15 @@ def stats(
         w.merge_files(console, [Path(source) for source in sources], targets)
         return
 
-    from wfvae_cli.dataset.measure_job import (
-        StatsJob,
-        SubbandJob,
+    from wfvae_cli.cli.dataset import make_engine
+    from wfvae_cli.dataset.measure import (
         expected_model,
+        kind_of,
         list_clips,
+        measuring,
         share_of,
     )
+    from wfvae_cli.dataset.measure_job import StatsJob, SubbandJob
     from wfvae_cli.stats.draw import Draw
 
     draw = Draw(limit, sample_frames, seed, until)
@@ -186,8 +187,8 @@ def stats(
         "limits": limits,
     }
     if subbands:
-        job = SubbandJob(kind=_kind_of(chosen), levels=levels or 3, **options)
-        with _measuring(job, engine, targets, console) as (by, _):
+        job = SubbandJob(kind=kind_of(chosen), levels=levels or 3, **options)
+        with measuring(job, make_engine(engine), targets.output) as (by, _):
             _collect_subbands(by, clips, job, targets, console)
         return
     name = options["model"] or model
@@ -207,53 +208,12 @@ def stats(
         "shard": shard,
     }
     stats_job = StatsJob(expected=expected, **options)
-    with _measuring(stats_job, engine, targets, console) as (by, cores):
+    with measuring(stats_job, make_engine(engine), targets.output) as (by, cores):
         _collect_latents(by, clips, stats_job, {**run, "threads": cores}, targets, console)
 
 
-_Measure = Callable[["Sequence[Source]"], Iterator[Any]]
-
-
-@contextmanager
-def _measuring(
-    job: MeasureJob, options: EngineOptions, targets: w.Targets, console: Console
-) -> Iterator[tuple[_Measure, int | None]]:
-    """Start an engine, and keep results beside the report until that is written.
-
-    Yields:
-        What measures clips, and the number of cores that each computes with.
-    """
-    from wfvae_cli.cli.dataset import make_engine
-    from wfvae_cli.dataset.journal import Journal
-    from wfvae_cli.dataset.measure_job import measure
-    from wfvae_cli.pipeline.job import NoCallbacks
-
-    engine = make_engine(options)
-    with ExitStack() as stack:
-        stack.callback(engine.close)
-        fingerprint = engine.start(job, NoCallbacks())
-        journal = None
-        if targets.output is not None:
-            path = targets.output.with_name(f"{targets.output.name}.part")
-            journal = Journal(path, {"wfvae": __version__, **job.deciding(fingerprint)})
-        is_over = False
-        try:
-            yield lambda clips: measure(job, engine, clips, journal), fingerprint.threads
-            is_over = True
-        except (InputError, PartialFailureError):
-            is_over = True
-            raise
-        finally:
-            if journal is not None:
-                journal.close(remove=is_over)
-                if not is_over and journal.path.exists():
-                    console.note(
-                        f"{journal.path} keeps what was measured: the same command goes on"
-                    )
-
-
 def _collect_latents(
-    by: _Measure,
+    by: Measure,
     clips: Sequence[Source],
     job: StatsJob,
     run: dict[str, Any],
@@ -292,7 +252,7 @@ def _collect_latents(
 
 
 def _collect_subbands(
-    by: _Measure,
+    by: Measure,
     clips: Sequence[Source],
     job: SubbandJob,
     targets: w.Targets,
@@ -317,23 +277,6 @@ def _collect_subbands(
         )
     w.write_subbands(console, done, targets)
     _judge(len(done.failed), total, targets.output)
-
-
-def _kind_of(clips: Sequence[Source]) -> Kind:
-    """Tell whether clips are videos or images, by their names.
-
-    Raises:
-        UsageError: there are both.
-    """
-    from wfvae_cli.dataset.items import SUFFIXES
-
-    images = sum(Path(clip.path).suffix.lower() in SUFFIXES["image"] for clip in clips)
-    if 0 < images < len(clips):
-        raise UsageError(
-            f"--subbands analyses videos in 3D and images in 2D, and here are {images} images "
-            f"among {len(clips)} files: choose one kind with --include or --exclude"
-        )
-    return "image" if images else "video"
 
 
 def _tell_clip(

@@ -1,8 +1,6 @@
 """Measures the clips of a dataset: the statistics of their latents, or of their frames' subbands.
 
-Every clip is measured by itself, which depends on nothing but the clip and the job. The results are
-given in the order of the dataset, wherever they come from, so that merging them gives the same
-bytes whatever the engine, the number of workers, or their deaths.
+Every clip is measured by itself, which depends on nothing but the clip and the job.
 """
 
 from __future__ import annotations
@@ -11,25 +9,20 @@ import contextlib
 import copy
 import os
 from abc import ABC, abstractmethod
-from collections.abc import Generator, Iterator, Mapping, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 from typing_extensions import override
 
 from wfvae_cli.dataset.config import ModelFingerprint, sampling_of
-from wfvae_cli.dataset.engine import Engine, Gate
-from wfvae_cli.dataset.items import SUFFIXES, Item, find_inputs
-from wfvae_cli.dataset.journal import Journal
+from wfvae_cli.dataset.items import Item
 from wfvae_cli.dataset.result import ItemResult, Task
-from wfvae_cli.dataset.shard import Shard
 from wfvae_cli.dataset.source import at_hand, check_unchanged
-from wfvae_cli.errors import InputError
 from wfvae_cli.media.options import Sampling
 from wfvae_cli.media.reader import ClipReader
 from wfvae_cli.models.base import LoadedModel
 from wfvae_cli.models.base import Task as Halves
-from wfvae_cli.models.load import describe_checkpoint
 from wfvae_cli.models.options import DType
 from wfvae_cli.pipeline.chunks import FrameChunk, FrameSource, convert_on
 from wfvae_cli.pipeline.job import (
@@ -44,7 +37,7 @@ from wfvae_cli.pipeline.job import (
 )
 from wfvae_cli.pipeline.options import Limits
 from wfvae_cli.pipeline.plan import ChunkPlan
-from wfvae_cli.stats.accumulate import ClipStats, FailedClip
+from wfvae_cli.stats.accumulate import ClipStats
 from wfvae_cli.stats.draw import Draw, Source, open_window
 from wfvae_cli.stats.measure import (
     MeasuredClip,
@@ -55,10 +48,9 @@ from wfvae_cli.stats.report import ExpectedModel, ModelIdentity
 from wfvae_cli.stats.subband_clip import Kind, SubbandClip
 from wfvae_cli.strides import Strides
 
-_MOST_WAITING = 1024
-"""Results that may wait for one that is due before them."""
-_MOST_LOOSE = 32
-"""Of these, those that need not be compressed."""
+AnyClip = MeasuredClip | SubbandClip
+"""The statistics of a clip."""
+
 _MANY_VALUES = 1 << 20
 """Stored latents that are fewer than this are read as fast as a journal of them."""
 
@@ -75,7 +67,7 @@ class Packed(ItemResult):
 class Measured(ItemResult):
     """The result of a clip that was measured; what is sent to another process is a `Packed`."""
 
-    clip: MeasuredClip | SubbandClip = field(kw_only=True)
+    clip: AnyClip = field(kw_only=True)
     is_kept: bool = field(default=True, kw_only=True)
     """Whether a journal is to keep it; False where it takes no longer to measure it again."""
 
@@ -128,7 +120,7 @@ class MeasureJob(ABC):
         """Give what the pipeline does with each item."""
 
     @abstractmethod
-    def unpack(self, data: bytes) -> MeasuredClip | SubbandClip:
+    def unpack(self, data: bytes) -> AnyClip:
         """Give the statistics of a clip that were compressed."""
 
     def source_of(self, item: Item, path: str) -> Source:
@@ -179,113 +171,6 @@ class SubbandJob(MeasureJob):
     @override
     def unpack(self, data: bytes) -> SubbandClip:
         return SubbandClip.unpack(data)
-
-
-def list_clips(
-    sources: Sequence[str], include: Sequence[str], exclude: Sequence[str], sampling: Sampling
-) -> list[Source]:
-    """List every clip of the dataset, with its own part of the file where a list names one."""
-    return [
-        Source(
-            item.path,
-            item.relative,
-            sampling_of(sampling, item),
-            begin=item.begin,
-            size=item.size,
-        )
-        for item in find_inputs(sources, kinds=SUFFIXES, include=include, exclude=exclude)
-    ]
-
-
-def share_of(clips: Sequence[Source], text: str, draw: Draw) -> list[Source]:
-    """Give those of the clips that are looked at that a shard holds.
-
-    They are drawn of the whole dataset first, so that the shards together are what one run sees.
-
-    Raises:
-        UsageError: it is no shard.
-        InputError: it holds none.
-    """
-    shard = Shard.parse(text)
-    chosen = draw.choose(clips)
-    share = [clip for clip in chosen if shard.takes(Item(clip.path, clip.name))]
-    if not share:
-        raise InputError(f"shard {text} holds none of {len(chosen)} clips: use fewer shards")
-    return share
-
-
-def measure(
-    job: MeasureJob, engine: Engine, sources: Sequence[Source], journal: Journal | None = None
-) -> Generator[Any, None, None]:
-    """Measure clips, and give their statistics in their order.
-
-    Args:
-        job: how they are measured.
-        engine: measures them; `start` it with the job first, and `close` it afterwards.
-        sources: the clips, which have different names.
-        journal: keeps results; those that it has of a run before are not measured again.
-
-    Yields:
-        For each clip a `MeasuredClip` or `SubbandClip`, or a `FailedClip`.
-    """
-    tasks = [_task_of(source) for source in sources]
-    kept: Mapping[str, int] = {} if journal is None else journal.current(tasks)
-    gate, waiting = Gate(), dict[str, ItemResult]()
-    left = [task for task in tasks if task.item.relative not in kept]
-    with contextlib.closing(engine.work(left, gate)) as results:
-        try:
-            for task in tasks:
-                name = task.item.relative
-                if journal is not None and name in kept:
-                    yield job.unpack(journal.read(kept[name]))
-                    continue
-                while name not in waiting:
-                    result = next(results)
-                    if isinstance(result, Measured) and journal is not None and result.is_kept:
-                        journal.append(result.item, result.stamp, result.clip.pack())
-                    elif isinstance(result, Packed) and journal is not None:
-                        journal.append(result.item, result.stamp, result.data)
-                    is_early = result.item != name and len(waiting) >= _MOST_LOOSE
-                    if is_early and isinstance(result, Measured):
-                        result = result.packed()
-                    waiting[result.item] = result
-                    gate.let(len(waiting) < _MOST_WAITING or name in waiting)
-                yield _clip_of(waiting.pop(name), job)
-        finally:
-            gate.end()
-
-
-def expected_model(name: str) -> ExpectedModel:
-    """Describe the model whose latents are expected, without loading it.
-
-    Raises:
-        WeightsError: there is no such model.
-    """
-    from wfvae_cli.models.base import Normalization
-
-    facts = describe_checkpoint(name)
-    scale = facts["normalization"]
-    return ExpectedModel(
-        ModelIdentity(name, facts["sha256"], facts["family"]),
-        None if scale is None else Normalization(**scale),
-        facts["strides"][0],
-    )
-
-
-def _task_of(source: Source) -> Task:
-    """Make the task of a clip; its sampling, but for the part of the file, is the job's."""
-    start, duration = source.sampling.start, source.sampling.duration
-    item = Item(source.path, source.name, start, duration, begin=source.begin, size=source.size)
-    return Task(item)
-
-
-def _clip_of(result: ItemResult, job: MeasureJob) -> MeasuredClip | SubbandClip | FailedClip:
-    if isinstance(result, Measured):
-        return result.clip
-    if isinstance(result, Packed):
-        return job.unpack(result.data)
-    # A report has the file's name beside the reason, once.
-    return FailedClip(result.item, (result.error or "").removeprefix(f"{result.input}: "))
 
 
 class _MeasureItems(Job[Task, "_ItemFrames", ItemResult]):
@@ -386,7 +271,5 @@ class _AnalyseItems(Job[Task, FrameSource, ItemResult]):
         raise NotImplementedError
 
 
-def _measured(
-    item: Item, stamp: str, clip: MeasuredClip | SubbandClip, *, is_kept: bool = True
-) -> Measured:
+def _measured(item: Item, stamp: str, clip: AnyClip, *, is_kept: bool = True) -> Measured:
     return Measured(item.relative, item.path, "done", stamp=stamp, clip=clip, is_kept=is_kept)

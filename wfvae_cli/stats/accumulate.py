@@ -19,8 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wfvae_cli.errors import LatentError
-from wfvae_cli.stats.moments import Floats, Moments
-from wfvae_cli.stats.precision import ClipSpread, Precision
+from wfvae_cli.stats.moments import ClipSpread, Floats, Moments, Precision
 from wfvae_cli.stats.sketch import Histogram, QuantileSketch
 
 if TYPE_CHECKING:

@@ -10,12 +10,12 @@ from pathlib import Path
 import pytest
 
 from tests.dataset.clips import write_clip
-from wfvae_cli.dataset import measure_job as module
+from wfvae_cli.dataset import measure as module
 from wfvae_cli.dataset.config import ModelFingerprint
 from wfvae_cli.dataset.engine import Engine, EngineJob, Gate, LocalEngine, Results
 from wfvae_cli.dataset.items import Item
-from wfvae_cli.dataset.journal import Journal
-from wfvae_cli.dataset.measure_job import SubbandJob, measure
+from wfvae_cli.dataset.measure import Journal, measure
+from wfvae_cli.dataset.measure_job import SubbandJob
 from wfvae_cli.dataset.result import ItemResult, Task
 from wfvae_cli.pipeline.job import Callbacks, NoCallbacks, Profile
 from wfvae_cli.stats.accumulate import FailedClip
