@@ -1,4 +1,4 @@
-"""What `wfvae stats` shows and writes."""
+"""Tables and files of `wfvae stats`."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Targets:
-    """What is to be written."""
+    """Files to write."""
 
     output: Annotated[
         Path | None,

@@ -36,7 +36,7 @@ Results = Generator[ItemResult, None, None]
 
 
 class EngineJob(Protocol):
-    """What a worker has to know; fit to be sent to another machine."""
+    """A job as a worker sees it; fit to be sent to another machine."""
 
     @property
     def model(self) -> str | None:
@@ -48,11 +48,11 @@ class EngineJob(Protocol):
 
     @property
     def dtype(self) -> DType:
-        """What the model computes in."""
+        """Dtype that the model computes in."""
 
     @property
     def compile(self) -> bool:
-        """Whether the model is compiled."""
+        """True where the model is compiled."""
 
     @property
     def threads(self) -> int:
@@ -60,11 +60,11 @@ class EngineJob(Protocol):
 
     @property
     def halves(self) -> Halves:
-        """Which halves of the model are needed."""
+        """Halves of the model that are needed."""
 
     @property
     def pipeline_options(self) -> PipelineOptions:
-        """How items go through the pipeline."""
+        """Options of the pipeline."""
 
     def clip_job(self, model: Any, fingerprint: ModelFingerprint) -> Job[Task, Any, ItemResult]:
         """Give what the pipeline does with each item."""
@@ -80,7 +80,7 @@ class Gate:
 
     @property
     def is_open(self) -> bool:
-        """Whether another task may begin."""
+        """True where another task may begin."""
         return self._may_begin.is_set()
 
     def let(self, go_on: bool) -> None:

@@ -1,4 +1,4 @@
-"""Which clips statistics are taken of, and their results: pulled in order, and kept.
+"""List clips, and pull their statistics from an engine, in order; a journal keeps them.
 
 The results are given in the order of the dataset, wherever they come from, so that merging them
 gives the same bytes whatever the engine, the number of workers, or their deaths.

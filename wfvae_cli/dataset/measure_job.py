@@ -69,7 +69,7 @@ class Measured(ItemResult):
 
     clip: AnyClip = field(kw_only=True)
     is_kept: bool = field(default=True, kw_only=True)
-    """Whether a journal is to keep it; False where it takes no longer to measure it again."""
+    """True where a journal is to keep it; False where it takes no longer to measure it again."""
 
     def packed(self) -> Packed:
         """Compress the statistics."""
@@ -83,7 +83,7 @@ class Measured(ItemResult):
 
 @dataclass(frozen=True, kw_only=True)
 class MeasureJob(ABC):
-    """How clips are measured; fit to be sent to another machine."""
+    """Options of measuring clips; fit to be sent to another machine."""
 
     model: str | None = None
     """Name of what encodes videos and images; None where there are none."""
@@ -105,7 +105,7 @@ class MeasureJob(ABC):
 
     @property
     def pipeline_options(self) -> PipelineOptions:
-        """How clips go through the pipeline: one by one and untiled, as the model sees them."""
+        """Options of the pipeline: clips go one by one and untiled, as the model sees them."""
         return PipelineOptions(self.chunk, "off", 1, self.readers, self.limits)
 
     def deciding(self, fingerprint: ModelFingerprint) -> dict[str, Any]:

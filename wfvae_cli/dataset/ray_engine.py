@@ -47,14 +47,14 @@ class _Handle:
 
     actor: Any
     is_up: bool = False
-    """Whether it has answered since it was started, or restarted."""
+    """True once it has answered since it was started, or restarted."""
     spawned: float = field(default_factory=time.monotonic)
     under_way: dict[str, Task] = field(default_factory=dict)
-    """What it was given and has not answered for."""
+    """Tasks that it was given and has not answered for."""
     retries: deque[Task] = field(default_factory=deque)
-    """What it died of, or with: to be tried one by one."""
+    """The retry queue: tasks that it died of, or with, to be tried one by one."""
     is_flushed: bool = False
-    """Whether its pipeline was told to wait for nothing that follows."""
+    """True once its pipeline was told that nothing follows."""
 
 
 class RayEngine(Engine):
@@ -227,7 +227,7 @@ class RayEngine(Engine):
         self._await(handle)
 
     def _await(self, handle: _Handle) -> None:
-        """Have a worker say that it is up."""
+        """Wait, without blocking, until a worker is up."""
         handle.is_up = handle.is_flushed = False
         self._expect(handle, None, handle.actor.start.remote())
 

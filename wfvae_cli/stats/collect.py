@@ -28,11 +28,11 @@ Analyse = Callable[[Sequence[Source]], Iterable[SubbandClip | FailedClip]]
 
 @dataclass(frozen=True)
 class Collected:
-    """What came out, and why it ended."""
+    """A report, and why the run ended."""
 
     report: StatsReport
     converged: bool
-    """Whether `Draw.until` was reached before the clips were used up."""
+    """True where `Draw.until` was reached before the clips were used up."""
 
 
 def collect(
@@ -141,7 +141,7 @@ class _Collector:
             self.stats.fail(result.name, str(error))
 
     def report(self, options: dict[str, Any], run: dict[str, Any]) -> StatsReport:
-        """Everything so far as a report."""
+        """Make a report of the clips so far."""
         options = {
             "posterior": self.posterior or "mean",
             "compute_dtype": ", ".join(sorted(self.compute_dtypes)),

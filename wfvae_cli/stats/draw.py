@@ -1,4 +1,4 @@
-"""Which clips of a dataset are looked at, and which frames of each: a seeded random draw.
+"""Draw clips of a dataset, and a window of frames of each, by a seed.
 
 Every choice follows from the seed and the clip's name alone, by SHA-256: neither the order of
 the files, nor the other files, nor the machine plays a part.
@@ -46,7 +46,7 @@ class Source:
 
     @property
     def is_latents(self) -> bool:
-        """Whether this is a latent file, by its name."""
+        """True for stored latents, by the name."""
         return self.size is not None or self.path.lower().endswith(_LATENTS)
 
     def open_member(self) -> _Member:
@@ -63,7 +63,7 @@ class Source:
             raise InputError(f"{self.path}: {why}") from error
 
     def identity(self, window: str) -> str:
-        """What tells the clip from all others, wherever it lies.
+        """Give what tells the clip from all others, wherever it lies.
 
         Raises:
             InputError: the file cannot be read.
@@ -117,7 +117,7 @@ class Draw:
             raise UsageError(f"--until must be between 0 and 1, or 0% and 100%, got {self.until:g}")
 
     def choose(self, sources: Sequence[Source]) -> Sequence[Source]:
-        """The sources to look at, in order: a random one where not all of them may be needed."""
+        """Choose the sources to look at, in order: a random one where not all of them may be needed."""
         if self.until is None and (self.limit is None or self.limit >= len(sources)):
             return sources
         return sorted(sources, key=lambda source: self._number(source.name, "clip"))[: self.limit]
@@ -127,7 +127,7 @@ class Draw:
         return self._number(name, "window") * max(1, total - length + 1) >> 256
 
     def _number(self, name: str, purpose: str) -> int:
-        """256 random bits."""
+        """Hash a clip's name to a number of 256 bits, uniform over seeds."""
         digest = hashlib.sha256(f"{purpose}|{self.seed}|{name}".encode(errors="surrogatepass"))
         return int.from_bytes(digest.digest(), "big")
 
@@ -163,7 +163,7 @@ def open_window(source: Source, draw: Draw, *, threads: int = 0) -> tuple[ClipRe
 
 
 def latent_window(name: str, draw: Draw, total: int, stride: int) -> tuple[int, int]:
-    """The window of a latent file, in latent frames: as many as hold the frames of a window.
+    """Draw the window of a latent file, in latent frames: as many as hold the frames of a window.
 
     Args:
         name: of the clip.
@@ -191,7 +191,7 @@ def _open(source: Source, sampling: Sampling, threads: int) -> tuple[ClipReader,
 
 
 def dataset_options(sources: Sequence[Source], draw: Draw) -> dict[str, Any]:
-    """What reports must agree on to be merged: what was done to the frames of every clip."""
+    """Give what reports must agree on to be merged: what was done to the frames of all clips."""
     options: dict[str, Any] = {}
     media = [source.sampling for source in sources if not source.is_latents]
     for name, default in ((each.name, each.default) for each in fields(Sampling)):
@@ -228,6 +228,6 @@ def _window(source: Source, draw: Draw, info: ClipInfo) -> Sampling:
 
 
 def _part(sampling: Sampling) -> str:
-    """Which part of a clip a sampling takes; nothing for all of it."""
+    """Describe the part of a clip that a sampling takes; nothing for all of it."""
     fields = (sampling.start, sampling.duration, sampling.frames, sampling.fps)
     return "" if fields == (0, None, None, None) else "|".join(map(str, fields))

@@ -63,7 +63,7 @@ class MeasuredClip:
 
     @property
     def values(self) -> int:
-        """How many latents it has, those of clips that failed left out."""
+        """Number of latents; 0 where the clip failed."""
         moments = self.stats.moments if self.stats.clips else None
         return 0 if moments is None else moments.count * len(moments.mean)
 
@@ -119,7 +119,7 @@ def _dense(state: list[list[int]]) -> NDArray[np.int64]:
 
 
 class _StoredLatents(Protocol):
-    """What is read of a latent file."""
+    """A latent file, or another one that is read like it."""
 
     @property
     def shape(self) -> tuple[int, int, int, int]: ...

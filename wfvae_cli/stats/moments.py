@@ -53,7 +53,7 @@ class Moments:
 
     @classmethod
     def of(cls, values: Floats) -> Moments:
-        """The moments of `values`, [Z, n] with n >= 1 and all finite."""
+        """Compute the moments of `values`, [Z, n] with n >= 1 and all finite."""
         mean = values.mean(axis=1)
         deviation = values - mean[:, None]
         # The rounded mean leaves a residue; moving it into the mean keeps the deviations central
@@ -78,7 +78,7 @@ class Moments:
         return np.diagonal(self.comoment)
 
     def merged(self, other: Moments) -> Moments:
-        """The moments of both sets of values together."""
+        """Merge with the moments of other values."""
         a, b = self.count, other.count
         n = a + b
         delta = other.mean - self.mean
@@ -107,7 +107,7 @@ class Moments:
         )
 
     def to_state(self) -> dict[str, Any]:
-        """Everything, as JSON values."""
+        """Give all fields as JSON values."""
         return {
             "count": self.count,
             "mean": self.mean.tolist(),
@@ -140,7 +140,7 @@ class Precision:
 
     @property
     def worst(self) -> float:
-        """The largest of all: what a target such as 0.005 (0.5%) is compared with."""
+        """The largest of all, which a target such as 0.005 (0.5%) is compared with."""
         return max((*self.mean, *self.std), default=math.inf)
 
 
@@ -156,7 +156,7 @@ class ClipSpread:
 
     @classmethod
     def of_clip(cls, moments: Moments) -> ClipSpread:
-        """The spread of a single clip."""
+        """Start with a single clip."""
         square = moments.square
         row = np.stack((np.full_like(square, moments.count), np.zeros_like(square), square), axis=1)
         return cls(1, moments.mean, row[:, :, None] * row[:, None, :])
@@ -173,11 +173,11 @@ class ClipSpread:
         return moved
 
     def merged(self, other: ClipSpread, mean: Floats) -> ClipSpread:
-        """The spread of the clips of both; `mean` is [Z], that of all their latents."""
+        """Merge with the spread of other clips; `mean` is [Z], that of all their latents."""
         return ClipSpread(self.clips + other.clips, mean, self.about(mean) + other.about(mean))
 
     def precision(self, moments: Moments) -> Precision:
-        """The confidence half-widths; `moments` are those of the same clips."""
+        """Compute the confidence half-widths; `moments` are those of the same clips."""
         channels = len(self.mean)
         variance = moments.square / moments.count
         if self.clips < MIN_CLIPS:
@@ -195,7 +195,7 @@ class ClipSpread:
         return Precision(self.clips, tuple(mean_width.tolist()), tuple(std_width.tolist()))
 
     def to_state(self) -> dict[str, Any]:
-        """Everything, as JSON values."""
+        """Give all fields as JSON values."""
         return {
             "clips": self.clips,
             "mean": self.mean.tolist(),
@@ -213,7 +213,7 @@ class ClipSpread:
 
 
 def student_t95(freedom: int) -> float:
-    """The 97.5% quantile of Student's t, to 1e-4 for `freedom` >= 9.
+    """Compute the 97.5% quantile of Student's t, to 1e-4 for `freedom` >= 9.
 
     Abramowitz and Stegun, "Handbook of Mathematical Functions", 26.7.5.
     """
