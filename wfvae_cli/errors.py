@@ -29,6 +29,18 @@ class VideoError(InputError):
     """A video or image that FFmpeg or Pillow cannot give us frames of."""
 
 
+class TimeLimitError(VideoError):
+    """A file that takes longer than it may."""
+
+
+class ChangedError(VideoError):
+    """A file that changed while it was read."""
+
+
+class CrashError(VideoError):
+    """A file that ends the process that reads it."""
+
+
 class LatentError(InputError, ValueError):
     """A latent file that is damaged, or made by or for something else."""
 

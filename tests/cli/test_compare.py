@@ -14,6 +14,8 @@ from PIL import Image
 from tests.cli.program import assert_refused, wfvae
 from tests.media.conftest import write_clip
 from tests.metrics.reference import reference_psnr, reference_ssim
+from tests.report.clips import page_of
+from wfvae_cli.cli.compare_work import labels_of
 
 Picture = NDArray[np.uint8]
 PNG = b"\x89PNG\r\n"
@@ -128,17 +130,18 @@ def test_two_folders(tmp_path: Path, folders: tuple[Path, Path]) -> None:
 
 def test_two_folders_for_people(tmp_path: Path, folders: tuple[Path, Path]) -> None:
     stills = tmp_path / "stills"
-    answer = wfvae("compare", *folders, "--worst", "3", stills, "--plot", tmp_path / "f.png")
+    answer = wfvae("compare", *folders, "--worst", "2", stills, "--plot", tmp_path / "f.svg")
     assert answer.code == 0, answer
-    for words in ("sub/two.mkv", "median", "5th percentile", "worst files"):
+    for words in ("sub/two.mkv", "median", "5th percentile", "worst files", "flicker PSNR"):
         assert words in answer.stdout
     names = sorted(path.name for path in stills.iterdir())
-    assert [name.partition("-")[0] for name in names] == ["01", "02", "03"]
-    # The two frames with the most noise are of two files.
+    assert len(names) == 5  # two of each video, and the picture
+    # The two frames with the most noise are of two files, and sort before all others.
     assert {name.partition("dB-")[2] for name in names[:2]} == {
         "one.mkv-000001.png",
         "sub_two.mkv-000002.png",
     }
+    assert (tmp_path / "f.svg").read_bytes().startswith(b"<?xml")
 
 
 def test_files_that_cannot_be_compared(tmp_path: Path, folders: tuple[Path, Path]) -> None:
@@ -158,7 +161,9 @@ def test_what_cannot_be_compared(tmp_path: Path, pair: tuple[Path, Path]) -> Non
     wider = lossless(tmp_path / "wider.mkv", pictures(6, width=64))
     assert_refused(wfvae("compare", pair[0], longer), 3, "6 frames", "8; only clips of equal")
     assert_refused(wfvae("compare", pair[0], wider), 3, "48x32", "64x32", "one size")
-    assert_refused(wfvae("compare", pair[0], tmp_path), 2, "two files or two directories")
+    assert_refused(wfvae("compare", pair[0], tmp_path), 2, "only files or only directories")
+    assert_refused(wfvae("compare", pair[0], tmp_path / "no", tmp_path), 3, "no: ")
+    assert_refused(wfvae("compare", pair[0], pair[1], pair[1]), 2, "different reconstructions")
     assert_refused(wfvae("compare", pair[0], tmp_path / "no.mkv"), 3, "no.mkv")
     # The options of frames and size make them comparable.
     assert wfvae("compare", pair[0], longer, "--frames", "6").code == 0
@@ -170,6 +175,16 @@ def test_what_cannot_be_compared(tmp_path: Path, pair: tuple[Path, Path]) -> Non
     [
         (["--report", "r.txt"], 2, ["*.json or *.csv"]),
         (["--report", "no/such/r.csv"], 5, ["does not exist"]),
+        (["--plot", "p.jpg"], 2, ["*.png, *.svg or *.pdf", "p.jpg"]),
+        (["--plot", "no/such/p.svg"], 5, ["does not exist"]),
+        (["--html", "no/such/report"], 5, ["does not exist"]),
+        (["--html", "."], 5, ["files that are no report"]),
+        (["--stats", "s.json"], 2, ["add --html"]),
+        (["--html", "h", "--stats", "s.json", "--stats", "t.json"], 2, ["once for each of 1"]),
+        (["--html", "h", "--stats", "s.json"], 3, ["s.json"]),
+        (["--log-to", "mlflow:x"], 2, ["tensorboard:DIR or wandb:PROJECT"]),
+        (["--protocol", "other"], 2, ["wf-vae"]),
+        (["--protocol", "wf-vae", "--frames", "3"], 2, ["leave those options out"]),
         (["--worst", "0", "stills"], 2, ["at least 1 frame"]),
         (["--lpips-weights", "no.pth"], 2, ["needs torchvision", "wfvae[metrics]"]),
         (["--fid"], 2, ["wfvae[metrics]"]),
@@ -188,6 +203,105 @@ def test_options_that_cannot_be_had(
             monkeypatch.setitem(sys.modules, name, None)
         monkeypatch.setitem(sys.modules, module, None)
     assert_refused(wfvae("compare", *pair, *arguments), code, *words)
+
+
+@pytest.fixture
+def three(tmp_path: Path, folders: tuple[Path, Path]) -> tuple[Path, Path, Path]:
+    """A third folder, of reconstructions that are worse and lack a file."""
+    worst = tmp_path / "worst"
+    (worst / "sub").mkdir(parents=True)
+    for index, name in enumerate(("one", "sub/two")):
+        lossless(worst / f"{name}.mkv", worse(worse(pictures(4, index), seed=5), bad=0))
+    return (*folders, worst)
+
+
+def test_several_reconstructions_are_ranked(tmp_path: Path, three: tuple[Path, Path, Path]) -> None:
+    report, table, stills = tmp_path / "r.json", tmp_path / "r.csv", tmp_path / "stills"
+    answer = wfvae("compare", *three, "--report", table, "--worst", "1", stills, "--plot",
+                   tmp_path / "p.png")  # fmt: skip
+    assert_refused(answer, 7, "still.png", "1 of 3 files")
+    lines = [line.split()[:3] for line in answer.stdout.splitlines() if "dB" in line]
+    assert lines == [["right", "1", "3"], ["worst", "2", "2"]]
+    rows = list(csv.DictReader(table.open()))
+    assert [(row["reconstructions"], row["name"]) for row in rows] == [
+        ("right", "one.mkv"), ("right", "still.png"), ("right", "sub/two.mkv"),
+        ("worst", "one.mkv"), ("worst", "sub/two.mkv"), ("worst", "still.png"),
+    ]  # fmt: skip
+    assert {path.name for path in stills.iterdir()} == {"right", "worst"}
+    assert (tmp_path / "p.png").read_bytes().startswith(PNG)
+    answer = wfvae("compare", *three, "--json", "--report", report)
+    values = json.loads(answer.stdout)
+    assert [side["name"] for side in values["reconstructions"]] == ["right", "worst"]
+    assert [side["files"] for side in values["reconstructions"]] == [3, 2]
+    written = json.loads(report.read_text())["reconstructions"]
+    assert len(written[0]["per_file"][0]["per_frame"]) == 4
+
+
+@pytest.mark.parametrize(
+    ("original", "reconstructions", "expected"),
+    [
+        ("in.mp4", ["out.mp4"], ("in.mp4", ("out.mp4",))),
+        ("left", ["/x/right", "worst/"], ("left", ("right", "worst"))),
+        ("in/c.mp4", ["a/c.mp4", "b/c.mp4"], ("in/c.mp4", ("a", "b"))),
+        ("/p/v", ["a/x/d", "b/x/d"], ("/p/v", ("a/x/d", "b/x/d"))),
+        ("same", ["same"], ("same", ("same",))),
+    ],
+)
+def test_names_that_tell_paths_apart(
+    original: str, reconstructions: list[str], expected: tuple[str, tuple[str, ...]]
+) -> None:
+    assert labels_of(original, reconstructions) == expected
+
+
+def test_a_page_of_two_reconstructions(tmp_path: Path, three: tuple[Path, Path, Path]) -> None:
+    folder = tmp_path / "page"
+    assert wfvae("compare", *three, "--html", folder, "-q", "--frames", "3").code == 7
+    page = page_of(folder)
+    assert page["title"] == "right and worst against left"
+    assert [model["name"] for model in page["models"]] == ["right", "worst"]
+    files = {file["name"]: file for file in page["files"]}
+    assert set(files) == {"one.mkv", "sub/two.mkv", "still.png"}
+    assert "no counterpart" in files["still.png"]["results"][1]["error"]
+    assert files["one.mkv"]["results"][0]["frames"] == 3
+    assert files["still.png"]["image"] and files["still.png"]["original"]["name"] == "original.png"
+    assert page["options"]["frames"] == "3" and page["versions"]["wfvae"]
+    again = wfvae("compare", *three, "--html", folder)
+    assert_refused(again, 5, "page holds a report", "--overwrite")
+    assert wfvae("compare", *three, "--html", folder, "-q", "--overwrite").code == 7
+
+
+def test_a_page_of_one_clip_with_its_latents(
+    tmp_path: Path, pair: tuple[Path, Path], encoded: Path
+) -> None:
+    stats, folder = tmp_path / "s.json", tmp_path / "page"
+    assert wfvae("stats", encoded, "-o", stats, "-q").code == 0
+    assert wfvae("compare", *pair, "--html", folder, "--stats", stats, "-q").code == 0
+    page = page_of(folder)
+    assert [file["name"] for file in page["files"]] == ["a.mkv"]
+    assert page["title"] == "b.mkv against a.mkv"
+    assert page["models"][0]["latents"]["clips"] == 4
+    assert page["models"][0]["facts"]["family"] == "wfvae"
+
+
+def test_a_protocol_is_followed_and_named(tmp_path: Path) -> None:
+    frames = pictures(34, width=64, height=48)
+    a = lossless(tmp_path / "a.mkv", frames)
+    b = lossless(tmp_path / "b.mkv", worse(frames))
+    answer = wfvae("compare", a, b, "--protocol", "wf-vae", "--json", "--no-ms-ssim")
+    assert answer.code == 0, answer
+    scores = json.loads(answer.stdout)
+    assert (scores["frames"], scores["width"], scores["height"]) == (33, 256, 256)
+    assert scores["protocol"].startswith("Protocol wf-vae") and "2411.17459" in scores["protocol"]
+    short = lossless(tmp_path / "short.mkv", frames[:5])
+    answer = wfvae("compare", short, short, "--protocol", "wf-vae", "--no-ms-ssim")
+    assert_refused(answer, 3, "expected 33 frames", "got 5")
+
+
+def test_scores_are_logged(tmp_path: Path, pair: tuple[Path, Path]) -> None:
+    pytest.importorskip("tensorboard", reason="needs tensorboard (extra tensorboard)")
+    target = f"tensorboard:{tmp_path / 'runs'}"
+    assert wfvae("compare", *pair, "--log-to", target, "-q").code == 0
+    assert list((tmp_path / "runs" / "b.mkv").glob("events.out.*"))
 
 
 def test_a_roundtrip_writes_the_same(tmp_path: Path, clip: Path) -> None:

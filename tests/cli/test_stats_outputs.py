@@ -24,6 +24,17 @@ def test_a_plot_of_one_page(tmp_path: Path, videos: Path) -> None:
         assert picture.width > 1000
 
 
+@pytest.mark.parametrize(
+    ("option", "name", "words"),
+    [("-o", "s.csv", "*.json"), ("--plot", "s.gif", "*.png, *.svg or *.pdf")],
+)
+def test_other_formats_are_refused_before_any_work(
+    tmp_path: Path, option: str, name: str, words: str
+) -> None:
+    answer = wfvae("stats", tmp_path / "no such file.mp4", option, tmp_path / name)
+    assert_refused(answer, 2, words, name)
+
+
 @pytest.mark.parametrize("option", ["-o", "--plot"])
 def test_what_exists_is_refused_before_any_work(tmp_path: Path, videos: Path, option: str) -> None:
     taken = tmp_path / "taken"

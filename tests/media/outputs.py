@@ -15,7 +15,8 @@ from av.video.reformatter import Interpolation
 from numpy.typing import NDArray
 
 from wfvae_cli.media.clip import ClipInfo, Colour, Frame
-from wfvae_cli.media.writer import VideoOptions, open_writer
+from wfvae_cli.media.options import VideoOptions
+from wfvae_cli.media.writer import open_writer
 from wfvae_cli.media.yuv import Pixels
 
 # Otherwise swscale rounds down, and every picture comes back darker by one.

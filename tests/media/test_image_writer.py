@@ -1,3 +1,4 @@
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -6,9 +7,12 @@ from PIL import Image
 
 from tests.media.outputs import info_for, names, pictures, probe, write
 from wfvae_cli.errors import OutputError, UsageError
-from wfvae_cli.media.clip import Frame
+from wfvae_cli.media.clip import Colour, Frame
+from wfvae_cli.media.colour import SRGB
 from wfvae_cli.media.image_writer import is_image, is_pattern
-from wfvae_cli.media.writer import VideoOptions, open_writer
+from wfvae_cli.media.options import VideoOptions
+from wfvae_cli.media.reader import open_clip
+from wfvae_cli.media.writer import open_writer
 
 
 @pytest.mark.parametrize("suffix", [".png", ".PNG", ".bmp", ".tif", ".tiff"])
@@ -30,6 +34,29 @@ def test_16_bits(tmp_path: Path, suffix: str) -> None:
     path = tmp_path / f"a{suffix}"
     assert write(path, info, sent) == ()
     np.testing.assert_array_equal(probe(path, deep=True).frames[0], sent[0])
+
+
+@pytest.mark.parametrize("deep", [False, True])
+@pytest.mark.parametrize(
+    ("primaries", "transfer", "labelled"),
+    [
+        ("bt2020", "smpte2084", True),
+        ("smpte432", "iec61966-2-1", True),
+        ("bt709", "bt709", False),
+        ("bt2020", "unknown", False),
+    ],
+)
+def test_colours_beyond_srgb_are_labelled_in_png(
+    tmp_path: Path, primaries: str, transfer: str, labelled: bool, deep: bool
+) -> None:
+    colour = Colour("gbr", "pc", primaries, transfer)
+    info = replace(info_for(deep=deep), colour=colour)
+    sent = pictures(info, 1, noise=True)
+    write(tmp_path / "a.png", info, sent)
+    with open_clip(tmp_path / "a.png") as reader:
+        (frame,) = reader
+        assert reader.info.colour == (colour if labelled else SRGB)
+    np.testing.assert_array_equal(frame.pixels, sent[0])
 
 
 @pytest.mark.parametrize(("suffix", "worst"), [(".jpg", 3), (".jpeg", 3), (".webp", 5)])

@@ -6,9 +6,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.metrics.reference import reference_psnr
+from tests.metrics.scores import ms_ssim, ssim
 from wfvae_cli.errors import InputError
 from wfvae_cli.metrics.clip import ClipMetrics
-from wfvae_cli.metrics.image import ms_ssim, ssim
 from wfvae_cli.metrics.pixels import Pixels
 from wfvae_cli.metrics.result import ClipResult, FrameScores
 

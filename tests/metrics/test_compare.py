@@ -8,12 +8,13 @@ from PIL import Image
 
 from tests.metrics.test_clip import clips, measure
 from wfvae_cli.errors import InputError, VideoError
+from wfvae_cli.media.clip import ClipInfo
 from wfvae_cli.media.options import Sampling
 from wfvae_cli.metrics.clip import ClipMetrics
 from wfvae_cli.metrics.compare import Measures, compare_clips, compare_directories
 from wfvae_cli.metrics.frechet import FrechetDistance
 from wfvae_cli.metrics.pixels import Pixels
-from wfvae_cli.metrics.result import FailedFile, FileResult
+from wfvae_cli.metrics.result import ClipResult, FailedFile, FileResult, FrameScores
 from wfvae_cli.metrics.stills import WorstFrames
 
 
@@ -162,13 +163,47 @@ def test_what_was_skipped_is_in_no_still_and_no_distance(
 ) -> None:
     pytest.importorskip("torchmetrics.image.fid", exc_type=ImportError)
     fid = FrechetDistance("fid", lambda batch: batch.float().mean(dim=(2, 3)))
-    worst = WorstFrames(3)
-    compare_directories(*trees, measures=Measures(distances=(fid,)), worst=worst)
+    folder = tmp_path / "stills"
+    compare_directories(
+        *trees,
+        measures=Measures(distances=(fid,)),
+        observe=lambda pair, info: [WorstFrames(2, name=pair.name, directory=folder)],
+    )
     assert fid.samples == 5
-    stills = [path.name for path in worst.write(tmp_path / "stills")]
+    stills = sorted(path.name for path in folder.iterdir())
     assert len(stills) == 3
     assert "image.png" in stills[0]
     assert all("one_video.mkv" in name for name in stills[1:])
+
+
+def test_observers_hear_how_their_clip_ended(trees: tuple[Path, Path]) -> None:
+    heard: dict[str, list[object]] = {}
+
+    class Observer:
+        def __init__(self, name: str, info: ClipInfo) -> None:
+            self.name = name
+            heard[name] = [(info.width, info.height, info.is_image)]
+
+        def observe(self, scores: FrameScores, original: Pixels, reconstruction: Pixels) -> None:
+            heard[self.name].append(scores.index)
+
+        def close(self, result: ClipResult | None) -> None:
+            heard[self.name].append(result)
+
+    done = compare_directories(*trees, observe=lambda pair, info: [Observer(pair.name, info)])
+    results = {file.name: file.result for file in done.files}
+    assert heard == {
+        "image.png": [(32, 24, True), 0, results["image.png"]],
+        "one/video.mkv": [(32, 24, False), 0, 1, 2, 3, results["one/video.mkv"]],
+        "short.mkv": [(32, 24, False), 0, 1, 2, None],
+    }
+
+
+def test_a_protocol_refuses_shorter_clips(trees: tuple[Path, Path]) -> None:
+    done = compare_directories(*trees, sampling=Sampling(frames=4), measures=Measures(frames=4))
+    assert [file.name for file in done.files] == ["one/video.mkv"]
+    errors = {file.name: file.error for file in done.failed}
+    assert "expected 4 frames" in errors["image.png"] and "got 1" in errors["image.png"]
 
 
 def test_learned_scores_reach_the_result(tmp_path: Path) -> None:

@@ -9,9 +9,10 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from tests.metrics.reference import photographs, reference_psnr, reference_ssim
+from tests.metrics.scores import ms_ssim, psnr, ssim
 from wfvae_cli.errors import InputError
 from wfvae_cli.metrics import image
-from wfvae_cli.metrics.image import MS_SSIM_SIDE, SCALE_WEIGHTS, ms_ssim, psnr, ssim
+from wfvae_cli.metrics.image import MS_SSIM_SIDE, SCALE_WEIGHTS
 from wfvae_cli.metrics.pixels import Pixels
 
 

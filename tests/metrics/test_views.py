@@ -3,7 +3,17 @@ import pytest
 
 from wfvae_cli.errors import InputError
 from wfvae_cli.metrics.pixels import Pixels, deepen
-from wfvae_cli.metrics.views import difference, side_by_side
+from wfvae_cli.metrics.result import FrameScores
+from wfvae_cli.metrics.views import (
+    ERROR_SCALE,
+    Box,
+    difference,
+    error_colours,
+    error_map,
+    luminance_error,
+    side_by_side,
+    worst_box,
+)
 
 
 def test_side_by_side_keeps_both_pictures() -> None:
@@ -52,3 +62,57 @@ def test_deepening_is_exact_at_both_ends() -> None:
     deep = deepen(levels, 16)
     assert deep.dtype == np.uint16 and deep.min() == 0 and deep.max() == 65535
     assert np.array_equal(deep // 257, levels)
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+def test_scores_are_written_into_the_corners_of_both_sides(dtype: type) -> None:
+    x = np.full((120, 320, 3), 40, np.uint8)
+    pair = (x, x) if dtype == np.uint8 else (deepen(x, 16), x)
+    both = side_by_side(*pair, scores=FrameScores(7, 31.25))
+    assert both.dtype == dtype and both.shape == (120, 640, 3)
+    unit = np.iinfo(dtype).max // 255
+    changed = (both != 40 * unit).any(axis=2)
+    rows, columns = np.nonzero(changed)
+    assert rows.max() < 30  # the rest of the picture is as it was
+    assert both.max() // unit > 200 and not changed[:, 319].any()  # bright letters, dark strip
+    assert both[0, 0, 0] // unit == 24
+    assert columns[columns < 320].min() == 0 and columns[columns >= 320].min() == 320
+    other = side_by_side(*pair, scores=FrameScores(8, 31.25))
+    assert (both[:, :320] != other[:, :320]).any() and (both[:, 320:] == other[:, 320:]).all()
+
+
+def test_captions_that_do_not_fit_are_cut() -> None:
+    x = np.full((6, 20, 3), 40, np.uint8)
+    assert side_by_side(x, x, scores=FrameScores(0, 30.0)).shape == (6, 40, 3)
+
+
+def test_luminance_errors_are_in_eight_bit_levels() -> None:
+    x = np.full((2, 3, 3), 100, np.uint8)
+    y = x.copy()
+    y[0, 0] = 90
+    y[1, 1] = (110, 100, 100)
+    error = luminance_error(x, y)
+    assert error == pytest.approx(np.array([[10, 0, 0], [0, 2.126, 0]]), abs=1e-4)
+    deep = luminance_error(deepen(x, 16), deepen(y, 16))
+    assert deep == pytest.approx(error, abs=1e-4)
+
+
+def test_error_maps_go_from_dark_to_bright_and_stop() -> None:
+    errors = np.array([[0, ERROR_SCALE / 2, ERROR_SCALE, 200]], np.float32)
+    picture = error_map(errors)
+    brightness = picture.sum(axis=2)[0].tolist()
+    assert brightness[0] < 10 < brightness[1] < brightness[2] == brightness[3]
+    ramp = error_colours(64, 3)
+    assert ramp.shape == (3, 64, 3)
+    assert (np.diff(ramp[0].astype(int).sum(axis=1)) >= 0).all()
+    assert (ramp[0, [0, -1]] == picture[0, [0, 2]]).all()
+
+
+def test_the_worst_box_holds_the_error_and_stays_inside() -> None:
+    error = np.zeros((40, 60), np.float32)
+    error[36:40, 50:60] = 5
+    box = worst_box(error, 16)
+    assert box.of(error[..., None].astype(np.uint8)).shape == (16, 16, 1)
+    assert box.top + box.height <= 40 and box.left + box.width <= 60
+    assert error[36:40, 50:60].sum() == box.of(error[..., None].astype(np.uint8)).sum()
+    assert worst_box(error, 100) == Box(0, 0, 40, 60)

@@ -96,11 +96,11 @@ def check_every_chunking(vae: VideoVAE, longest: int = 6) -> None:
                 assert difference <= TOLERANCE[x.dtype], f"decoding {chunks}: {difference}"
 
 
-def check_strips(vae: VideoVAE, latents: int = 3) -> None:
+def check_strips(vae: VideoVAE, latents: int = 3, columns: int = 1) -> None:
     """In bands is whole, for every chunking; the picture is higher than a band and its halo."""
     s = vae.strides
     with torch.inference_mode():
-        shape = (1, 3, 1 + s.time * (latents - 1), 24 * s.height, s.width)
+        shape = (1, 3, 1 + s.time * (latents - 1), 24 * s.height, columns * s.width)
         x = torch.rand(shape, generator=torch.Generator().manual_seed(0)) * 2 - 1
         x = x.to(next(vae.parameters()).dtype)
         moments = torch.cat(vae.encode(x, Stream.whole()), dim=1)
@@ -118,20 +118,25 @@ def check_strips(vae: VideoVAE, latents: int = 3) -> None:
             assert difference <= TOLERANCE[x.dtype], f"decoding {chunks}: {difference}"
 
 
-def check_footprint(vae: VideoVAE) -> None:
-    """The state that plans count on is what a clip leaves behind, and not much more."""
+def check_footprint(vae: VideoVAE, latents: int = 2, size: int = 64) -> None:
+    """The state that plans count on is what a clip leaves behind, and not much more.
+
+    A decoder that looks ahead needs as many `latents` as it takes to reach its last layer. On the
+    meta device models of any size will do.
+    """
     assert vae.footprint is not None
-    s = vae.strides
+    s, weight = vae.strides, next(vae.parameters())
     with torch.inference_mode():
-        x = torch.zeros(1, 3, 1 + s.time, 64, 64, dtype=next(vae.parameters()).dtype)
+        frames = 1 + s.time * (latents - 1)
+        x = torch.zeros(1, 3, frames, size, size, dtype=weight.dtype, device=weight.device)
         encoder, decoder = Stream(), Stream()
-        for begin, end in ((0, 1), (1, 1 + s.time)):
+        for begin, end in ((0, 1), (1, frames)):
             vae.decode(vae.encode(x[:, :, begin:end], encoder).mean, decoder)
     for kept, promised in (
         (encoder.nbytes, vae.footprint.encoder_state),
         (decoder.nbytes, vae.footprint.decoder_state),
     ):
-        values = kept / x.element_size() / 64**2
+        values = kept / x.element_size() / size**2
         assert values <= promised
         assert promised == 0 or values > promised / 2
 

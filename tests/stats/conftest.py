@@ -29,7 +29,7 @@ def make_report() -> Make:
         for seed in seeds:
             z = latents(seed, channels)
             stats.add_clip(f"clip{seed}", [(z, np.full_like(z, -2))])
-        fields = {"model": MODEL, "options": {"size": "48x48"}, **changes}
-        return StatsReport(stats=stats, **fields)  # type: ignore[arg-type]  # test's own fields
+        fields = {"model": MODEL, "options": {"size": "48x48"}, "stats": stats, **changes}
+        return StatsReport(**fields)  # type: ignore[arg-type]  # test's own fields
 
     return make

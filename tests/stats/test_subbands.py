@@ -12,9 +12,10 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from wfvae_cli.errors import InputError, UsageError
+from wfvae_cli.report.subband_plot import plot_subbands
 from wfvae_cli.stats.subband_clip import BIN_WIDTH, NAMES, Kind, SubbandClip
-from wfvae_cli.stats.subband_view import plot_subbands, subband_table
 from wfvae_cli.stats.subbands import SubbandStats
+from wfvae_cli.stats.table import subband_table
 
 
 def _clip(seed: int, frames: int = 9, size: int = 16) -> torch.Tensor:

@@ -1,15 +1,8 @@
 from __future__ import annotations
 
-import sys
-from pathlib import Path
-
-import numpy as np
 import pytest
-from PIL import Image
 
 from tests.stats.conftest import Make
-from wfvae_cli.errors import MissingExtraError, OutputError
-from wfvae_cli.stats.plot import plot_stats
 from wfvae_cli.stats.table import bar, channel_table, formula_table, sparkline, summary_table
 
 
@@ -34,32 +27,3 @@ def test_tables_have_a_row_per_channel(make_report: Make) -> None:
     assert rows["clips"] == "12 (1 failed)"
     assert rows["means and stds known to"].startswith("±")
     assert len(formula_table().rows) == 3
-
-
-@pytest.mark.parametrize("channels", [4, 64])
-def test_plot_is_one_png_with_the_same_bytes(
-    channels: int, make_report: Make, tmp_path: Path
-) -> None:
-    pytest.importorskip("matplotlib")
-    report = make_report(channels=channels)
-    plot_stats(report, tmp_path / "a.png")
-    with Image.open(tmp_path / "a.png") as image:
-        pixels = np.asarray(image.convert("RGB"))
-    assert pixels.shape[1] == 1500
-    assert 0.02 < (pixels.min(axis=2) < 250).mean() < 0.6  # neither empty nor full
-    assert [path.name for path in tmp_path.iterdir()] == ["a.png"]
-    with pytest.raises(OutputError, match="exists already"):
-        plot_stats(report, tmp_path / "a.png")
-    if channels == 4:
-        before = (tmp_path / "a.png").read_bytes()
-        plot_stats(report, tmp_path / "a.png", overwrite=True)
-        assert (tmp_path / "a.png").read_bytes() == before
-
-
-def test_plot_without_matplotlib_names_the_extra(
-    make_report: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
-    with pytest.raises(MissingExtraError, match=r"pip install 'wfvae\[plot\]'"):
-        plot_stats(make_report(), tmp_path / "a.png")
-    assert not list(tmp_path.iterdir())

@@ -1,4 +1,4 @@
-"""A clip to measure with, where the user names none: motion, edges and grain, from a seed."""
+"""A generated clip to measure with, where the user names none: motion, edges and grain."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wfvae_cli.media.clip import ClipInfo, Frame
-from wfvae_cli.media.writer import VideoOptions, open_writer
+from wfvae_cli.media.options import VideoOptions
+from wfvae_cli.media.writer import open_writer
 
 _RATE = Fraction(24)
 

@@ -21,8 +21,10 @@ def main() -> None:
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     raise_signals()
     try:
+        from wfvae_cli.cli import run
         from wfvae_cli.cli.app import app
 
+        run.owns_process = True
         app()
     except Stopped as stop:  # before a command took over
         word, code = ending(stop)

@@ -2,197 +2,165 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 from wfvae_cli.cli import measuring as m
 from wfvae_cli.cli.console import Console
-from wfvae_cli.errors import InputError, PartialFailureError, UsageError
+from wfvae_cli.cli.output import Overwrite
+from wfvae_cli.errors import InputError, UsageError
 from wfvae_cli.media.options import Sampling
 from wfvae_cli.option import Argument, Option
 from wfvae_cli.unreadable import why_unreadable
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from wfvae_cli.metrics.compare import Measures
-    from wfvae_cli.metrics.result import Comparison, FailedFile, FileResult, JsonValue
+    from wfvae_cli.metrics.protocol import Protocol
 
 EXAMPLES = """
     wfvae compare in.mp4 roundtrip.mp4
+    wfvae compare in.mp4 roundtrip.mp4 --html report/
+    wfvae compare originals/ wfvae/ wan/ --html report/
     wfvae compare in.mp4 roundtrip.mp4 --report frames.csv --plot frames.png
-    wfvae compare originals/ reconstructions/ --report files.json --worst 8 stills/
+    wfvae compare originals/ reconstructions/ --report files.json --worst 3 stills/
     wfvae compare originals/ reconstructions/ --lpips --fid --fid-weights inception.pth
+    wfvae compare originals/ reconstructions/ --protocol wf-vae --lpips
 """
-_SHOWN = ("psnr", "ssim", "ms_ssim", "flicker_psnr", "lpips")
-_LABELS = {
-    "psnr": "PSNR",
-    "psnr_mse": "PSNR of all",
-    "ssim": "SSIM",
-    "ms_ssim": "MS-SSIM",
-    "flicker_psnr": "flicker",
-    "lpips": "LPIPS",
-}
+_METRICS, _OUT = "Metrics", "Output"
 
 
 def compare(
     original: Annotated[str, Argument("ORIGINAL", "A video, an image, or a directory of them.")],
-    reconstruction: Annotated[
-        str,
+    reconstructions: Annotated[
+        list[str],
         Argument(
-            "RECONSTRUCTION",
-            "The same; of directories, files of equal relative path belong together, whatever "
-            "their suffix.",
+            "RECONSTRUCTION...",
+            "The same, one for each model; of directories, files of equal relative path belong "
+            "together, whatever their suffix.",
         ),
     ],
     learned: m.Learned,
     sampling: Sampling,
-    targets: m.Targets,
     console: Console,
     ms_ssim: Annotated[
-        bool, Option("MS-SSIM too.", "Metrics", flags=("--ms-ssim/--no-ms-ssim",))
+        bool, Option("MS-SSIM too.", _METRICS, flags=("--ms-ssim/--no-ms-ssim",))
     ] = True,
-    device: Annotated[str, Option("Of learned metrics: auto, cpu, cuda.", "Metrics")] = "auto",
+    protocol: Annotated[
+        str | None,
+        Option(
+            "Take frames, size, crop, LPIPS backbone and FVD window as a paper did: wf-vae.",
+            _METRICS,
+            metavar="NAME",
+        ),
+    ] = None,
+    device: Annotated[str, Option("Of learned metrics: auto, cpu, cuda.", _METRICS)] = "auto",
+    html: Annotated[
+        Path | None,
+        Option(
+            "Write a page to look at: table, players, curves, worst frames. It opens in any "
+            "browser, offline.",
+            _OUT,
+            metavar="FOLDER",
+            common=True,
+        ),
+    ] = None,
+    stats: Annotated[
+        list[Path] | None,
+        Option(
+            "With --html: statistics of the latents (wfvae stats -o), once for each "
+            "reconstruction.",
+            _OUT,
+            metavar="FILE.json",
+        ),
+    ] = None,
+    report: m.Report = None,
+    plot: m.Plot = None,
+    worst: m.Worst = None,
+    log_to: Annotated[
+        list[str] | None,
+        Option(
+            "Log the scores to tensorboard:DIR or wandb:PROJECT (extras of those names); may be "
+            "repeated. Nothing is sent anywhere unless WANDB_MODE says so.",
+            _OUT,
+            metavar="TRACKER",
+        ),
+    ] = None,
+    overwrite: Overwrite = False,
 ) -> None:
-    """Measure how two videos, two images or two directories of them differ.
+    """Measure how videos, images or directories of them differ from their originals.
 
     Frames are paired by position and compared as shown: RGB, clamped and rounded, 8 bits (16 where
-    either side is deeper). Options of frames and size apply to both sides.
+    either side is deeper). Options of frames and size apply to all sides.
     """
-    folders = [Path(path).is_dir() for path in (original, reconstruction)]
-    if any(folders) != all(folders):
-        for path in (original, reconstruction):
-            if not Path(path).exists():
-                why = why_unreadable(path, "a folder like the other one", FileNotFoundError())
-                raise InputError(f"{path}: {why}")
-        raise UsageError(
-            f"expected two files or two directories, got one of each: {original} and "
-            f"{reconstruction}"
-        )
-    targets.check()
-    measures = learned.measures(device, ms_ssim=ms_ssim)
-    if all(folders):
-        _directories(console, original, reconstruction, sampling, measures, targets)
-    else:
-        _clips(console, original, reconstruction, sampling, measures, targets)
+    from wfvae_cli.cli import compare_work as w
+    from wfvae_cli.metrics.protocol import find_protocol
+    from wfvae_cli.report.tracking import Target
 
-
-def _clips(
-    console: Console,
-    original: str,
-    reconstruction: str,
-    sampling: Sampling,
-    measures: Measures,
-    targets: m.Targets,
-) -> None:
-    from wfvae_cli.metrics.compare import compare_clips
-
-    name = m.title_of(original)
-    stills = targets.stills(name)
-    with console.progress("comparing", None) as progress:
-        result = compare_clips(
-            original,
-            reconstruction,
-            sampling=sampling,
-            measures=measures,
-            worst=stills,
-            on_frame=lambda: progress(1),
-        )
-    facts: dict[str, JsonValue] = {
-        "original": original,
-        "reconstruction": reconstruction,
-        **m.distances(measures),
-    }
-    targets.write(console, result, f"{name} and {m.title_of(reconstruction)}", stills, facts)
-    console.say(f"{result.frames} frames of {result.width}x{result.height}, {result.bits} bits")
-    console.say(m.describe_scores(result))
-    _tell_distances(console, measures)
-    console.result({**facts, **result.to_json()})
-
-
-def _directories(
-    console: Console,
-    original: str,
-    reconstruction: str,
-    sampling: Sampling,
-    measures: Measures,
-    targets: m.Targets,
-) -> None:
-    from wfvae_cli.metrics.compare import compare_directories
-    from wfvae_cli.metrics.result import FailedFile
-
-    stills = targets.stills(m.title_of(original))
-    with console.progress("comparing", None, "files") as progress:
-
-        def on_file(file: FileResult | FailedFile) -> None:
-            progress(1)
-            if isinstance(file, FailedFile):
-                console.note(f"{file.name}: left out: {file.error}")
-
-        result = compare_directories(
-            Path(original),
-            Path(reconstruction),
-            sampling=sampling,
-            measures=measures,
-            worst=stills,
-            on_file=on_file,
-        )
-    facts: dict[str, JsonValue] = {
-        "original": original,
-        "reconstruction": reconstruction,
-        **m.distances(measures),
-    }
-    title = f"{m.title_of(original)} and {m.title_of(reconstruction)}"
-    targets.write(console, result, title, stills, facts)
-    if not (console.json or console.quiet):
-        _print(result)
-    _tell_distances(console, measures)
-    console.result({**facts, **result.to_json()})
-    if result.failed:
-        raise PartialFailureError(
-            f"{len(result.failed)} of {len(result.failed) + len(result.files)} files could not be "
-            "compared and are in no figure; the figures of all others are complete"
-        )
-
-
-def _tell_distances(console: Console, measures: Measures) -> None:
-    line = m.describe_distances(measures)
-    if line is not None:
-        console.say(line)
-
-
-def _print(result: Comparison) -> None:
-    """Every file, then what they have in common."""
-    from wfvae_cli.cli.tables import print_table
-
-    summaries = result.summaries
-    shown = [name for name in _SHOWN if name in summaries]
-    header = ("file", "frames", *(_LABELS[name] for name in shown), "worst frame")
-    rows = [
-        (
-            file.name,
-            str(file.result.frames),
-            *(_score(name, getattr(file.result, name)) for name in shown),
-            f"{file.result.worst_frame.index}: {m.decibels(file.result.worst_frame.psnr)}",
-        )
-        for file in result.files
-    ]
-    print_table(header, rows, spare=("flicker", "worst frame", "MS-SSIM", "frames"))
-    print_table(
-        ("score", "mean", "median", "5th percentile", "95th percentile"),
-        [
-            (
-                _LABELS[name],
-                *(_score(name, getattr(each, part)) for part in ("mean", "median", "p5", "p95")),
-            )
-            for name, each in summaries.items()
-        ],
-        title=f"{len(result.files)} files, every one counts the same",
+    tracking = tuple(Target.parse(text) for text in log_to or [])
+    targets = w.Targets(report, plot, worst, html, tuple(stats or ()), tracking, overwrite)
+    chosen = None if protocol is None else find_protocol(protocol)
+    if chosen is not None:
+        if sampling != Sampling():
+            raise UsageError("--protocol says which frames at what size: leave those options out")
+        sampling = chosen.sampling
+        learned = replace(learned, lpips_net=chosen.lpips_net)
+    folders = _are_folders(original, reconstructions)
+    title, labels = w.labels_of(original, reconstructions)
+    targets.check(len(reconstructions))
+    job = w.Job(
+        original=original,
+        reconstructions=tuple(reconstructions),
+        title=title,
+        labels=labels,
+        folders=folders,
+        sampling=sampling,
+        measures=_measures(learned, device, chosen, ms_ssim=ms_ssim),
+        protocol=chosen,
+        targets=targets,
+        options=w.describe_options(sampling, learned, ms_ssim=ms_ssim),
     )
-    if len(result.files) > 1:
-        worst = result.worst(5)
-        print_table(("worst files", "PSNR"), [(f.name, m.decibels(f.result.psnr)) for f in worst])
+    w.run(console, job)
 
 
-def _score(name: str, value: float | None) -> str:
-    if value is None:
-        return "-"
-    return m.decibels(value) if "psnr" in name else f"{value:.4f}"
+def _are_folders(original: str, reconstructions: list[str]) -> bool:
+    """Whether directories are compared rather than files.
+
+    Raises:
+        InputError: a path does not exist, where some are directories.
+        UsageError: there are directories and files.
+    """
+    paths = [original, *reconstructions]
+    folders = [Path(path).is_dir() for path in paths]
+    if any(folders) != all(folders):
+        for path in paths:
+            if not Path(path).exists():
+                why = why_unreadable(path, "a folder like the other ones", FileNotFoundError())
+                raise InputError(f"{path}: {why}")
+        raise UsageError(f"expected only files or only directories, got both: {', '.join(paths)}")
+    return all(folders)
+
+
+def _measures(
+    learned: m.Learned, device: str, protocol: Protocol | None, *, ms_ssim: bool
+) -> Callable[[], Measures]:
+    """What makes the metrics of each set of reconstructions, with sums of their own."""
+
+    def make() -> Measures:
+        if protocol is None:
+            return learned.measures(device, ms_ssim=ms_ssim)
+        measures = replace(learned, fvd_weights=None).measures(device, ms_ssim=ms_ssim)
+        distances = measures.distances
+        if learned.fvd_weights is not None:
+            from wfvae_cli.metrics.frechet import clip_fvd
+            from wfvae_cli.models.load import resolve_device
+
+            fvd = clip_fvd(
+                learned.fvd_weights, window=protocol.fvd_window, device=resolve_device(device)
+            )
+            distances = (*distances, fvd)
+        return replace(measures, distances=distances, frames=protocol.sampling.frames)
+
+    return make

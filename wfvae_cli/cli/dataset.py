@@ -5,13 +5,15 @@ from __future__ import annotations
 import signal
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any
 
+from wfvae_cli.cli import run
 from wfvae_cli.cli.console import Console
 from wfvae_cli.cli.signals import Stopped
+from wfvae_cli.dataset.isolation import Isolation, isolate
 from wfvae_cli.dataset.options import (
     EngineOptions,
     Selection,
@@ -39,14 +41,21 @@ class DatasetOptions:
     limits: Limits
     engine: EngineOptions
     overwrite: bool
+    isolation: Isolation = field(default_factory=Isolation)
+    """What is known of crashes of this run, where its process is watched."""
 
-    def job_options(self, run: RunOptions, model: str, hwaccel: str = "none") -> dict[str, Any]:
+    def isolated(self) -> DatasetOptions:
+        """Go on in a process that is watched, where this one belongs to us: see `isolate`."""
+        watched = run.owns_process and self.engine.engine == "local"
+        return replace(self, isolation=isolate()) if watched else self
+
+    def job_options(self, place: RunOptions, model: str, hwaccel: str = "none") -> dict[str, Any]:
         """Give the options that all jobs have in common, by the names of `DatasetJob`."""
         return {
             "model": model,
-            "device": run.device,
-            "dtype": run.dtype,
-            "compile": run.compile,
+            "device": place.device,
+            "dtype": place.dtype,
+            "compile": place.compile,
             "threads": self.work.threads or default_threads(),
             "readers": self.work.readers or default_readers(),
             "hwaccel": hwaccel,
@@ -145,7 +154,7 @@ def run_job(
         exclude=selection.exclude or (),
         limit=selection.limit,
     )
-    engine = make_engine(options.engine)
+    engine = make_engine(options.engine, options.isolation)
     with DatasetView(console, output) as view, _stopping(engine, console) as interrupted:
         summary = run_dataset(
             items,
@@ -162,12 +171,12 @@ def run_job(
     _judge(summary)
 
 
-def make_engine(options: EngineOptions) -> Engine:
-    """Make the engine that was asked for."""
+def make_engine(options: EngineOptions, isolation: Isolation | None = None) -> Engine:
+    """Make the engine that was asked for; `isolation` is for this process."""
     from wfvae_cli.dataset.engine import LocalEngine
 
     if options.engine == "local":
-        return LocalEngine()
+        return LocalEngine(isolation)
 
     from wfvae_cli.dataset.ray_engine import RayEngine
 

@@ -135,6 +135,7 @@ def encode(
             overwrite=overwrite,
         )  # fmt: skip
         return
+    dataset = dataset.isolated()
     if run.compile and sampling.size is None:
         raise UsageError("--compile suits clips of one size: say which with --size")
 

@@ -93,37 +93,43 @@ class Learned:
         return Measures(ms_ssim=ms_ssim, lpips=lpips, distances=tuple(distances))
 
 
+Report = Annotated[
+    Path | None,
+    Option(
+        "Write all scores: *.json holds every frame, *.csv a row per frame, or per file of "
+        "directories.",
+        _OUT,
+        metavar="FILE",
+        common=True,
+    ),
+]
+Plot = Annotated[
+    Path | None,
+    Option(
+        "Draw the scores of every frame, or of every file of directories: *.png, *.svg or *.pdf.",
+        _OUT,
+        metavar="FILE.png",
+        common=True,
+    ),
+]
+Worst = Annotated[
+    tuple[int, Path] | None,
+    Option(
+        "Write the K worst frames of each clip, apart from each other, into DIR: original, "
+        "reconstruction, luminance error, and the worst part enlarged.",
+        _OUT,
+        metavar="K DIR",
+    ),
+]
+
+
 @dataclass(frozen=True)
 class Targets:
     """What is to be written of the scores."""
 
-    report: Annotated[
-        Path | None,
-        Option(
-            "Write all scores: *.json holds every frame, *.csv a row per frame, or per file of "
-            "directories.",
-            _OUT,
-            metavar="FILE",
-            common=True,
-        ),
-    ] = None
-    plot: Annotated[
-        Path | None,
-        Option(
-            "Draw the scores of every frame, or of every file of directories.",
-            _OUT,
-            metavar="FILE.png",
-            common=True,
-        ),
-    ] = None
-    worst: Annotated[
-        tuple[int, Path] | None,
-        Option(
-            "Write the K frames of lowest PSNR into DIR: original, reconstruction, difference.",
-            _OUT,
-            metavar="K DIR",
-        ),
-    ] = None
+    report: Report = None
+    plot: Plot = None
+    worst: Worst = None
     overwrite: Overwrite = False
 
     def check(self) -> None:

@@ -11,7 +11,7 @@ from wfvae_cli.cli.console import Console
 from wfvae_cli.cli.run import reported
 
 if TYPE_CHECKING:
-    from wfvae_cli.models.names import PublishedModel
+    from wfvae_cli.models.published import PublishedModel
 
 _EXAMPLES = """Examples:
 
@@ -32,9 +32,9 @@ def models(json_output: o.Json = False) -> None:
 
     Folders, files and owner/repo on Hugging Face load too: see --model of the other commands.
     """
-    from wfvae_cli.models.names import PUBLISHED
+    from wfvae_cli.models.published import PUBLISHED
 
-    rows = [_describe(entry) for entry in PUBLISHED]
+    rows = [describe(entry) for entry in PUBLISHED]
     if json_output:
         Console(json=True).result({"models": rows})
         return
@@ -49,19 +49,20 @@ def models(json_output: o.Json = False) -> None:
                 row["family"],
                 "x".join(map(str, row["strides"])),
                 str(row["channels"]),
-                f"{row['parameters'] / 1e6:.1f} M",
-                row["licence"],
+                f"{row['parameters'] / 1e6:.1f} M" if row["parameters"] else "unknown",
+                row["licence"] or "unknown",
                 "embedded" if row["embedded"] else "cached" if row["cached"] else "no",
                 row["source"] or "",
             )
             for row in rows
         ],
         words=("family", "licence", "here", "source"),
-        spare=("licence", "family"),
+        spare=("parameters", "family", "licence"),
     )
 
 
-def _describe(entry: PublishedModel) -> dict[str, Any]:
+def describe(entry: PublishedModel) -> dict[str, Any]:
+    """Say what is known of a model without its files; everything is fit for JSON."""
     from wfvae_cli.models.hub import is_cached
 
     return {

@@ -11,8 +11,7 @@ import typer
 from wfvae_cli.errors import UsageError
 
 if TYPE_CHECKING:
-    from wfvae_cli.media.options import Sampling
-    from wfvae_cli.media.writer import VideoOptions
+    from wfvae_cli.media.options import Sampling, VideoOptions
 
 _MODEL, _FRAMES, _OUT, _RUN = "Model", "Which frames, and their size", "Output", "Messages"
 
@@ -203,7 +202,7 @@ def make_video_options(
     codec: str | None, crf: float | None, pix_fmt: str | None, container: str | None
 ) -> VideoOptions:
     """The video options that a command's options describe."""
-    from wfvae_cli.media.writer import VideoOptions
+    from wfvae_cli.media.options import VideoOptions
 
     return VideoOptions(codec=codec, crf=crf, pix_fmt=pix_fmt, container=container)
 

@@ -95,6 +95,7 @@ def roundtrip(
     if output is None:
         raise UsageError("a dataset needs a folder for its outputs and scores: add -o out/")
     _check_dataset(targets, learned)
+    dataset = dataset.isolated()
 
     from wfvae_cli.dataset.config import RoundtripConfig
     from wfvae_cli.dataset.roundtrip_job import RoundtripJob

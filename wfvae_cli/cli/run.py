@@ -19,6 +19,9 @@ from wfvae_cli.heap import keep_freed_memory
 
 P = ParamSpec("P")
 
+owns_process = False
+"""Whether this process is the `wfvae` program, rather than one that uses its commands."""
+
 
 def reported(command: Callable[P, None]) -> Callable[P, None]:
     """Make a command end with a message and an exit code rather than a traceback.

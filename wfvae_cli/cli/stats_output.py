@@ -58,9 +58,13 @@ class Targets:
             if path is not None:
                 check_output(path, overwrite=self.overwrite)
         if self.plot is not None:
-            from wfvae_cli.stats.figure import new_page
+            from wfvae_cli.report.figure import check_plot
 
-            new_page(1, 1)
+            check_plot(self.plot)
+        if self.output is not None:
+            from wfvae_cli.report.formats import check_json_path
+
+            check_json_path(self.output)
         if self.write_config is not None:
             from wfvae_cli.pipeline.scaled_config import scaled_config_path
 
@@ -98,7 +102,7 @@ def write_report(console: Console, report: StatsReport, targets: Targets) -> Non
         with atomic_file(targets.output, overwrite=targets.overwrite) as file:
             file.write(text.encode())
     if targets.plot is not None:
-        from wfvae_cli.stats.plot import plot_stats
+        from wfvae_cli.report.latent_plot import plot_stats
 
         plot_stats(report, targets.plot, overwrite=targets.overwrite)
     written = [path for path in (targets.output, targets.plot) if path is not None]
@@ -129,7 +133,8 @@ def write_subbands(console: Console, done: SubbandStats, targets: Targets) -> No
     """Show statistics of subbands, and write what was asked for."""
     from wfvae_cli.atomic import atomic_file
     from wfvae_cli.cli.tables import print_table
-    from wfvae_cli.stats.subband_view import plot_subbands, subband_table
+    from wfvae_cli.report.subband_plot import plot_subbands
+    from wfvae_cli.stats.table import subband_table
 
     text = done.to_json()
     if targets.output is not None:

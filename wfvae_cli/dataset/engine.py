@@ -14,6 +14,7 @@ import torch
 from typing_extensions import override
 
 from wfvae_cli.dataset.config import ModelFingerprint
+from wfvae_cli.dataset.isolation import Isolation
 from wfvae_cli.dataset.result import ItemResult, Task, failure
 from wfvae_cli.errors import OutputError
 from wfvae_cli.models.base import Task as Halves
@@ -211,9 +212,14 @@ def _is_about_name(error: OutputError) -> bool:
 
 
 class LocalEngine(Engine):
-    """One worker, in this process."""
+    """One worker, in this process.
 
-    def __init__(self) -> None:
+    Args:
+        isolation: what is known of crashes before, and who is told which items are open.
+    """
+
+    def __init__(self, isolation: Isolation | None = None) -> None:
+        self._isolation = isolation or Isolation()
         self._worker: Worker | None = None
         self._is_stopped = False
 
@@ -226,8 +232,15 @@ class LocalEngine(Engine):
 
     @override
     def work(self, tasks: Sequence[Task], gate: Gate | None = None) -> Results:
+        """Work on every task, on those that may have crashed a process before one by one."""
         assert self._worker is not None, "start comes first"
-        yield from self._worker.work(iter(tasks) if gate is None else gate.through(tasks))
+        gate = gate or Gate()
+        failed, alone, rest = self._isolation.sort(tasks)
+        yield from failed
+        for group in (*([task] for task in alone), rest):
+            for result in self._worker.work(self._isolation.begin(gate.through(group))):
+                self._isolation.end(result)
+                yield result
 
     @override
     def stop(self) -> None:

@@ -7,17 +7,20 @@ from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
 from wfvae_cli.dataset.items import Item
-from wfvae_cli.errors import DeviceError, LatentError, VideoError, WfvaeError
-from wfvae_cli.pipeline.prefetch import TimeLimitError
+from wfvae_cli.errors import (
+    ChangedError,
+    CrashError,
+    DeviceError,
+    LatentError,
+    TimeLimitError,
+    VideoError,
+    WfvaeError,
+)
 
 Status = Literal["done", "failed", "skipped"]
 _SPARSE = ("options", "source_sha256", "sha256", "metrics")
 """Fields that lines leave out where they are empty."""
 _STATUSES: tuple[Status, ...] = ("done", "failed", "skipped")
-
-
-class ChangedError(VideoError):
-    """A file that changed while it was read."""
 
 
 @dataclass(frozen=True)
@@ -106,6 +109,8 @@ def kind_of(error: BaseException) -> str:
             return "time limit"
         case ChangedError():
             return "changed"
+        case CrashError():
+            return "crash"
         case LatentError():
             return "bad latents"
         case DeviceError():

@@ -12,8 +12,7 @@ from pathlib import Path
 
 from wfvae_cli.dataset import remote
 from wfvae_cli.dataset.items import Item
-from wfvae_cli.dataset.result import ChangedError
-from wfvae_cli.errors import VideoError, WfvaeError
+from wfvae_cli.errors import ChangedError, VideoError, WfvaeError
 from wfvae_cli.media.images import PATTERN, sequence
 
 _PIECE = 1 << 20

@@ -1,4 +1,4 @@
-"""What a file says about its colours, and what is assumed where it says nothing.
+"""Colour descriptions of files, with defaults for what they leave unspecified.
 
 Numbers and names are those of ITU-T H.273, spelt as FFmpeg spells them.
 """
@@ -67,12 +67,15 @@ SWSCALE_MATRICES = {
 }
 """Our names of the matrices that swscale can undo -> its own names of them."""
 
+SRGB = Colour("gbr", "pc", "bt709", "iec61966-2-1")
+"""Assumed of an image that does not describe its colours."""
+
 Kind = Literal["yuv", "rgb", "grey"]
 
 
 @dataclass(frozen=True)
 class PixelFormat:
-    """What of an FFmpeg pixel format matters to the conversion to RGB."""
+    """Those properties of an FFmpeg pixel format that the conversion to RGB depends on."""
 
     name: str
     kind: Kind
@@ -104,10 +107,10 @@ class PixelFormat:
 
 
 def chroma_site(codec: str) -> Chroma:
-    """Where a codec's subsampled chroma lies unless a stream says otherwise.
+    """The default position of a codec's subsampled chroma.
 
     On every other column in MPEG-2, H.264, HEVC, VP9 and AV1; in the middle of its pixels in JPEG
-    and MPEG-1. What a stream says otherwise is lost: FFmpeg's scaler does not look at it.
+    and MPEG-1. A stream that says otherwise is not heeded: FFmpeg's scaler ignores it.
     """
     return "centre" if codec in ("mjpeg", "mpeg1video") else "left"
 
@@ -123,7 +126,7 @@ def describe(
     primaries: int = 2,
     transfer: int = 2,
 ) -> tuple[Colour, list[str]]:
-    """The colours of a stream, with a default for whatever it leaves unspecified.
+    """Describe the colours of a stream, with a default for whatever it leaves unspecified.
 
     Without a matrix, BT.709 is assumed from 720 lines or 1280 columns up and BT.601
     (`smpte170m`) below, as players do. Without a range, `yuvj` formats, RGB and grey are full
@@ -170,7 +173,7 @@ def describe(
 
 
 def swscale_levels(fmt: PixelFormat, colour: Colour) -> tuple[float, float]:
-    """The RGB values that swscale gives black and white of a source.
+    """Find the RGB values that swscale gives black and white of a source.
 
     They differ from 0 and 255 or 65535 in two ways that were measured, and that the tests pin:
     deep YUV is shifted to 16 bits, not stretched (10-bit white at full range becomes

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from wfvae_cli.media.clip import Bits, Colour
 from wfvae_cli.media.colour import SWSCALE_MATRICES, PixelFormat, swscale_levels
+from wfvae_cli.media.headers import Crop
 from wfvae_cli.media.sampling import Geometry
 
 Pixels = NDArray[np.uint8] | NDArray[np.uint16]
@@ -30,6 +31,7 @@ _TRANSPOSE = {  # (hflip, vflip) after transposing -> FFmpeg's name
     (False, True): "cclock",
     (True, True): "clock_flip",
 }
+_BAND_PIXELS = 1 << 20
 _TICK = Fraction(1, 25)  # conversion graphs have no use for time, but need a time base
 
 
@@ -189,6 +191,26 @@ class Deinterlacer:
             yield frame
 
 
+def crop_to(frame: VideoFrame, crop: Crop) -> Graph:
+    """Build what cuts the sides off frames like `frame`, in their own format; see `cropped`."""
+    width = frame.width - crop.left - crop.right
+    height = frame.height - crop.top - crop.bottom
+    where = _rectangle((width, height), crop.left, crop.top) | {"exact": "1"}
+    # Copied, because frames that begin amid another's rows end behind its last one.
+    return build_graph(frame, _TICK, [("crop", where), ("copy", {})])
+
+
+def without_profile(frame: VideoFrame) -> VideoFrame:
+    """Return the frame without its ICC profile.
+
+    PyAV frees the name that FFmpeg's PNG decoder gives to a profile twice once `side_data` is
+    looked at (SideData wraps the entry's own dictionary), which ends the process.
+    """
+    graph = build_graph(frame, _TICK, [("sidedata", {"mode": "delete", "type": "ICC_PROFILE"})])
+    graph.vpush(frame)
+    return graph.vpull()
+
+
 def _filtering(like: VideoFrame, nodes: list[Node]) -> Callable[[VideoFrame], Pixels]:
     """What sends frames like `like` through a graph of `nodes`, which end in a packed format."""
     graph = build_graph(like, _TICK, nodes)
@@ -215,9 +237,27 @@ def build_graph(frame: VideoFrame, time_base: Fraction, nodes: list[Node]) -> Gr
 
 def over_black(rgba: Pixels) -> Pixels:
     """Composite straight-alpha HWC RGBA onto black: each colour times alpha, rounded."""
-    top = np.iinfo(rgba.dtype).max
-    product = rgba[..., :3].astype(np.uint64) * rgba[..., 3:].astype(np.uint64)
-    return cast(Pixels, ((product + top // 2) // top).astype(rgba.dtype))
+    return times_alpha(rgba[..., :3], rgba[..., 3:])
+
+
+def times_alpha(rgb: Pixels, alpha: Pixels) -> Pixels:
+    """Multiply HWC RGB by HW1 alpha of the same dtype, rounded.
+
+    In bands of rows, and in the narrowest integers, because pictures can be large.
+    """
+    top = np.iinfo(rgb.dtype).max
+    # The products, and half of what divides them, just fit: 255 * 255 + 127, and likewise.
+    wide = np.uint16 if top == 255 else np.uint32
+    composited = np.empty_like(rgb, order="C")
+    rows = max(1, _BAND_PIXELS // rgb.shape[1])
+    for first in range(0, rgb.shape[0], rows):
+        band = slice(first, first + rows)
+        product: NDArray[np.unsignedinteger] = rgb[band].astype(wide)
+        product *= alpha[band]
+        product += wide(top // 2)
+        product //= wide(top)
+        composited[band] = product
+    return composited
 
 
 def _scale(width: int, height: int, colour: dict[str, str]) -> Node:

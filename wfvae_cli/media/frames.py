@@ -1,8 +1,8 @@
-"""Pictures to the frames that encoders take, and decoded frames to their bytes.
+"""Convert RGB pictures to the frames that encoders take, and decoded frames to their bytes.
 
-Not left to swscale, which reads 16-bit white as 65280 and centres full-range chroma on 127.5:
-shifts of up to 3 levels at 10 bits. Here every format, depth and range is rounded once from the
-exact value, and the same on every device, machine and version of FFmpeg.
+swscale does not do: it reads 16-bit white as 65280 and centres full-range chroma on 127.5, which
+shifts 10-bit samples by up to 3 levels. Here every format, depth and range is rounded once from
+the exact value, and gives the same on every device, machine and version of FFmpeg.
 """
 
 from __future__ import annotations
@@ -83,7 +83,7 @@ def frame_of(planes: NDArray[np.uint8], width: int, height: int, pix_fmt: str) -
 
 
 def planes_of(frame: av.VideoFrame) -> NDArray[np.uint8]:
-    """The bytes of all planes of a planar frame or NV12, one after the other; a copy of them."""
+    """Copy the bytes of all planes of a planar frame or NV12, one plane after the other."""
     sample = (frame.format.components[0].bits + 7) // 8
     planes = []
     for index, plane in enumerate(frame.planes):

@@ -1,8 +1,9 @@
-"""Writing frames as still images: one, or a numbered series."""
+"""Write frames as still images: one, or a numbered series."""
 
 from __future__ import annotations
 
 import contextlib
+import io
 import re
 import secrets
 import shutil
@@ -19,9 +20,10 @@ from PIL import Image
 from wfvae_cli.atomic import atomic_path, check_directory, check_output, reported
 from wfvae_cli.errors import OutputError, UsageError
 from wfvae_cli.media import yuv
-from wfvae_cli.media.clip import ClipInfo, Frame
+from wfvae_cli.media.clip import ClipInfo, Colour, Frame
 from wfvae_cli.media.clip_writer import ClipWriter
 from wfvae_cli.media.frames import rescale
+from wfvae_cli.media.stills.png import with_colour
 
 # Pillow's settings per suffix. Lossy formats at the quality where loss is hard to see, without
 # chroma subsampling: these images are looked at closely.
@@ -54,17 +56,25 @@ def is_pattern(target: str | Path) -> bool:
     return len(_NUMBER.findall(Path(target).name)) == 1 and is_image(target)
 
 
-def save_image(pixels: yuv.Pixels, path: Path, suffix: str) -> None:
+def save_image(pixels: yuv.Pixels, path: Path, suffix: str, colour: Colour) -> None:
     """Write one picture; 16-bit pictures stay so in PNG and TIFF, else are rounded to 8 bits.
 
     Args:
         pixels: HWC RGB, uint8 or uint16 over the full range of the dtype.
         path: the file to write, whatever its name.
         suffix: suffix that says the format, such as `.png`.
+        colour: what the RGB means; PNG is labelled where it is of wide gamut or HDR.
+
+    Raises:
+        UsageError: the picture is larger than the format can hold.
     """
+    data = _encode(pixels, suffix)
+    path.write_bytes(with_colour(data, colour) if suffix == ".png" else data)
+
+
+def _encode(pixels: yuv.Pixels, suffix: str) -> bytes:
     if pixels.dtype == np.uint16 and suffix in _DEEP:
-        path.write_bytes(_encode_deep(pixels, *_DEEP[suffix]))
-        return
+        return _encode_deep(pixels, *_DEEP[suffix])
     settings = _SETTINGS[suffix]
     limit = {"JPEG": 65535, "WEBP": 16383}.get(settings["format"])
     height, width, _ = pixels.shape
@@ -73,7 +83,9 @@ def save_image(pixels: yuv.Pixels, path: Path, suffix: str) -> None:
             f"{settings['format']} holds at most {limit} pixels a side, and this picture is "
             f"{width}x{height}; use .png"
         )
-    Image.fromarray(np.ascontiguousarray(rescale(pixels, 8))).save(path, **settings)
+    file = io.BytesIO()
+    Image.fromarray(np.ascontiguousarray(rescale(pixels, 8))).save(file, **settings)
+    return file.getvalue()
 
 
 def _encode_deep(pixels: yuv.Pixels, codec: str, pix_fmt: str) -> bytes:
@@ -89,7 +101,7 @@ def _encode_deep(pixels: yuv.Pixels, codec: str, pix_fmt: str) -> bytes:
 
 
 class ImageWriter(ClipWriter):
-    """Writes a clip of one frame as an image."""
+    """Write a clip of one frame as an image."""
 
     def __init__(
         self,
@@ -118,7 +130,7 @@ class ImageWriter(ClipWriter):
                 f"pattern such as {self.target.stem}%05d{self.target.suffix}, or use --frames 1"
             )
         with reported(self.target, self._part):
-            save_image(frame.pixels, self._part, self.target.suffix.lower())
+            save_image(frame.pixels, self._part, self.target.suffix.lower(), self.info.colour)
 
     def __exit__(
         self,
@@ -135,7 +147,7 @@ class ImageWriter(ClipWriter):
 
 
 class PatternWriter(ClipWriter):
-    """Writes every frame of a clip as an image, numbered from 1.
+    """Write every frame of a clip as an image, numbered from 1.
 
     The images are made in a hidden directory beside their names and moved there at the end, so
     that a series is whole or absent as well. Overwriting replaces the series as a whole: images
@@ -168,7 +180,7 @@ class PatternWriter(ClipWriter):
     def _write(self, frame: Frame) -> None:
         path = self._staging / self._name(self.frames)
         with reported(self.target, path):
-            save_image(frame.pixels, path, self.target.suffix.lower())
+            save_image(frame.pixels, path, self.target.suffix.lower(), self.info.colour)
 
     def __exit__(
         self,
@@ -191,7 +203,7 @@ class PatternWriter(ClipWriter):
         )
 
     def _existing(self) -> list[Path]:
-        """Files that fit the pattern."""
+        """List the files that fit the pattern."""
         name = self.target.name
         found = _NUMBER.search(name)
         assert found is not None, "open_writer() chose this class for its pattern"

@@ -1,7 +1,8 @@
-"""Numbered sequences of image files, and single images, as clips of RGB frames."""
+"""Single images, numbered sequences of image files, and animations as clips of RGB frames."""
 
 from __future__ import annotations
 
+import io
 import itertools
 import re
 from collections.abc import Iterator
@@ -12,62 +13,117 @@ import numpy as np
 from av.video.frame import VideoFrame
 
 from wfvae_cli.errors import VideoError
-from wfvae_cli.media.clip import Colour
-from wfvae_cli.media.colour import PixelFormat
-from wfvae_cli.media.picture import Picture, load
+from wfvae_cli.media import picture
+from wfvae_cli.media.picture import Picture
 from wfvae_cli.media.sampling import Orientation, Timed
+from wfvae_cli.media.stills.animation import AnimationSource, Frames
 
 PATTERN = re.compile(r"%(?:0(\d+))?d")
 
 
+def open_image(
+    file: Path | io.BytesIO, name: str, *, memory: int | None = None
+) -> ImageSource | AnimationSource | None:
+    """Open an image file as a clip: of one frame, or of as many as an animation has.
+
+    Args:
+        file: one that `picture.is_image` takes for an image.
+        name: what messages call it.
+        memory: bytes that decoding one picture may take; None is half of what is free.
+
+    Returns:
+        A source of frames; None for a file whose animation Pillow would not decode in full depth:
+        FFmpeg does.
+
+    Raises:
+        VideoError: it is damaged or too large.
+    """
+    data = picture.read_bytes(file, name, memory)
+    frames = Frames.find(data, name)
+    if frames is None:
+        return ImageSource(picture.decode(data, name, memory), name, memory=memory)
+    if frames.needs_ffmpeg:
+        return None
+    return AnimationSource(data, name, frames, memory=memory)
+
+
+def open_series(pattern: Path, frame_rate: Fraction, *, memory: int | None = None) -> ImageSource:
+    """Open the images that a pattern such as `frames/%05d.png` names as a clip.
+
+    Args:
+        pattern: see `sequence`.
+        frame_rate: in frames per second.
+        memory: bytes that decoding one picture may take; None is half of what is free.
+
+    Raises:
+        VideoError: no file matches, or the first cannot be read.
+    """
+    numbered = _numbered(pattern)
+    names = _first_run(numbered)
+    source = ImageSource(
+        picture.load(names[0], memory=memory), str(pattern), names, frame_rate, memory=memory
+    )
+    if len(names) < len(numbered):
+        first = min(numbered)
+        later = min(number for number in numbered if number > first + len(names))
+        source.notices.append(
+            f"it ends before number {first + len(names)}, which is missing; "
+            f"{len(numbered) - len(names)} later images, from {numbered[later].name} on, are "
+            "left out"
+        )
+    return source
+
+
 class ImageSource:
-    """One image, or the images that a pattern names, as a source of frames."""
+    """One image, or a numbered sequence of them, as a source of frames."""
 
     orientation = Orientation()  # applied while loading, since each file has its own
     sample_aspect = Fraction(1)
-    colour = Colour("gbr", "pc", "bt709", "iec61966-2-1")
+    origin = 0
 
-    def __init__(self, names: list[Path] | Picture, name: str, frame_rate: Fraction | None) -> None:
-        """Load the first image.
+    def __init__(
+        self,
+        first: Picture,
+        name: str,
+        names: list[Path] | None = None,
+        frame_rate: Fraction | None = None,
+        *,
+        memory: int | None = None,
+    ) -> None:
+        """Take the first image.
 
         Args:
-            names: the files in order, or a single picture that is loaded already.
+            first: the image, or the first of the sequence.
             name: what messages call the source.
+            names: the files of a sequence in order, the first included.
             frame_rate: of a sequence; None for a single image.
-
-        Raises:
-            VideoError: the first image cannot be read.
+            memory: bytes that decoding one picture may take; None is half of what is free.
         """
         self.name = name
         self.frame_rate = frame_rate
         self.time_base = 1 / frame_rate if frame_rate else Fraction(1)
-        self._names: list[Path] = [] if isinstance(names, Picture) else names
-        self._picture = names if isinstance(names, Picture) else load(names[0])
+        self._names = names or []
+        self._memory = memory
+        self._frame = first.frame
         self._index = 0
-        self.height, self.width = self._picture.pixels.shape[:2]
-        self.format = PixelFormat(
-            "rgb24" if self._depth == 8 else "rgb48le", "rgb", self._depth, False
-        )
-        self.pixel_format = self._picture.pixel_format
-        self.container = self.codec = self._picture.format
-        self.notices = list(self._picture.notices)
+        self.width, self.height = first.frame.width, first.frame.height
+        self.format = first.format
+        self.pixel_format = first.pixel_format
+        self.colour = first.colour
+        self.container = self.codec = first.container
+        self.notices = list(first.notices)
         self.is_image = frame_rate is None
-        self.origin = 0
-
-    @property
-    def _depth(self) -> int:
-        return self._picture.pixels.dtype.itemsize * 8
 
     @property
     def promised(self) -> tuple[int | None, Fraction | None]:
-        """How many images there are, and how long they last."""
+        """How many images there are, and how many seconds they last."""
         count = max(1, len(self._names))
         return count, None if self.frame_rate is None else count * self.time_base
 
     @property
     def first(self) -> Timed[VideoFrame]:
         """The frame that iteration begins with."""
-        return self._timed(self._picture)
+        return Timed(self._frame, self._index, 1)
 
     def seek(self, start: Fraction) -> None:
         """Skip the images shown before `start` seconds.
@@ -85,38 +141,36 @@ class ImageSource:
             )
         if skip > 0:
             self._index = skip
-            self._picture = self._load(self._names[skip])
+            self._frame = self._load(self._names[skip])
 
     def __iter__(self) -> Iterator[Timed[VideoFrame]]:
         """The frames from the point reached on; once."""
         yield self.first
         for name in self._names[self._index + 1 :]:
             self._index += 1
-            yield self._timed(self._load(name))
+            self._frame = self._load(name)
+            yield self.first
 
     def close(self) -> None:
         """Nothing is kept open."""
 
-    def _timed(self, picture: Picture) -> Timed[VideoFrame]:
-        frame = VideoFrame.from_ndarray(picture.pixels, format=self.format.name)
-        return Timed(frame, self._index, 1)
-
-    def _load(self, name: Path) -> Picture:
+    def _load(self, name: Path) -> VideoFrame:
         """Load one more image, of the same size and depth as the first."""
-        picture = load(name)
-        height, width = picture.pixels.shape[:2]
-        if (width, height) != (self.width, self.height):
+        loaded = picture.load(name, memory=self._memory)
+        size = (loaded.frame.width, loaded.frame.height)
+        if size != (self.width, self.height):
             raise VideoError(
                 f"{name}: the resolution changes from {self.width}x{self.height} to "
-                f"{width}x{height}: scale the images to one size"
+                f"{size[0]}x{size[1]}: scale the images to one size"
             )
-        if picture.pixels.dtype == np.uint8 and self.format.bits == 16:
-            return Picture(picture.pixels.astype(np.uint16) * 257, "", "")
-        if picture.pixels.dtype == np.uint16 and self.format.bits == 8:
+        if loaded.format.bits == self.format.bits:
+            return loaded.frame
+        if loaded.format.bits == 16:
             raise VideoError(
                 f"{name}: 16 bits a sample after images of 8: convert them to one depth"
             )
-        return picture
+        wide = loaded.frame.to_ndarray().astype(np.uint16) * 257
+        return VideoFrame.from_ndarray(wide, format="rgb48le")
 
 
 def sequence(pattern: Path) -> list[Path]:
@@ -126,6 +180,21 @@ def sequence(pattern: Path) -> list[Path]:
 
     Raises:
         VideoError: no file matches.
+    """
+    return _first_run(_numbered(pattern))
+
+
+def _first_run(numbered: dict[int, Path]) -> list[Path]:
+    """The files from the lowest number to the first one that is missing."""
+    numbers = itertools.takewhile(numbered.__contains__, itertools.count(min(numbered)))
+    return [numbered[number] for number in numbers]
+
+
+def _numbered(pattern: Path) -> dict[int, Path]:
+    """All files of a pattern, by their numbers.
+
+    Raises:
+        VideoError: there is none.
     """
     match = PATTERN.search(pattern.name)
     assert match is not None
@@ -147,4 +216,4 @@ def sequence(pattern: Path) -> list[Path]:
             f"{pattern}: no file matches, such as {before}{0:0{width}d}{after}: check the folder "
             "and the number of digits"
         )
-    return [found[i] for i in itertools.takewhile(found.__contains__, itertools.count(min(found)))]
+    return found

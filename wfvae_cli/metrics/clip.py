@@ -23,10 +23,17 @@ class PairMetric(Protocol):
 
 
 class PairObserver(Protocol):
-    """Something that looks at every pair of frames: `stills.WorstFrames`, `FrechetDistance`."""
+    """Takes every pair of frames of a clip: `stills.WorstFrames`, `FrechetDistance`."""
 
     def observe(self, scores: FrameScores, original: Pixels, reconstruction: Pixels) -> None:
         """Take the clip's next pair of frames, HWC RGB, and its scores."""
+
+
+class ClipObserver(PairObserver, Protocol):
+    """A `PairObserver` of one clip that is told how the clip ended."""
+
+    def close(self, result: ClipResult | None) -> None:
+        """Take the clip's scores after its last pair; None where it could not be compared."""
 
 
 class ClipMetrics:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Protocol
 
@@ -12,10 +13,9 @@ from wfvae_cli.errors import InputError
 from wfvae_cli.media.clip import ClipInfo, Frame
 from wfvae_cli.media.options import Sampling
 from wfvae_cli.media.reader import open_clip
-from wfvae_cli.metrics.clip import ClipMetrics, PairMetric, PairObserver
-from wfvae_cli.metrics.pairs import pair_directories
+from wfvae_cli.metrics.clip import ClipMetrics, ClipObserver, PairMetric, PairObserver
+from wfvae_cli.metrics.pairs import Pair, pair_directories
 from wfvae_cli.metrics.result import ClipResult, Comparison, FailedFile, FileResult
-from wfvae_cli.metrics.stills import WorstFrames
 
 
 class SetMetric(PairObserver, Protocol):
@@ -33,6 +33,8 @@ class Measures:
     lpips: PairMetric | None = None
     distances: tuple[SetMetric, ...] = ()
     """Shown every pair of frames; read their results when all clips are done."""
+    frames: int | None = None
+    """How many frames every clip must have, where a protocol says so."""
 
 
 _EVERYTHING = Sampling()
@@ -45,7 +47,7 @@ def compare_clips(
     *,
     sampling: Sampling = _EVERYTHING,
     measures: Measures = _USUAL,
-    worst: WorstFrames | None = None,
+    observe: Callable[[ClipInfo], Sequence[ClipObserver]] | None = None,
     on_frame: Callable[[], None] | None = None,
 ) -> ClipResult:
     """Measure how a video or image differs from its original, one pair of frames in memory.
@@ -57,27 +59,30 @@ def compare_clips(
         reconstruction: the same size and number of frames; the depth may differ.
         sampling: which frames to take, of both files alike.
         measures: what to compute beyond the usual scores.
-        worst: shown every frame, to keep the worst.
+        observe: makes observers once both clips are open, from the description of the original;
+            each is closed with the result, or with None where there is none.
         on_frame: called after every pair of frames.
 
     Raises:
         InputError: a file cannot be read, or the clips differ in size or number of frames.
     """
-    observers: list[PairObserver] = [*measures.distances]
-    if worst is not None:
-        observers.append(worst)
-    metrics = ClipMetrics(ms_ssim=measures.ms_ssim, lpips=measures.lpips, observers=observers)
+    result: ClipResult | None = None
     with ExitStack() as stack:
         left = stack.enter_context(open_clip(original, sampling))
         right = stack.enter_context(open_clip(reconstruction, sampling))
         _check_sizes(original, left.info, reconstruction, right.info)
+        observers = [] if observe is None else list(observe(left.info))
+        stack.callback(lambda: _close(observers, result))
         for distance in measures.distances:
             stack.enter_context(distance.clip())
+        everyone: list[PairObserver] = [*measures.distances, *observers]
+        metrics = ClipMetrics(ms_ssim=measures.ms_ssim, lpips=measures.lpips, observers=everyone)
         for x, y in _pairs(original, iter(left), reconstruction, iter(right)):
             metrics.update(x.pixels, y.pixels)
             if on_frame is not None:
                 on_frame()
-    return metrics.result()
+        result = _checked(original, metrics.result(), measures.frames)
+    return result
 
 
 def compare_directories(
@@ -86,7 +91,7 @@ def compare_directories(
     *,
     sampling: Sampling = _EVERYTHING,
     measures: Measures = _USUAL,
-    worst: WorstFrames | None = None,
+    observe: Callable[[Pair, ClipInfo], Sequence[ClipObserver]] | None = None,
     on_file: Callable[[FileResult | FailedFile], None] | None = None,
 ) -> Comparison:
     """Compare every pair of files of two directories (see `pair_directories`).
@@ -98,7 +103,7 @@ def compare_directories(
         reconstruction: directory of the reconstructions.
         sampling: which frames to take, of all files alike.
         measures: what to compute beyond the usual scores.
-        worst: keeps the worst frames of all files.
+        observe: makes the observers of a pair, as for `compare_clips`.
         on_file: called after every file, with its result or why there is none.
 
     Returns:
@@ -114,21 +119,18 @@ def compare_directories(
     for file in failed:
         report(file)
     for pair in pairing.pairs:
-        own_worst = worst.fresh(pair.name) if worst is not None else None
         try:
             result = compare_clips(
                 pair.original,
                 pair.reconstruction,
                 sampling=sampling,
                 measures=measures,
-                worst=own_worst,
+                observe=None if observe is None else partial(observe, pair),
             )
         except InputError as error:
             failed.append(FailedFile(pair.name, str(error)))
             report(failed[-1])
             continue
-        if worst is not None and own_worst is not None:
-            worst.merge(own_worst)
         files.append(FileResult(pair.name, result))
         report(files[-1])
     if not files:
@@ -138,6 +140,20 @@ def compare_directories(
             f"the first, {first.name}: {first.error}"
         )
     return Comparison(tuple(files), tuple(failed))
+
+
+def _close(observers: Sequence[ClipObserver], result: ClipResult | None) -> None:
+    for observer in observers:
+        observer.close(result)
+
+
+def _checked(original: str | Path, result: ClipResult, frames: int | None) -> ClipResult:
+    """Refuse a clip of fewer frames than a protocol takes."""
+    if frames is not None and result.frames < frames:
+        raise InputError(
+            f"expected {frames} frames of {original}, as the protocol says, got {result.frames}"
+        )
+    return result
 
 
 def _check_sizes(

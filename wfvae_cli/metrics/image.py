@@ -135,26 +135,3 @@ def _window() -> Tensor:
     offsets = torch.arange(WINDOW, dtype=torch.float64) - WINDOW // 2
     taps = torch.exp(-offsets.square() / (2 * SIGMA**2))
     return torch.outer(taps, taps).div(taps.sum() ** 2).float()
-
-
-def psnr(original: Pixels, reconstruction: Pixels) -> float:
-    """Peak signal-to-noise ratio in dB over all three channels; inf if identical.
-
-    Args:
-        original: HWC RGB, uint8 or uint16; the peak is the largest value of the deeper dtype.
-        reconstruction: the same size.
-
-    Raises:
-        InputError: the pictures cannot be compared.
-    """
-    return decibels(mean_square(planes(original, reconstruction).difference))
-
-
-def ssim(original: Pixels, reconstruction: Pixels) -> float | None:
-    """Structural similarity, at most 1; None if a side is below 11 pixels (see `structure`)."""
-    return structure(planes(original, reconstruction), multiscale=False)[0]
-
-
-def ms_ssim(original: Pixels, reconstruction: Pixels) -> float | None:
-    """Multi-scale SSIM in [0, 1]; None if a side is below 176 pixels (see `structure`)."""
-    return structure(planes(original, reconstruction), multiscale=True)[1]

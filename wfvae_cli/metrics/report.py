@@ -42,14 +42,40 @@ def write_report(
         UsageError: the path has another suffix.
         OutputError: the file exists or cannot be written.
     """
+    content = {**(extra or {}), **result.to_json(per_frame=True)}
+    table = frames_csv(result) if isinstance(result, ClipResult) else files_csv(result)
+    _write(path, content, table, overwrite=overwrite)
+
+
+def write_comparisons(
+    path: Path,
+    comparisons: Mapping[str, Comparison],
+    content: Mapping[str, JsonValue],
+    *,
+    overwrite: bool = False,
+) -> None:
+    """Write a report of several sets of reconstructions in the format of the path's suffix.
+
+    Args:
+        path: ends in `.json`, which holds `content`, or `.csv`, with a row per file and set.
+        comparisons: by the name of the set.
+        content: the JSON object.
+        overwrite: replace a file that exists.
+
+    Raises:
+        UsageError: the path has another suffix.
+        OutputError: the file exists or cannot be written.
+    """
+    header = ("reconstructions", *_FILE_COLUMNS)
+    rows = [(name, *row) for name, each in comparisons.items() for row in _file_rows(each)]
+    _write(path, content, _csv(header, rows), overwrite=overwrite)
+
+
+def _write(path: Path, content: Mapping[str, JsonValue], table: str, *, overwrite: bool) -> None:
     check_report_path(path)
+    text = table
     if path.suffix.lower() == ".json":
-        content = {**(extra or {}), **result.to_json(per_frame=True)}
         text = json.dumps(content, indent=2, allow_nan=False, ensure_ascii=False) + "\n"
-    elif isinstance(result, ClipResult):
-        text = frames_csv(result)
-    else:
-        text = files_csv(result)
     with atomic_file(path, overwrite=overwrite) as file:
         file.write(text.encode())
 
@@ -77,20 +103,27 @@ def frames_csv(result: ClipResult) -> str:
 
 def files_csv(comparison: Comparison) -> str:
     """One row per file: size, scores, worst frame; the skipped ones at the end with `error`."""
-    facts = ("frames", "width", "height", "bits", *CLIP_METRICS, "identical_frames")
+    return _csv(_FILE_COLUMNS, _file_rows(comparison))
+
+
+_FACTS = ("frames", "width", "height", "bits", *CLIP_METRICS, "identical_frames")
+_FILE_COLUMNS = ("name", *_FACTS, "worst_frame_index", "worst_frame_psnr", "error")
+
+
+def _file_rows(comparison: Comparison) -> list[tuple[object, ...]]:
     rows: list[tuple[object, ...]] = [
         (
             file.name,
-            *(getattr(file.result, name) for name in facts),
+            *(getattr(file.result, name) for name in _FACTS),
             file.result.worst_frame.index,
             file.result.worst_frame.psnr,
             None,
         )
         for file in comparison.files
     ]
-    empty = (None,) * (len(facts) + 2)
+    empty = (None,) * (len(_FACTS) + 2)
     rows += [(file.name, *empty, file.error) for file in comparison.failed]
-    return _csv(("name", *facts, "worst_frame_index", "worst_frame_psnr", "error"), rows)
+    return rows
 
 
 def _csv(header: tuple[str, ...], rows: Iterable[tuple[object, ...]]) -> str:

@@ -15,6 +15,15 @@ FRAME_METRICS = ("psnr", "ssim", "ms_ssim", "flicker_psnr", "lpips")
 """Names of the scores that every frame has, as fields of `FrameScores` and `ClipResult`."""
 CLIP_METRICS = ("psnr", "psnr_mse", "ssim", "ms_ssim", "flicker_psnr", "lpips")
 """Names of the scores that every clip has, as fields of `ClipResult`."""
+LABELS = {
+    "psnr": "PSNR",
+    "psnr_mse": "PSNR of all",
+    "ssim": "SSIM",
+    "ms_ssim": "MS-SSIM",
+    "flicker_psnr": "flicker PSNR",
+    "lpips": "LPIPS",
+}
+"""What tables, plots and pages call the scores."""
 
 
 def json_number(value: float | None) -> float | str | None:

@@ -24,7 +24,7 @@ from wfvae_cli.nn.stream import Stream
 MOST_KINDS = 64
 """Kinds of chunk that a half is compiled for: each takes from seconds to minutes."""
 _MOST_GRAPHS = 4 * MOST_KINDS
-"""PyTorch's own limit, in all models of one family together."""
+"""The limit that PyTorch is given, for all models of one family together."""
 
 Result = TypeVar("Result", Tensor, Posterior)
 
@@ -38,7 +38,13 @@ def compile_halves(vae: VideoVAE, device: torch.device) -> None:
 
     Raises:
         DeviceError: this machine lacks the compiler that `torch.compile` needs.
+        UsageError: every chunk of this model would be of another kind.
     """
+    if vae.state_growth_per_latent:
+        raise UsageError(
+            "--compile: this model's state grows with every chunk, and each would be compiled for "
+            "minutes: leave --compile out"
+        )
     _check_compilers(device)
     import torch._dynamo.config  # slow, and needed here alone
 
@@ -97,7 +103,7 @@ class CompiledStep(Generic[Result]):
         return self._kept(result, stream) if self._graphs else result
 
     def _kept(self, result: Result, stream: Stream) -> Result:
-        """Copy what a CUDA graph leaves in its own memory, which its next replay writes again.
+        """Copy results out of a CUDA graph's own memory, which its next replay writes again.
 
         The copies are queued behind the replay on the same CUDA stream, and the next replay
         behind them. They keep their strides, on which the next chunk's graph is chosen.

@@ -10,7 +10,7 @@ from typing import Generic
 
 import torch
 
-from wfvae_cli.errors import DeviceError, WfvaeError
+from wfvae_cli.errors import DeviceError, TimeLimitError, WfvaeError
 from wfvae_cli.models.base import LoadedModel
 from wfvae_cli.pipeline.batch import MOST_OPEN_IN_BATCH, batch_size, run_batch
 from wfvae_cli.pipeline.channel import ClosedError
@@ -29,7 +29,7 @@ from wfvae_cli.pipeline.job import (
     ValueT,
 )
 from wfvae_cli.pipeline.plan import ChunkPlan, Memory, check_memory
-from wfvae_cli.pipeline.prefetch import Clip, Prefetcher, TimeLimitError
+from wfvae_cli.pipeline.prefetch import Clip, Prefetcher
 from wfvae_cli.pipeline.writers import Writers
 
 log = logging.getLogger("wfvae")

@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Iterator
 from typing import Generic
 
-from wfvae_cli.errors import VideoError
+from wfvae_cli.errors import TimeLimitError
 from wfvae_cli.pipeline.channel import Channel, ClosedError
 from wfvae_cli.pipeline.job import Chunk, Finished, Job, Ready, SourceT, TaskT, ValueT
 from wfvae_cli.pipeline.options import Limits
@@ -22,10 +22,6 @@ _POLL = 0.1
 """Seconds between looks at whether a reader hangs."""
 _PATIENCE = 2.0
 """Seconds that readers have to let go of their files at the end; one that hangs keeps them."""
-
-
-class TimeLimitError(VideoError):
-    """A file that takes longer than it may."""
 
 
 class Reading(Generic[TaskT]):

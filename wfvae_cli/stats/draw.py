@@ -117,7 +117,7 @@ class Draw:
             raise UsageError(f"--until must be between 0 and 1, or 0% and 100%, got {self.until:g}")
 
     def choose(self, sources: Sequence[Source]) -> Sequence[Source]:
-        """Choose the sources to look at, in order: a random one where not all of them may be needed."""
+        """Choose sources in order, or in random order where not all of them may be needed."""
         if self.until is None and (self.limit is None or self.limit >= len(sources)):
             return sources
         return sorted(sources, key=lambda source: self._number(source.name, "clip"))[: self.limit]

@@ -36,7 +36,12 @@ _FIELDS: Mapping[str, tuple[str, str]] = {
     "WFVAEModel": _WFVAE,
     "WFVAE2Model": _WFVAE,
     "WanVAE": _WAN,
+    "Wan2_2_VAE": _WAN,
     "AutoencoderKLWan": _WAN,
+    "AutoencoderKLLTX2Video": _WAN,
+    "AutoencoderKLHunyuanVideo15": _STABLE_DIFFUSION,
+    "AutoencoderKLConv3D": _STABLE_DIFFUSION,
+    "AutoencoderKLQwenImage": _WAN,
     "AutoencoderKL": _STABLE_DIFFUSION,
 }
 _CHANNELS = ("latent_dim", "z_dim", "latent_channels")
@@ -44,7 +49,7 @@ _CHANNELS = ("latent_dim", "z_dim", "latent_channels")
 
 @dataclass(frozen=True)
 class ScaleFactors:
-    """Factors that give latents zero mean and unit variance, in three conventions (see `FORMULAS`)."""
+    """Factors that give zero mean and unit variance, in three conventions (see `FORMULAS`)."""
 
     latents_mean: tuple[float, ...]
     latents_std: tuple[float, ...]
@@ -76,7 +81,7 @@ class ScaleFactors:
 
 
 class StoredNormalization(NamedTuple):
-    """Shift and scale as `encode --normalize --stats` applies them: `(z - shift) * scale`, per channel."""
+    """Shift and scale of `encode --normalize --stats`: `(z - shift) * scale`, per channel."""
 
     shift: tuple[float, ...]
     scale: tuple[float, ...]

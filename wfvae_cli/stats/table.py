@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 from wfvae_cli.stats.report import StatsReport
 from wfvae_cli.stats.scale import FORMULAS
+from wfvae_cli.stats.subbands import SubbandStats
 from wfvae_cli.stats.summary import RANKS, normalised_density
 
 _BLOCKS = " ▁▂▃▄▅▆▇█"
@@ -91,3 +92,27 @@ def summary_table(report: StatsReport) -> Table:
 def formula_table() -> Table:
     """Which fields each convention has, and what encoding and decoding do with them."""
     return Table(("convention", "formula"), tuple(FORMULAS.items()))
+
+
+def subband_table(stats: SubbandStats) -> Table:
+    """One row per subband of every level; the bar shows the entropy.
+
+    Raises:
+        InputError: there is no clip.
+    """
+    rows = stats.subbands()
+    top = max(row.entropy for row in rows)
+    return Table(
+        ("level", "subband", "energy", "share", "entropy (bits)", ""),
+        tuple(
+            (
+                str(row.level),
+                row.name,
+                f"{row.energy:.3e}",
+                f"{row.share:.3%}",
+                f"{row.entropy:.3f}",
+                bar(row.entropy, top),
+            )
+            for row in rows
+        ),
+    )

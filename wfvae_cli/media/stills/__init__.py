@@ -1,0 +1,1 @@
+"""Image formats: what Pillow decodes, and what it would squeeze, miss or refuse."""

@@ -1,0 +1,144 @@
+"""What GIF, WebP and icon files say of their pictures: how large and how many, and their times.
+
+Read before decoders are asked, which allocate memory for whatever a damaged header claims.
+"""
+
+from __future__ import annotations
+
+import re
+import struct
+from dataclasses import dataclass
+from fractions import Fraction
+
+_DEFAULT_DELAY = Fraction(1, 10)
+"""Seconds that a picture without a delay is shown, as in browsers and FFmpeg."""
+_SHORTEST_GIF_DELAY = 2
+"""In 1/100 s; shorter ones stand for none, as in browsers and FFmpeg."""
+_EXTENSION, _IMAGE, _TRAILER = 0x21, 0x2C, 0x3B
+_GRAPHIC_CONTROL = 0xF9
+_NEXT_BLOCK = re.compile(rb"[!,;]")
+
+
+@dataclass(frozen=True)
+class GifLayout:
+    """The pictures of a GIF."""
+
+    delays: tuple[Fraction, ...]
+    """Seconds that each picture is shown."""
+    size: tuple[int, int]
+    """Width and height of the screen and of all pictures on it."""
+    whole: bool
+    """Whether the file goes on to its trailer."""
+
+
+def gif_layout(data: bytes) -> GifLayout:
+    """Walk the blocks of a GIF (GIF89a specification, appendix B).
+
+    Pictures need no control block: those without one are shown for a tenth of a second.
+
+    Args:
+        data: the whole file; it may be damaged.
+    """
+    if len(data) < 13:
+        raise ValueError("it ends amid its header")
+    width, height = struct.unpack_from("<HH", data, 6)
+    at = 13 + _palette_size(data[10])
+    delays: list[Fraction] = []
+    delay, whole = 0, False
+    while at < len(data):
+        block = data[at]
+        if block == _TRAILER:
+            whole = True
+            break
+        if block == _EXTENSION:
+            if data[at + 1 : at + 3] == bytes((_GRAPHIC_CONTROL, 4)) and at + 6 <= len(data):
+                delay = int.from_bytes(data[at + 4 : at + 6], "little")
+            at = _skip_sub_blocks(data, at + 2)
+        elif block == _IMAGE:
+            if at + 10 >= len(data):
+                break
+            long_enough = delay >= _SHORTEST_GIF_DELAY
+            delays.append(Fraction(delay, 100) if long_enough else _DEFAULT_DELAY)
+            delay = 0
+            left, top, across, down = struct.unpack_from("<4H", data, at + 1)
+            width, height = max(width, left + across), max(height, top + down)
+            # The image's descriptor, its palette, and the size of its smallest LZW codes.
+            at = _skip_sub_blocks(data, at + 10 + _palette_size(data[at + 9]) + 1)
+        else:  # stray bytes between blocks, which decoders skip
+            found = _NEXT_BLOCK.search(data, at)
+            at = found.start() if found else len(data)
+    return GifLayout(tuple(delays), (width, height), whole)
+
+
+def _palette_size(flags: int) -> int:
+    return 3 << (flags & 7) + 1 if flags & 0x80 else 0
+
+
+def _skip_sub_blocks(data: bytes, at: int) -> int:
+    while at < len(data) and data[at]:
+        at += 1 + data[at]
+    return at + 1
+
+
+def webp_delays(data: bytes) -> tuple[Fraction, ...]:
+    """The seconds that each picture of an animated WebP is shown (RFC 9649, 2.7.1.1).
+
+    Args:
+        data: the whole file; it may be damaged.
+    """
+    at = 12
+    delays: list[Fraction] = []
+    while at + 8 <= len(data):
+        kind, length = struct.unpack_from("<4sI", data, at)
+        if kind == b"ANMF" and length >= 16:
+            milliseconds = int.from_bytes(data[at + 20 : at + 23], "little")
+            delays.append(Fraction(milliseconds, 1000) if milliseconds else _DEFAULT_DELAY)
+        at += 8 + length + length % 2
+    return tuple(delays)
+
+
+def webp_size(data: bytes) -> tuple[int, int]:
+    """Width and height of a WebP, by its first chunk (RFC 9649, 2.5 to 2.7).
+
+    Args:
+        data: the file, or how it begins.
+
+    Raises:
+        ValueError: it is damaged.
+    """
+    kind = data[12:16]
+    if kind == b"VP8 " and data[23:26] == b"\x9d\x01\x2a":
+        width, height = struct.unpack_from("<HH", data, 26)
+        return width & 0x3FFF, height & 0x3FFF
+    if kind == b"VP8L" and data[20:21] == b"\x2f":
+        bits = int.from_bytes(data[21:25], "little")
+        return (bits & 0x3FFF) + 1, (bits >> 14 & 0x3FFF) + 1
+    if kind == b"VP8X" and len(data) >= 30:
+        width, height = (int.from_bytes(data[at : at + 3], "little") + 1 for at in (24, 27))
+        return width, height
+    raise ValueError("its first chunk is broken")
+
+
+def icon_size(data: bytes) -> tuple[int, int]:
+    """Width and height of the largest picture of an icon (ICO), by the pictures' own headers.
+
+    Its directory holds sides of up to 256 pixels, and does not bind a decoder.
+
+    Args:
+        data: the whole file.
+
+    Raises:
+        ValueError: it is damaged.
+    """
+    (count,) = struct.unpack_from("<H", data, 4)
+    sizes = []
+    for entry in range(6, 6 + 16 * count, 16):
+        (at,) = struct.unpack_from("<I", data, entry + 12)
+        if data[at : at + 4] == b"\x89PNG":
+            sizes.append(struct.unpack_from(">II", data, at + 16))
+        else:  # a bitmap, twice as high: its mask lies below it
+            width, height = struct.unpack_from("<ii", data, at + 4)
+            sizes.append((abs(width), abs(height) // 2))
+    if not sizes:
+        raise ValueError("it has no picture")
+    return max(width for width, _ in sizes), max(height for _, height in sizes)
