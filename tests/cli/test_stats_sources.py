@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -10,7 +12,7 @@ import numpy as np
 import pytest
 
 from tests.cli.program import assert_refused, start, wfvae
-from tests.cli.reports import measure
+from tests.cli.reports import measure, report
 
 
 def write(videos: Path, output: Path, format: str) -> Path:
@@ -69,3 +71,38 @@ def test_a_killed_run_goes_on(tmp_path: Path, videos: Path) -> None:
     assert not journal.exists()
     assert wfvae(*arguments, tmp_path / "whole.json").code == 0
     assert (tmp_path / "s.json").read_bytes() == (tmp_path / "whole.json").read_bytes()
+
+
+CRASHING = """
+import os, signal
+from wfvae_cli.cli import main
+from wfvae_cli.stats import draw
+from wfvae_cli.media.reader import open_clip
+
+def crashing(path, *args, **kwargs):
+    if "07" in str(path):
+        os.kill(os.getpid(), signal.SIGSEGV)
+    return open_clip(path, *args, **kwargs)
+
+draw.open_clip = crashing
+main()
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="processes are watched on Linux")
+def test_a_clip_that_ends_the_process_is_left_out(tmp_path: Path, videos: Path) -> None:
+    chosen = ("--include", "0*.mp4", "--threads", "1")
+    command = ["stats", videos, *chosen, "-o", tmp_path / "s.json"]
+    done = subprocess.run(
+        [sys.executable, "-c", CRASHING, *map(str, command)],
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert done.returncode == 7, done
+    values = report(tmp_path / "s.json")
+    assert [failed["name"] for failed in values["failed"]] == ["07.mp4"]
+    assert "SIGSEGV" in values["failed"][0]["reason"]
+    expected = measure(tmp_path, videos, *chosen, "--exclude", "07.mp4", name="without.json")
+    assert values["state"] == expected["state"]
+    assert [path.name for path in sorted(tmp_path.iterdir())] == ["s.json", "without.json"]

@@ -7,8 +7,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 from wfvae_cli import __version__
+from wfvae_cli.cli import run as command
 from wfvae_cli.cli import stats_output as w
 from wfvae_cli.cli.console import Console
+from wfvae_cli.cli.dataset import make_engine
+from wfvae_cli.dataset.isolation import isolate
 from wfvae_cli.dataset.options import (
     EngineOptions,
     Readers,
@@ -151,12 +154,14 @@ def stats(
         "--write-config": subbands and targets.write_config,
     }
     _check_modes(merge=merge, subbands=subbands, levels=levels, others=others)
+    isolation = None
+    if command.owns_process and engine.engine == "local" and not merge:
+        isolation = isolate()
     targets.check()
     if merge:
         w.merge_files(console, [Path(source) for source in sources], targets)
         return
 
-    from wfvae_cli.cli.dataset import make_engine
     from wfvae_cli.dataset.measure import (
         expected_model,
         kind_of,
@@ -188,7 +193,7 @@ def stats(
     }
     if subbands:
         job = SubbandJob(kind=kind_of(chosen), levels=levels or 3, **options)
-        with measuring(job, make_engine(engine), targets.output) as (by, _):
+        with measuring(job, make_engine(engine, isolation), targets.output) as (by, _):
             _collect_subbands(by, clips, job, targets, console)
         return
     name = options["model"] or model
@@ -208,7 +213,7 @@ def stats(
         "shard": shard,
     }
     stats_job = StatsJob(expected=expected, **options)
-    with measuring(stats_job, make_engine(engine), targets.output) as (by, cores):
+    with measuring(stats_job, make_engine(engine, isolation), targets.output) as (by, cores):
         _collect_latents(by, clips, stats_job, {**run, "threads": cores}, targets, console)
 
 
