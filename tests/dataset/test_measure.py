@@ -17,6 +17,7 @@ from wfvae_cli.dataset.items import Item
 from wfvae_cli.dataset.measure import Journal, measure
 from wfvae_cli.dataset.measure_job import SubbandJob
 from wfvae_cli.dataset.result import ItemResult, Task
+from wfvae_cli.errors import OutputError
 from wfvae_cli.pipeline.job import Callbacks, NoCallbacks, Profile
 from wfvae_cli.stats.accumulate import FailedClip
 from wfvae_cli.stats.draw import Source
@@ -148,5 +149,7 @@ def test_a_journal_is_of_one_job_and_of_files_as_they_were(
     write_clip(Path(clips[2].path), 9, seed=7)
     expected, _ = run(clips, tmp_path / "other.part", other, 4)
     assert run(clips, path, other, 4) == (expected, 1)
-    path.write_text("something else")
-    assert run(clips, path, other, 4) == (expected, 4)
+    path.write_text("a user's own")
+    with pytest.raises(OutputError, match="holds no results of wfvae stats"):
+        run(clips, path, other, 4)
+    assert path.read_text() == "a user's own"

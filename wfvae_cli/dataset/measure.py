@@ -23,7 +23,7 @@ from wfvae_cli.dataset.measure_job import AnyClip, Measured, MeasureJob, Packed
 from wfvae_cli.dataset.result import ItemResult, Task
 from wfvae_cli.dataset.shard import Shard
 from wfvae_cli.dataset.source import stamp
-from wfvae_cli.errors import InputError, PartialFailureError, UsageError
+from wfvae_cli.errors import InputError, OutputError, PartialFailureError, UsageError
 from wfvae_cli.media.options import Sampling
 from wfvae_cli.models.base import Normalization
 from wfvae_cli.models.load import describe_checkpoint
@@ -143,6 +143,7 @@ def measure(
     """
     tasks = [_task_of(source) for source in sources]
     kept: Mapping[str, int] = {} if journal is None else journal.current(tasks)
+    items = {task.item.relative: task.item for task in tasks}
     gate, waiting = Gate(), dict[str, ItemResult]()
     left = [task for task in tasks if task.item.relative not in kept]
     with contextlib.closing(engine.work(left, gate)) as results:
@@ -154,10 +155,8 @@ def measure(
                     continue
                 while name not in waiting:
                     result = next(results)
-                    if isinstance(result, Measured) and journal is not None and result.is_kept:
-                        journal.append(result.item, result.stamp, result.clip.pack())
-                    elif isinstance(result, Packed) and journal is not None:
-                        journal.append(result.item, result.stamp, result.data)
+                    if journal is not None and isinstance(result, (Measured, Packed)):
+                        journal.append(result, items[result.item])
                     is_early = result.item != name and len(waiting) >= _MOST_LOOSE
                     if is_early and isinstance(result, Measured):
                         result = result.packed()
@@ -202,12 +201,15 @@ def _clip_of(result: ItemResult, job: MeasureJob) -> AnyClip | FailedClip:
 class Journal:
     """An append-only file of results: one line for each clip that was measured.
 
-    What was begun with other options, or is damaged, is not used, and replaced at the first
-    result. Files of the report's own kind only: nothing in them is executed.
+    One that was begun with other options is replaced at the first result. Nothing in it is
+    executed.
 
     Args:
         path: the file; it is not created before the first result.
         deciding: JSON values that decide the results; others make a journal of no use.
+
+    Raises:
+        OutputError: the file is there, and is something else.
     """
 
     def __init__(self, path: Path, deciding: Mapping[str, Any]) -> None:
@@ -215,18 +217,21 @@ class Journal:
         self._head = json.dumps({"schema": _SCHEMA, **deciding}, sort_keys=True).encode() + b"\n"
         self._file: BinaryIO | None = None
         self._places: dict[str, tuple[str, int]] = {}
-        """Of each clip, its stamp and where its line begins."""
+        """Of each clip, its mark and where its line begins."""
         self._end = 0
         """Bytes up to the end of the last whole line; a kill may have left part of one."""
-        self._load()
+        if path.exists():
+            with reported(path), path.open("rb") as file:
+                self._load(file)
 
     def current(self, tasks: Sequence[Task]) -> dict[str, int]:
         """Find results of clips that have not changed since; their places, by name."""
         found = {}
         for task in tasks:
             marked, place = self._places.get(task.item.relative, ("", 0))
-            if marked and marked == _stamp(task):
-                found[task.item.relative] = place
+            with contextlib.suppress(InputError):
+                if marked and marked == _mark(task.item, stamp(task.item.path)):
+                    found[task.item.relative] = place
         return found
 
     def read(self, place: int) -> bytes:
@@ -235,13 +240,18 @@ class Journal:
             file.seek(place)
             return base64.b64decode(json.loads(file.readline())["data"])
 
-    def append(self, name: str, marked: str | None, data: bytes) -> None:
-        """Keep a clip's result.
+    def append(self, result: Measured | Packed, item: Item) -> None:
+        """Keep a clip's result, if that is worth it.
 
         Raises:
             OutputError: it cannot be written.
         """
-        line = {"item": name, "stamp": marked, "data": base64.b64encode(data).decode()}
+        if isinstance(result, Measured):
+            if not result.is_kept:
+                return
+            result = result.packed()
+        data = base64.b64encode(result.data).decode()
+        line = {"item": item.relative, "mark": _mark(item, result.stamp), "data": data}
         with reported(self.path):
             if self._file is None:
                 self._file = self.path.open("r+b" if self._end else "wb")
@@ -256,27 +266,30 @@ class Journal:
         """Close the file, and remove it once the report is complete."""
         if self._file is not None:
             self._file.close()
-        if remove:
+        if remove and (self._end or self._file is not None):
             self.path.unlink(missing_ok=True)
 
-    def _load(self) -> None:
+    def _load(self, file: BinaryIO) -> None:
+        head = file.readline()
+        if f'"schema": "{_SCHEMA}"'.encode() not in head:
+            raise OutputError(
+                f"{self.path}: exists, and holds no results of wfvae stats, which are kept under "
+                "this name: remove it, or choose another -o"
+            )
+        if head != self._head:
+            return
+        self._end = file.tell()
         try:
-            with self.path.open("rb") as file:
-                if file.readline() != self._head:
+            for line in file:
+                values = json.loads(line)
+                if not line.endswith(b"\n"):
                     return
-                self._end = file.tell()
-                for line in file:
-                    values = json.loads(line)
-                    if not line.endswith(b"\n"):
-                        return
-                    self._places[values["item"]] = values["stamp"], self._end
-                    self._end += len(line)
-        except (OSError, ValueError, KeyError, TypeError):
+                self._places[values["item"]] = values["mark"], self._end
+                self._end += len(line)
+        except (ValueError, KeyError, TypeError):
             return  # what is whole up to here is used
 
 
-def _stamp(task: Task) -> str:
-    try:
-        return stamp(task.item.path)
-    except InputError:
-        return ""
+def _mark(item: Item, marked: str | None) -> str:
+    """Describe what was measured: an item's file, its stamp, and the part of it."""
+    return repr((item.path, marked, item.start, item.duration, item.begin))

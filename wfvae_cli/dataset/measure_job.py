@@ -110,7 +110,13 @@ class MeasureJob(ABC):
 
     def deciding(self, fingerprint: ModelFingerprint) -> dict[str, Any]:
         """Give everything that decides a clip's statistics, but for the clip."""
-        decisive = (self.chunk, self.draw.sample_frames, self.draw.seed, self.sampling)
+        decisive = (
+            self.chunk,
+            self.draw.sample_frames,
+            self.draw.seed,
+            self.sampling,
+            self.hwaccel,
+        )
         return {"job": repr(decisive), "model": repr(fingerprint)}
 
     @abstractmethod
