@@ -8,7 +8,6 @@ import sys
 from collections import deque
 from collections.abc import Iterator
 from pathlib import Path
-from types import SimpleNamespace
 
 import psutil
 import pytest
@@ -23,7 +22,6 @@ from wfvae_cli.dataset.ray_engine import RayEngine, _Handle
 from wfvae_cli.dataset.result import ItemResult, Task
 from wfvae_cli.dataset.run import NoRunCallbacks, Summary, run_dataset
 from wfvae_cli.dataset.store import OutputStore
-from wfvae_cli.errors import DeviceError
 
 ray = pytest.importorskip("ray", reason="the extra ray is not installed")
 
@@ -95,9 +93,9 @@ class Recording(RayEngine):
         super().__init__(workers=workers)
         self.given: list[int] = []
 
-    def _give(self, handle: _Handle, tasks: list[Task], *, end: bool) -> None:
+    def _give(self, handle: _Handle, tasks: list[Task]) -> None:
         self.given.append(len(tasks))
-        super()._give(handle, tasks, end=end)
+        super()._give(handle, tasks)
 
 
 def task_of(number: int) -> Task:
@@ -124,7 +122,7 @@ def test_a_killed_worker_changes_nothing(
 def test_a_worker_that_does_not_come_up_has_no_part() -> None:
     engine = RayEngine()
     engine._capacity, engine._waiting = 10, deque([task_of(i) for i in range(12)])
-    up, starting = _Handle(actor=None, starting=None), _Handle(actor=None, starting=object())
+    up, starting = _Handle(actor=None, is_up=True), _Handle(actor=None)
     engine._handles = [up, starting]
     assert engine._share() == 6
     up.under_way = {"a": task_of(0), "b": task_of(1)}
@@ -157,15 +155,6 @@ def test_stopping_leaves_a_state_that_resumes(
     assert 1 <= first.done < 12
     run(source, tmp_path, None)
     assert contents(tmp_path) == expected
-
-
-def test_a_cluster_without_nodes_ends_the_run() -> None:
-    engine = RayEngine()
-    engine._ray = SimpleNamespace(nodes=lambda: [{"Alive": False}, {"Alive": True}])
-    engine._check_nodes()
-    engine._ray = SimpleNamespace(nodes=lambda: [{"Alive": False}])
-    with pytest.raises(DeviceError, match="no node of the Ray cluster is alive"):
-        engine._check_nodes()
 
 
 def test_connecting_keeps_the_handler_of_a_signal(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -121,9 +121,8 @@ def test_latent_files(
             _ = file.pts, file.metadata.to_strings()
             for part in file.chunks(2):
                 assert part.isfinite().all()
-            measured = measure_latents(Source(str(path), "z"), Draw())
-            clip = measured.clip
-            assert clip.moments is not None or clip.damage is not None or clip.non_finite
+            stats = measure_latents(Source(str(path), "z"), Draw()).stats
+            assert stats.clips or stats.failed
 
     for data in each(seed, (bench.root / name).read_bytes(), damaged, changed_header):
         path.write_bytes(data)

@@ -162,7 +162,7 @@ def run_job(
     )
     manifest = f"{MANIFEST}{shard.suffix if shard else ''}.jsonl"
     check_outputs([Path(output) / manifest], sources)
-    engine = _engine(options)
+    engine = make_engine(options.engine, options.isolation)
     with DatasetView(console, output) as view, _stopping(engine, console) as interrupted:
         summary = run_dataset(
             items,
@@ -180,15 +180,16 @@ def run_job(
     _judge(summary)
 
 
-def _engine(options: DatasetOptions) -> Engine:
+def make_engine(options: EngineOptions, isolation: Isolation | None = None) -> Engine:
+    """Make the engine that was asked for; `isolation` is for this process."""
     from wfvae_cli.dataset.engine import LocalEngine
 
-    if options.engine.engine == "local":
-        return LocalEngine(options.isolation)
+    if options.engine == "local":
+        return LocalEngine(isolation)
 
     from wfvae_cli.dataset.ray_engine import RayEngine
 
-    return RayEngine(address=options.engine.address, workers=options.engine.workers)
+    return RayEngine(address=options.address, workers=options.workers)
 
 
 @contextmanager

@@ -200,7 +200,7 @@ def _find(source: str) -> list[_Place]:
         files = [Path(name) for name in found if name.endswith(".safetensors")]
         tars = [Path(name) for name in found if name.endswith(".tar")]
     places = [_Place(str(path), str(path.relative_to(folder))) for path in files]
-    places += [place for tar in tars for place in _members(tar)]
+    places += [place for tar in tars for place in tar_members(tar)]
     _refuse_twice(places)
     if not places:
         raise InputError(
@@ -235,12 +235,12 @@ def verify_shard(path: Path) -> None:
     Raises:
         LatentError: a clip is missing, damaged, or not what its checksum was taken of.
     """
-    for place in _members(path):
+    for place in tar_members(path):
         with _open(place) as file:
             file.verify()
 
 
-def _members(path: Path) -> list[_Place]:
+def tar_members(path: Path) -> list[_Place]:
     """The latent files of a shard, found by its headers alone, and compared with its index.
 
     Raises:

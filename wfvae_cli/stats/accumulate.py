@@ -19,8 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wfvae_cli.errors import LatentError
-from wfvae_cli.stats.moments import Floats, Moments
-from wfvae_cli.stats.precision import ClipSpread, Precision
+from wfvae_cli.stats.moments import ClipSpread, Floats, Moments, Precision
 from wfvae_cli.stats.sketch import Histogram, QuantileSketch
 
 if TYPE_CHECKING:
@@ -174,6 +173,24 @@ class LatentStats:
         self._histogram: Histogram | None = None
         self._sketch: QuantileSketch | None = None
 
+    @classmethod
+    def of_clip(
+        cls,
+        number: int,
+        moments: Moments,
+        histogram: Histogram,
+        sketch: QuantileSketch,
+        kl: Floats | None,
+    ) -> LatentStats:
+        """Make the statistics of one clip of its parts; `number` is its `clip_id`."""
+        stats = cls()
+        stats.clip_ids.append(number)
+        stats._moments, stats._spread = moments, ClipSpread.of_clip(moments)
+        stats._histogram, stats._sketch = histogram, sketch
+        if kl is not None:
+            stats.kl, stats.kl_count = kl, moments.count
+        return stats
+
     @property
     def clips(self) -> int:
         """How many clips are in the figures."""
@@ -230,13 +247,9 @@ class LatentStats:
         if clip.moments is None:
             self.fail(clip.name, "no latents")
             return False
-        one = LatentStats()
-        one.clip_ids.append(clip_id(clip.identity))
-        one._moments = clip.moments
-        one._spread = ClipSpread.of_clip(clip.moments)
-        one._histogram, one._sketch = clip.histogram, clip.sketch
-        if clip.kl is not None:
-            one.kl, one.kl_count = clip.kl, clip.moments.count
+        one = LatentStats.of_clip(
+            clip_id(clip.identity), clip.moments, clip.histogram, clip.sketch, clip.kl
+        )
         try:
             self.merge(one)
         except LatentError as error:
@@ -320,22 +333,24 @@ def clip_id(identity: str) -> int:
     return int.from_bytes(digest.digest()[:8], "big")
 
 
-def file_identity(path: Path, window: str = "") -> str:
+def file_identity(path: Path, window: str = "", begin: int = 0, size: int | None = None) -> str:
     """What tells a file's content from others without reading all of it, wherever it lies.
 
     Args:
         path: the video, image or latent file.
         window: which part of it was used, such as a start and a number of frames.
+        begin: where the content begins in the file, which holds others, too.
+        size: bytes of the content; None for all of the file.
 
     Returns:
         SHA-256, in hex, of the size, the first and the last 64 KiB, and the window.
     """
-    size = path.stat().st_size
+    size = path.stat().st_size if size is None else size
     digest = hashlib.sha256(f"{size}|{window}|".encode())
     with path.open("rb") as file:
-        digest.update(file.read(SAMPLE))
-        file.seek(max(0, size - SAMPLE))
-        digest.update(file.read(SAMPLE))
+        for start in (0, max(0, size - SAMPLE)):
+            file.seek(begin + start)
+            digest.update(file.read(min(SAMPLE, size)))
     return digest.hexdigest()
 
 

@@ -50,7 +50,7 @@ _CHANNELS = ("latent_dim", "z_dim", "latent_channels")
 
 @dataclass(frozen=True)
 class ScaleFactors:
-    """What gives latents zero mean and unit variance, in three conventions (see `FORMULAS`)."""
+    """Factors that give zero mean and unit variance, in three conventions (see `FORMULAS`)."""
 
     latents_mean: tuple[float, ...]
     latents_std: tuple[float, ...]
@@ -70,7 +70,7 @@ class ScaleFactors:
         return tuple(1 / std for std in self.latents_std)
 
     def to_json(self) -> dict[str, Any]:
-        """The six figures under the names that trainers read."""
+        """Give the six figures under the names that trainers read."""
         return {
             "latents_mean": list(self.latents_mean),
             "latents_std": list(self.latents_std),
@@ -82,7 +82,7 @@ class ScaleFactors:
 
 
 class StoredNormalization(NamedTuple):
-    """What `encode --normalize --stats` applies: `(z - shift) * scale`, per channel."""
+    """Shift and scale of `encode --normalize --stats`: `(z - shift) * scale`, per channel."""
 
     shift: tuple[float, ...]
     scale: tuple[float, ...]
@@ -159,7 +159,7 @@ def config_with_scale(config: Mapping[str, Any] | Path, factors: ScaleFactors) -
 
 
 def read_json(path: Path) -> bytes:
-    """The bytes of a file that holds valid JSON.
+    """Read a file that holds valid JSON.
 
     Raises:
         InputError: it cannot be read or is not JSON.
@@ -188,7 +188,7 @@ def json_lines(fields: Mapping[str, Any]) -> str:
 
 
 def read_stats_object(data: bytes, path: Path) -> dict[str, Any]:
-    """The JSON object of a statistics file, its schema and version checked.
+    """Parse a statistics file, and check its schema and version.
 
     Raises:
         InputError: it is something else, or of another version.
@@ -205,7 +205,7 @@ def read_stats_object(data: bytes, path: Path) -> dict[str, Any]:
 
 
 def _numbers(values: Mapping[str, Any], key: str, path: Path) -> tuple[float, ...]:
-    """The list of finite numbers under `key`."""
+    """Read the list of finite numbers under `key`."""
     found = values.get(key)
     if not isinstance(found, Sequence) or isinstance(found, str):
         found = [None]
