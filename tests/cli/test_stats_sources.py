@@ -13,10 +13,12 @@ import pytest
 
 from tests.cli.program import assert_refused, start, wfvae
 from tests.cli.reports import measure, report
+from tests.models.tiny import write_checkpoint
+from tests.parity.cases import case_config, case_weights
 
 
-def write(videos: Path, output: Path, format: str) -> Path:
-    chosen = ("--include", "0*.mp4", "--threads", "1")
+def write(videos: Path, output: Path, format: str, model: str | Path = "wfvae-tiny") -> Path:
+    chosen = ("--include", "0*.mp4", "--threads", "1", "--model", model)
     answer = wfvae("encode", videos, *chosen, "--format", format, "-o", output)
     assert answer.code == 0, answer
     return output
@@ -37,10 +39,13 @@ def test_tar_shards_give_what_latent_files_give(tmp_path: Path, videos: Path) ->
 
 
 def test_caches_of_musubi_tuner_need_their_model(tmp_path: Path, videos: Path) -> None:
-    files = write(videos, tmp_path / "files", "files")
-    caches = write(videos, tmp_path / "caches", "musubi")
+    config = {**case_config("mini-wan"), "latents_mean": [0.0] * 4, "latents_std": [1.0] * 4}
+    wan = tmp_path / "wan"
+    write_checkpoint(wan, case_weights("mini-wan"), config)
+    files = write(videos, tmp_path / "files", "files", wan)
+    caches = write(videos, tmp_path / "caches", "musubi", wan)
     expected = measure(tmp_path, files, name="files.json")
-    found = measure(tmp_path, caches, "--model", "wfvae-tiny", name="caches.json")
+    found = measure(tmp_path, caches, "--model", str(wan), name="caches.json")
     assert (found["clips"], found["count"]) == (expected["clips"], expected["count"])
     assert found["model"] == expected["model"]
     scale = np.array(expected["latents_std"])
