@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import timedelta
 from types import TracebackType
@@ -65,8 +65,13 @@ class DatasetView:
     `--json` an object on stdout for each event; with `--quiet` nothing.
     """
 
-    def __init__(self, console: Console, output: str) -> None:
-        self._console, self._output = console, output
+    def __init__(
+        self,
+        console: Console,
+        output: str,
+        on_result: Callable[[ItemResult], None] | None = None,
+    ) -> None:
+        self._console, self._output, self._on_result = console, output, on_result
         self._counts = _Counts()
         self._over = threading.Event()
         self._live: Live | None = None
@@ -118,6 +123,8 @@ class DatasetView:
         counts.under_way.pop(result.item, None)
         setattr(counts, result.status, getattr(counts, result.status) + 1)
         self._tell({"event": result.status, **result.to_json()})
+        if self._on_result is not None:
+            self._on_result(result)
         if result.status == "failed":
             self._console.note(f"failed: {result.error}")
 

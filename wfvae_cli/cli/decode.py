@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 from wfvae_cli.cli.console import Console
 from wfvae_cli.cli.dataset import DatasetOptions, is_dataset, run_job, use_threads
-from wfvae_cli.cli.options import display
-from wfvae_cli.cli.output import Overwrite
+from wfvae_cli.cli.output import Overwrite, display
 from wfvae_cli.dataset.options import EngineOptions, Selection, WorkOptions
 from wfvae_cli.errors import LatentError, UsageError
 from wfvae_cli.heap import keep_freed_memory

@@ -50,6 +50,20 @@ ModelName = Annotated[
 ]
 
 
+ModelNames = Annotated[
+    list[str] | None,
+    Option(
+        "As of wfvae encode; may be repeated: each model runs after the other. Default: "
+        f"{DEFAULT_MODEL}.",
+        _MODEL,
+        flags=("--model", "-m"),
+        metavar="NAME",
+        common=True,
+        complete=model_names,
+    ),
+]
+
+
 @dataclass(frozen=True)
 class RunOptions:
     """Where and how a model computes."""

@@ -6,6 +6,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Generator, Iterator
+from dataclasses import replace
 from typing import Generic
 
 import torch
@@ -205,6 +206,7 @@ class Pipeline(Generic[TaskT, SourceT, ValueT]):
         due = [clip for clip in due if self._begin(clip, writers)]
         if not due:
             return
+        begin = time.perf_counter()
         try:
             with self.profile.timing("in_model"):
                 outputs = run_batch(
@@ -222,7 +224,9 @@ class Pipeline(Generic[TaskT, SourceT, ValueT]):
                 self._fail(clip, error)
             self._recover(error)
             return
+        seconds = (time.perf_counter() - begin) / len(due)
         for clip, output in zip(due, outputs, strict=True):
+            output = replace(output, seconds=seconds)
             if self._hand_on(clip, output) and self._advance(clip, prefetcher):
                 waiting.add(clip)
 
