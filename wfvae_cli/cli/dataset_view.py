@@ -1,4 +1,4 @@
-"""The display of a long run: a live table, plain lines, or events as JSON."""
+"""The display of a long run: a bar, plain lines, or events as JSON."""
 
 from __future__ import annotations
 
@@ -11,12 +11,15 @@ from datetime import timedelta
 from types import TracebackType
 from typing import TYPE_CHECKING
 
+from rich.console import Group
 from rich.live import Live
+from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
 from wfvae_cli.cli import console as _console
 from wfvae_cli.cli.console import Console
+from wfvae_cli.metrics.result import LABELS
 
 if TYPE_CHECKING:
     from wfvae_cli.dataset.plan import Plan
@@ -61,8 +64,8 @@ class _Counts:
 class DatasetView:
     """Shows a run while it goes; the callbacks of `run_dataset`.
 
-    One table that changes, where stderr is a terminal; elsewhere a line every 30 s; with
-    `--json` an object on stdout for each event; with `--quiet` nothing.
+    A bar with the current files below, where stderr is a terminal; elsewhere a line every 30 s;
+    with `--json` an object on stdout for each event; with `--quiet` nothing.
     """
 
     def __init__(
@@ -82,7 +85,7 @@ class DatasetView:
         screen = _console.stderr
         if screen.is_terminal:
             self._live = Live(
-                get_renderable=self._table, console=screen, transient=True, refresh_per_second=4
+                get_renderable=self._picture, console=screen, transient=True, refresh_per_second=4
             )
             self._live.start()
         else:
@@ -131,9 +134,17 @@ class DatasetView:
     def conclude(self, summary: Summary, *, profile: bool) -> None:
         """Say what has been done."""
         seconds = max(summary.seconds, 1e-9)
+        rest = summary.items - summary.done - summary.failed - summary.skipped - summary.current
+        parts = [f"{summary.done} done"]
+        for count, what in (
+            (summary.failed, "failed"),
+            (summary.skipped, "skipped"),
+            (summary.current, "already up to date"),
+            (rest, "not attempted"),
+        ):
+            parts += [f"{count} {what}"] if count else []
         self._console.say(
-            f"{self._output}: {summary.done} done, {summary.failed} failed, {summary.skipped} "
-            f"skipped, {summary.current} were up to date; {summary.frames} frames in "
+            f"{self._output}: {', '.join(parts)}; {summary.frames} frames in "
             f"{summary.seconds:.1f} s ({summary.frames / seconds:.1f} frames/s)"
         )
         event: dict[str, object] = {
@@ -149,7 +160,7 @@ class DatasetView:
             "stopped": summary.stopped,
         }
         if summary.metrics:
-            shown = ", ".join(f"{k} {v:.4g}" for k, v in summary.metrics.items())
+            shown = ", ".join(f"{LABELS.get(k, k)} {v:.4g}" for k, v in summary.metrics.items())
             self._console.say(f"mean over files: {shown}")
             event["metrics"] = summary.metrics
         spent = summary.profile
@@ -177,28 +188,28 @@ class DatasetView:
             self._console.say(self._line())
 
     def _line(self) -> str:
+        return f"{self._counted()}, {self._counts.remaining} left"
+
+    def _counted(self) -> str:
         counts = self._counts
         return (
-            f"{counts.settled} of {counts.total} files ({counts.failed} failed), "
-            f"{counts.settled / counts.seconds:.2f} files/s, "
-            f"{counts.frames / counts.seconds:.1f} frames/s, {counts.remaining} left"
+            f"{counts.settled} of {counts.total} files, {counts.failed} failed, "
+            f"{counts.frames} frames, {counts.frames / counts.seconds:.1f} frames/s"
         )
 
-    def _table(self) -> Table:
+    def _picture(self) -> Group:
+        """A bar, what it stands for, and the files that are under way."""
         counts = self._counts
-        table = Table.grid(padding=(0, 2))
-        names = list(counts.under_way)
-        shown = ", ".join(names[-_MOST_NAMES:])
-        for name, value in (
-            ("done", f"{counts.done} of {counts.total}"),
-            ("failed", str(counts.failed)),
-            (
-                "speed",
-                f"{counts.settled / counts.seconds:.2f} files/s, "
-                f"{counts.frames / counts.seconds:.1f} frames/s",
-            ),
-            ("left", counts.remaining),
-            ("now", shown or "-"),
-        ):
-            table.add_row(Text(name, style="bold"), Text(value))
-        return table
+        bar = Table.grid(expand=True, padding=(0, 1))
+        bar.add_column(ratio=1)
+        bar.add_column(no_wrap=True)
+        bar.add_row(
+            ProgressBar(counts.total or None, counts.settled, pulse=not counts.total),
+            Text(f"{counts.remaining} left"),
+        )
+        files = [_one_line(f"  {name}") for name in list(counts.under_way)[-_MOST_NAMES:]]
+        return Group(bar, _one_line(self._counted()), *files)
+
+
+def _one_line(text: str) -> Text:
+    return Text(text, no_wrap=True, overflow="ellipsis")

@@ -22,11 +22,14 @@ def print_table(
 ) -> None:
     """Print a table on stdout: the first column to the left, numbers to the right.
 
+    Where the terminal is too narrow for all columns, the others follow below in tables that repeat
+    the first one.
+
     Args:
         header: names of the columns.
         rows: as many cells each.
         words: columns that hold no numbers, to the left as well.
-        spare: columns to leave out, the first of them first, where the terminal is too narrow.
+        spare: columns to move below, the first of them first, where the terminal is too narrow.
         title: a line above.
     """
     screen = rich.console.Console(highlight=False)
@@ -37,6 +40,23 @@ def print_table(
         if _width(header, rows, keep) <= screen.width:
             break
         keep.remove(list(header).index(name))
+    moved = [0, *(column for column in range(len(header)) if column not in keep)]
+    for columns in (
+        *_stacked(header, rows, keep, screen.width),
+        *_stacked(header, rows, moved, screen.width),
+    ):
+        _print_columns(screen, header, rows, columns, words, title)
+        title = None
+
+
+def _print_columns(
+    screen: rich.console.Console,
+    header: Sequence[str],
+    rows: Sequence[Sequence[str]],
+    columns: Sequence[int],
+    words: Sequence[str],
+    title: str | None,
+) -> None:
     table = rich.table.Table(
         title=title,
         title_justify="left",
@@ -44,12 +64,25 @@ def print_table(
         box=rich.box.SIMPLE_HEAD,
         pad_edge=False,
     )
-    for column in keep:
+    for column in columns:
         left = column == 0 or header[column] in words
         table.add_column(header[column], justify="left" if left else "right", overflow="fold")
     for row in rows:
-        table.add_row(*(Text(row[column]) for column in keep))
+        table.add_row(*(Text(row[column]) for column in columns))
     screen.print(table)
+
+
+def _stacked(
+    header: Sequence[str], rows: Sequence[Sequence[str]], columns: Sequence[int], width: int
+) -> list[list[int]]:
+    """As many columns in each table as fit beside the first one; none where there is no other."""
+    tables: list[list[int]] = []
+    for column in columns[1:]:
+        if tables and _width(header, rows, [*tables[-1], column]) <= width:
+            tables[-1].append(column)
+        else:
+            tables.append([columns[0], column])
+    return tables
 
 
 def _width(header: Sequence[str], rows: Sequence[Sequence[str]], keep: Sequence[int]) -> int:
