@@ -54,6 +54,11 @@ class Console:
         if not self.quiet:
             _print(Text.assemble(("note: ", "yellow"), message))
 
+    def warn(self, message: str) -> None:
+        """Say something that is likely to be a mistake."""
+        if not self.quiet:
+            _print(Text.assemble(("warning: ", "bold yellow"), message))
+
     def say(self, message: str) -> None:
         """Say what was done."""
         if not (self.quiet or self.json):

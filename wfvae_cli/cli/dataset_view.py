@@ -55,9 +55,9 @@ class _Counts:
     @property
     def remaining(self) -> str:
         """Time that the rest will take at this pace."""
-        if not self.settled:
-            return "unknown"
-        left = self.seconds / self.settled * (self.total - self.settled)
+        if not self.done:  # what fails or is kept takes no time to speak of
+            return "unknown time"
+        left = self.seconds / self.done * (self.total - self.settled)
         return str(timedelta(seconds=round(left)))
 
 
@@ -192,10 +192,10 @@ class DatasetView:
 
     def _counted(self) -> str:
         counts = self._counts
-        return (
-            f"{counts.settled} of {counts.total} files, {counts.failed} failed, "
-            f"{counts.frames} frames, {counts.frames / counts.seconds:.1f} frames/s"
-        )
+        text = f"{counts.settled} of {counts.total} files, {counts.failed} failed"
+        if counts.frames:
+            text += f", {counts.frames} frames, {counts.frames / counts.seconds:.1f} frames/s"
+        return text
 
     def _picture(self) -> Group:
         """A bar, what it stands for, and the files that are under way."""

@@ -135,6 +135,11 @@ def encode(
         )  # fmt: skip
         return
     dataset = dataset.isolated()
+    if model == DEFAULT_MODEL:
+        console.warn(
+            f"{DEFAULT_MODEL} is a toy of 5 M parameters to try things with: for latents to train "
+            "on, choose another --model (wfvae models lists them)"
+        )
     if run.compile and sampling.size is None:
         raise UsageError("--compile suits clips of one size: say which with --size")
 

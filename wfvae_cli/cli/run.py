@@ -79,6 +79,12 @@ class _NoticeHandler(logging.Handler):
     def __init__(self, console: Console) -> None:
         super().__init__()
         self._console = console
+        self._described: set[str] = set()
 
     def emit(self, record: logging.LogRecord) -> None:
-        self._console.note(record.getMessage())
+        message = record.getMessage()
+        if record.name != "wfvae.run":
+            self._console.note(message)
+        elif message not in self._described:  # a benchmark runs the same many times
+            self._described.add(message)
+            self._console.say(message)
