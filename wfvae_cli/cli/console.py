@@ -40,11 +40,6 @@ class Console:
     ] = False
     json: Annotated[bool, Option("Put one JSON object on stdout.", "Messages", common=True)] = False
 
-    @classmethod
-    def from_options(cls, options: Mapping[str, Any]) -> Console:
-        """The console for a command's `--quiet` and `--json`, where it has them."""
-        return cls(quiet=bool(options.get("quiet")), json=bool(options.get("json_output")))
-
     def error(self, message: str) -> None:
         """Say why the command failed, whatever the options."""
         _print(Text.assemble(("error: ", "bold red"), message))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import rich.box
 import rich.console
@@ -32,9 +32,7 @@ def print_table(
         spare: columns to move below, the first of them first, where the terminal is too narrow.
         title: a line above.
     """
-    screen = rich.console.Console(highlight=False)
-    if not screen.is_terminal:
-        screen.width = _PIPE_COLUMNS
+    screen = _screen()
     keep = list(range(len(header)))
     for name in spare:
         if _width(header, rows, keep) <= screen.width:
@@ -47,6 +45,24 @@ def print_table(
     ):
         _print_columns(screen, header, rows, columns, words, title)
         title = None
+
+
+def print_facts(facts: Mapping[str, str]) -> None:
+    """Print names and values on stdout, one pair a line."""
+    screen = _screen()
+    table = rich.table.Table.grid(padding=(0, 2))
+    table.add_column(no_wrap=True)
+    table.add_column(overflow="fold")
+    for name, value in facts.items():
+        table.add_row(Text(name, style="bold"), Text(value))
+    screen.print(table)
+
+
+def _screen() -> rich.console.Console:
+    screen = rich.console.Console(highlight=False)
+    if not screen.is_terminal:
+        screen.width = _PIPE_COLUMNS
+    return screen
 
 
 def _print_columns(
