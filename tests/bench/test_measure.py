@@ -1,13 +1,19 @@
+from collections.abc import Callable, Sequence
+from typing import Any
+
 import numpy as np
+import pytest
 import torch
 
+from wfvae_cli.bench import measure
 from wfvae_cli.bench.measure import (
     Spread,
+    best_rate,
     count_operations,
     peak_memory,
-    product_rate,
     time_in_turn,
 )
+from wfvae_cli.nn import arithmetic
 
 CPU = torch.device("cpu")
 
@@ -42,5 +48,32 @@ def test_operations_follow_from_the_shapes() -> None:
     assert count_operations(lambda: conv(x)) == 2 * 2 * 4 * 6 * 5 * 3 * 9
 
 
-def test_a_matrix_product_has_a_rate() -> None:
-    assert product_rate(CPU, torch.float32) > 1e6
+def test_the_ceiling_is_the_best_of_what_was_timed(monkeypatch: pytest.MonkeyPatch) -> None:
+    timed: list[int] = []
+
+    def time_them(actions: Sequence[Callable[[], object]], runs: int, device: object) -> object:
+        timed.append(len(actions))
+        return [[4.0, 2.0], [1.0, 3.0], [9.0]]
+
+    monkeypatch.setattr(measure, "time_in_turn", time_them)
+    assert best_rate(CPU, torch.float32) == 2 * 1024**3 / 1.0
+    assert timed == [3]
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_no_work_is_faster_than_the_ceiling(
+    dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In a type without instructions, the ceiling is that of the type that stands in."""
+    types: list[torch.dtype] = []
+    convolve = torch.nn.functional.conv2d
+
+    def listen(x: torch.Tensor, *args: Any, **options: Any) -> torch.Tensor:
+        types.append(x.dtype)
+        return convolve(x[:, :8], args[0][:8, :8], **options)
+
+    monkeypatch.setattr(arithmetic, "WITHOUT_INSTRUCTIONS", frozenset([torch.bfloat16]))
+    monkeypatch.setattr(measure, "_CEILING_RUNS", 1)
+    monkeypatch.setattr(torch.nn.functional, "conv2d", listen)
+    assert best_rate(CPU, dtype) > 1e6
+    assert set(types) == {torch.float32}

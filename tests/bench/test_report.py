@@ -109,7 +109,7 @@ def test_what_is_compiled_is_counted_and_told(
 ) -> None:
     """Not by the real compiler, which takes minutes: operations do not depend on it."""
     monkeypatch.setattr(torch, "compile", lambda run, **options: run)
-    monkeypatch.setattr(report, "product_rate", lambda device, dtype: 1e9)
+    monkeypatch.setattr(report, "best_rate", lambda device, dtype: 1e9)
     monkeypatch.setattr(report, "start_up", lambda model, device: 0.0)
     compiled = setting.changed("compile=on")
     assert compiled.describe() == f"{setting.describe()} compile=on"

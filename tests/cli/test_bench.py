@@ -16,7 +16,7 @@ def test_figures_as_json() -> None:
     stages = {stage["stage"]: stage for stage in result["stages"]}
     assert set(stages) == {"encode", "decode", "encode from file", "decode to file"}
     assert stages["decode"]["frames_per_second"]["median"] > 0
-    assert stages["decode"]["share_of_product"] > 0
+    assert stages["decode"]["share_of_ceiling"] > 0
 
 
 def test_a_clip_of_the_users_and_a_sweep(clip: Path) -> None:

@@ -16,26 +16,30 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from tests.cli.program import assert_refused, wfvae
+from tests.models.diffusers_configs import CONFIGS
 from tests.models.tiny import write_checkpoint
 from tests.parity.cases import case_config, case_weights
 from wfvae_cli.latents.file import LatentFile
 from wfvae_cli.media.reader import open_clip
 
-FAMILIES = ("wfvae", "wfvae2", "wfvae2-image", "wan", "kl")
+FAMILIES = ("wfvae", "wfvae2", "wfvae2-image", "wan", "wan22", "kl")
 CASES = {
     "wfvae": "mini-wfvae-trilinear",
     "wfvae2": "mini-wfvae2-video",
     "wfvae2-image": "mini-wfvae2-image",
     "wan": "mini-wan",
+    "wan22": "mini-wan22",
 }
 CLASSES = {
     "wfvae": "WFVAEModel",
     "wfvae2": "WFVAE2Model",
     "wfvae2-image": "WFVAE2Model",
     "wan": "WanVAE",
+    "wan22": "Wan2_2_VAE",
     "kl": "AutoencoderKL",
 }
-MEAN, STD = [0.5, -1.0, 0.0, 2.0], [2.0, 4.0, 0.5, 1.0]
+CHANNELS = dict.fromkeys(FAMILIES, 4) | {"wan22": 6}
+MEAN, STD = [0.5, -1.0, 0.0, 2.0, 1.0, -0.5], [2.0, 4.0, 0.5, 1.0, 1.5, 0.25]
 KL_CONFIG: dict[str, Any] = {
     "_class_name": "AutoencoderKL",
     "block_out_channels": [8, 8, 16, 16],
@@ -44,6 +48,7 @@ KL_CONFIG: dict[str, Any] = {
     "latent_channels": 4,
     "layers_per_block": 1,
     "norm_num_groups": 4,
+    "scaling_factor": 1.0,
 }
 
 
@@ -64,7 +69,9 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
         if not folder.exists():
             config = KL_CONFIG if family == "kl" else case_config(CASES[family])
             state = kl_state() if family == "kl" else case_weights(CASES[family])
-            config = {**config, "latents_mean": MEAN, "latents_std": STD}
+            channels = CHANNELS[family]
+            lists = {"latents_mean": MEAN[:channels], "latents_std": STD[:channels]}
+            config = {**config, **lists}
             write_checkpoint(folder, state, config)
         return folder
 
@@ -86,7 +93,7 @@ def test_encode_and_decode(
     assert answer.code == 0, answer
     time, height, width = strides_of(model(family))
     with LatentFile(z) as file:
-        assert file.shape == (4, 1 + -(-9 // time), 48 // height, 64 // width)
+        assert file.shape == (CHANNELS[family], 1 + -(-9 // time), 48 // height, 64 // width)
         assert file.metadata.family == family.removesuffix("-image")
     answer = wfvae("decode", z, "-o", out)  # the file says which model made it
     assert answer.code == 0, answer
@@ -108,7 +115,7 @@ def test_roundtrip_and_info(
     assert facts["kind"] == "checkpoint"
     assert facts["family"] == family.removesuffix("-image")
     assert facts["recognised_by"] == f"config.json: _class_name {CLASSES[family]}"
-    assert facts["latent_channels"] == 4
+    assert facts["latent_channels"] == CHANNELS[family]
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -153,7 +160,9 @@ def test_normalized_latents(
     assert wfvae("encode", clip, "-o", raw, "-m", model(family)).code == 0
     assert wfvae("encode", clip, "-o", normal, "-m", model(family), "--normalize").code == 0
     with LatentFile(raw) as file, LatentFile(normal) as other:
-        mean, std = (torch.tensor(values).view(-1, 1, 1, 1) for values in (MEAN, STD))
+        mean, std = (
+            torch.tensor(values[: CHANNELS[family]]).view(-1, 1, 1, 1) for values in (MEAN, STD)
+        )
         torch.testing.assert_close(other.read(), (file.read() - mean) / std, atol=1e-5, rtol=0)
     for name, source in (("a.mkv", raw), ("b.mkv", normal)):
         assert wfvae("decode", source, "-o", tmp_path / name, "--codec", "ffv1").code == 0
@@ -287,9 +296,50 @@ def test_models_are_listed() -> None:
     assert wan["source"] == "Wan-AI/Wan2.1-T2V-1.3B-Diffusers/vae"
     assert (wan["strides"], wan["channels"], wan["licence"]) == ([4, 8, 8], 16, "Apache-2.0")
     assert wan["cached"] is False
-    assert {row["family"] for row in rows} == {"wfvae", "wan", "kl"}
+    assert {"wan-2.2", "qwen-image", "ltx-2", "hunyuanvideo-1.5", "flux-2"} <= set(by_name)
+    assert by_name["ltx-video"]["licence"] is None  # no source at hand says it
     table = wfvae("models").stdout
     assert all(name in table for name in by_name)
+
+
+def test_a_name_answers_before_it_goes_to_the_hub(
+    tmp_path: Path, clip: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*args: object, **kwargs: object) -> None:
+        raise AssertionError("the Hub was asked")
+
+    monkeypatch.setattr("wfvae_cli.models.load.fetch", refuse)
+    facts = json.loads(wfvae("info", "wan-2.2", "--json").stdout)
+    assert facts["kind"] == "published model"
+    assert (facts["strides"], facts["channels"], facts["cached"]) == ([4, 16, 16], 48, False)
+    assert facts["licence"] == "Apache-2.0"
+    z = tmp_path / "z.safetensors"
+    assert wfvae("encode", clip, "-o", z, "--frames", "1").code == 0
+    answer = wfvae("decode", z, "-o", tmp_path / "out.mp4", "--model", "wan-2.2")
+    assert_refused(answer, 3, "'wan-2.2' is wan22 with 48 channels and strides 4x16x16")
+
+
+def test_a_model_for_whole_clips_alone(tmp_path: Path, clip: Path) -> None:
+    """Of those that diffusers runs: its latents go through files, normalised, and back."""
+    name, folder = "AutoencoderKLHunyuanVideo", tmp_path / "model"
+    diffusers = pytest.importorskip("diffusers", reason="it runs through diffusers")
+    torch.manual_seed(0)
+    getattr(diffusers, name).from_config(CONFIGS[name]).save_pretrained(folder)
+    raw, normal = tmp_path / "raw.safetensors", tmp_path / "normal.safetensors"
+    assert wfvae("encode", clip, "-o", raw, "-m", folder).code == 0
+    assert wfvae("encode", clip, "-o", normal, "-m", folder, "--normalize").code == 0
+    with LatentFile(raw) as file, LatentFile(normal) as other:
+        assert (file.metadata.family, file.shape) == ("hunyuanvideo", (4, 4, 6, 8))
+        torch.testing.assert_close(other.read(), file.read() * 0.476986)
+    for number, source in enumerate((raw, normal)):
+        out = tmp_path / f"{number}.mkv"
+        assert wfvae("decode", source, "-o", out, "--codec", "ffv1").code == 0
+    with open_clip(tmp_path / "0.mkv") as a, open_clip(tmp_path / "1.mkv") as b:
+        for x, y in zip(a, b, strict=True):
+            assert np.abs(x.pixels.astype(int) - y.pixels.astype(int)).max() <= 1
+    answer = wfvae("encode", clip, "-o", raw, "-m", folder, "--chunk", "5", "--overwrite")
+    assert_refused(answer, 2, "takes whole clips only: its GroupNorm takes statistics over")
+    assert "whole" in json.dumps(json.loads(wfvae("info", folder, "--json").stdout))
 
 
 def test_models_in_the_cache_are_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -15,9 +15,9 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from wfvae_cli.errors import VideoError
+from wfvae_cli.media.inputs import LocalFile
 from wfvae_cli.media.options import Sampling
 from wfvae_cli.media.reader import open_clip, probe
-from wfvae_cli.media.truncation import inspect
 
 from .conftest import MakeClip, write_clip
 
@@ -292,10 +292,11 @@ def test_damage_is_a_video_error_or_harmless(
 def test_layouts(make_clip: MakeClip) -> None:
     for name in ("a.mp4", "a.mkv", "a.mov", "a.avi"):
         path = make_clip(name, 3, codec="mpeg4")
-        layout = inspect(path)
-        size = path.stat().st_size
-        assert not layout.lacks_index
-        assert layout.promised is None or size - 1 <= layout.promised <= size
+        file, size = LocalFile(path), path.stat().st_size
+        announced = file.announced()
+        assert announced is not None
+        assert size - 1 <= announced <= size
+        assert file.structure().has_index == (name in ("a.mp4", "a.mov"))
         assert probe(path).width == 64
 
 

@@ -20,9 +20,9 @@ from tests.media.conftest import MakeClip
 from wfvae_cli.errors import UsageError, VideoError
 from wfvae_cli.media import hwaccel
 from wfvae_cli.media.clip import ClipInfo, Frame
+from wfvae_cli.media.decoding import Decoding
 from wfvae_cli.media.options import Sampling
 from wfvae_cli.media.reader import open_clip
-from wfvae_cli.media.source import VideoSource
 
 OnDevice = Callable[[str], None]
 
@@ -40,15 +40,15 @@ def on_device(monkeypatch: pytest.MonkeyPatch) -> OnDevice:
     """Decode as if on a device, which gives frames of the format named."""
 
     def install(pixel_format: str) -> None:
-        decoded = VideoSource._decoded
+        decoded = Decoding.__iter__
 
-        def downloaded(self: VideoSource) -> Iterator[VideoFrame]:
+        def downloaded(self: Decoding) -> Iterator[VideoFrame]:
             for frame in decoded(self):
                 yield frame.reformat(format=pixel_format)
 
         monkeypatch.setattr(hwaccel, "find", lambda name: HWAccel("opencl"))
         monkeypatch.setattr(hwaccel, "in_use", lambda context: True)
-        monkeypatch.setattr(VideoSource, "_decoded", downloaded)
+        monkeypatch.setattr(Decoding, "__iter__", downloaded)
 
     return install
 
@@ -124,11 +124,11 @@ def test_a_device_that_fails_midway_is_named_as_a_possible_cause(
 ) -> None:
     path = make_clip("a.mp4", 6)
 
-    def lose(self: VideoSource, frame: VideoFrame, size: tuple[int, int], count: int) -> None:
-        if count == 3:
+    def lose(self: Decoding, frame: VideoFrame) -> None:
+        if self._count == 3:
             raise av.error.ExternalError(1, "the device was lost")
 
-    monkeypatch.setattr(VideoSource, "_check_frame", lose)
+    monkeypatch.setattr(Decoding, "_check_frame", lose)
     with pytest.raises(VideoError, match=r"after 3 frames .* again$"):
         read(path)
     on_device("nv12")

@@ -13,6 +13,7 @@ from av.codec.context import ThreadType
 
 from tests.media.conftest import MakeClip
 from wfvae_cli.media.clip import ClipInfo, Frame
+from wfvae_cli.media.inputs import LocalFile
 from wfvae_cli.media.options import VideoOptions
 from wfvae_cli.media.settings import THREADS
 from wfvae_cli.media.source import VideoSource
@@ -22,7 +23,7 @@ from wfvae_cli.media.writer import VideoWriter, open_writer
 @pytest.mark.parametrize("codec", ["libx264", "ffv1"])
 def test_decoders_have_threads_for_every_core(make_clip: MakeClip, codec: str) -> None:
     path = make_clip("a.mkv", 4, codec=codec)
-    source = VideoSource(path)
+    source = VideoSource(LocalFile(path))
     context = source.stream.codec_context
     # PyAV's default is slices alone, of which most files have one.
     assert context.thread_type is ThreadType.AUTO
@@ -32,7 +33,7 @@ def test_decoders_have_threads_for_every_core(make_clip: MakeClip, codec: str) -
 
 
 def test_decoders_of_several_readers_share_the_cores(make_clip: MakeClip) -> None:
-    source = VideoSource(make_clip("a.mp4", 4), threads=3)
+    source = VideoSource(LocalFile(make_clip("a.mp4", 4)), threads=3)
     assert source.stream.codec_context.thread_count == 3
     source.close()
 

@@ -7,6 +7,7 @@ import threading
 from collections.abc import Callable
 from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
 import av
 import numpy as np
@@ -16,6 +17,7 @@ from tests.media.outputs import info_for, names, pictures, probe, write
 from wfvae_cli.errors import OutputError, UsageError
 from wfvae_cli.media.clip import Colour, Frame
 from wfvae_cli.media.options import VideoOptions
+from wfvae_cli.media.reader import open_clip
 from wfvae_cli.media.to_planes import to_planes_on_host
 from wfvae_cli.media.writer import VideoWriter, open_writer
 
@@ -160,6 +162,79 @@ def test_the_last_frame_lasts(tmp_path: Path, rate: Fraction | None, last: int) 
     content = (tmp_path / "a.mp4").read_bytes()
     scale, duration = struct.unpack_from(">II", content, content.index(b"mvhd") + 16)
     assert duration / scale == pytest.approx((VARIABLE[-1] + last) / 90000, abs=0.001)
+
+
+@pytest.mark.parametrize("suffix", [".mp4", ".mov", ".mkv"])
+@pytest.mark.parametrize(
+    ("rate", "options"),
+    [
+        (Fraction(25), VideoOptions()),
+        (None, VideoOptions()),
+        (Fraction(25), VideoOptions(codec="mpeg4")),
+    ],
+)
+def test_the_last_frame_is_held(
+    tmp_path: Path, suffix: str, rate: Fraction | None, options: VideoOptions
+) -> None:
+    info = info_for(rate=rate, time_base=Fraction(1, 1000))
+    path = tmp_path / f"a{suffix}"
+    with open_writer(path, info, options) as writer:
+        for i, pixels in enumerate(pictures(info, 10)):
+            writer.write(Frame(pixels, 40 * i))
+        writer.end = 3000
+    with open_clip(path) as reader:
+        assert len(list(reader)) == 10
+        assert reader.end is not None
+        assert reader.end * reader.info.time_base == 3
+        with open_writer(tmp_path / f"b{suffix}", info, options) as writer:
+            writer.write(Frame(pictures(info, 1)[0], 0))
+    with open_clip(tmp_path / f"b{suffix}") as reader:
+        assert len(list(reader)) == 1
+        assert reader.end is not None
+        assert reader.end * reader.info.time_base == pytest.approx(0.04, abs=0.001)
+
+
+@pytest.mark.parametrize("suffix", [".mp4", ".mkv", ".avi"])
+@pytest.mark.parametrize(
+    ("changes", "named"),
+    [
+        ({"rate": Fraction(2**40, 2**40 - 1)}, "frame rate"),
+        ({"time_base": Fraction(1, 2**40)}, "time base"),
+        ({"sample_aspect": Fraction(2**40, 3)}, "pixel aspect"),
+        ({"sample_aspect": Fraction(1, 2**40)}, "pixel aspect"),
+        ({"width": 70000, "height": 2}, "70000x2"),
+    ],
+)
+def test_numbers_that_no_video_can_store(
+    tmp_path: Path, suffix: str, changes: dict[str, Any], named: str
+) -> None:
+    with pytest.raises(OutputError, match=named):
+        open_writer(tmp_path / f"a{suffix}", info_for(**changes))
+    assert names(tmp_path) == []
+
+
+@pytest.mark.parametrize(("suffix", "codec"), [(".mp4", None), (".avi", None), (".mkv", "av1")])
+def test_a_picture_too_large_for_its_encoder(
+    tmp_path: Path, suffix: str, codec: str | None
+) -> None:
+    info = info_for(20000, 16)
+    with pytest.raises(OutputError, match="20000x16"):
+        write(tmp_path / f"a{suffix}", info, pictures(info, 1), VideoOptions(codec=codec))
+    assert names(tmp_path) == []
+
+
+def test_times_that_no_video_can_store(tmp_path: Path) -> None:
+    info = info_for(rate=None)
+    for late in (2**63, 2**70):
+        with pytest.raises(OutputError, match="later than"):
+            write(tmp_path / "a.mkv", info, pictures(info, 2), pts=[0, late])
+    assert names(tmp_path) == []
+
+
+@pytest.mark.parametrize("name", ["hls", "dash", "segment", "tee", "image2"])
+def test_containers_of_several_files_are_refused(tmp_path: Path, name: str) -> None:
+    with pytest.raises(UsageError, match="not one file"):
+        open_writer(tmp_path / "a.mkv", info_for(), VideoOptions(container=name))
 
 
 def test_constant_rate_containers(tmp_path: Path) -> None:

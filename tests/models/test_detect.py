@@ -5,21 +5,23 @@ from typing import Any
 import pytest
 import torch
 
+from tests.models import test_wan22
 from tests.models.test_wan import DIFFUSERS, to_diffusers
 from tests.parity.cases import case_config, case_shapes
 from wfvae_cli.models.detect import infer_config, nearest_layout
 
 
-@pytest.mark.parametrize("case", ["mini-wan", "wan2.1-vae"])
+@pytest.mark.parametrize("case", ["mini-wan", "wan2.1-vae", "mini-wan22", "wan2.2-vae"])
 @pytest.mark.parametrize("layout", ["original", "diffusers"])
 def test_a_wan_checkpoint_needs_no_config(case: str, layout: str) -> None:
     shapes = case_shapes(case)
     if layout == "diffusers":
-        shapes = {to_diffusers(name, blocks=2): shape for name, shape in shapes.items()}
+        rename = to_diffusers if case in ("mini-wan", "wan2.1-vae") else test_wan22.to_diffusers
+        shapes = {rename(name, blocks=2): shape for name, shape in shapes.items()}
     inferred = infer_config(shapes)
     assert inferred is not None
     assert inferred.config == case_config(case)
-    full = case == "wan2.1-vae"
+    full = not case.startswith("mini")
     assert ("with its latents' mean and std" in inferred.note) == full
     assert ("latents_mean" in inferred.config) == full
 
@@ -38,6 +40,28 @@ def test_every_field_of_wan_shows_in_the_tensors(change: dict[str, Any]) -> None
     theirs = {key: value for key, value in config.items() if key != "_class_name"}
     theirs["base_dim"] = theirs.pop("dim")
     theirs["temperal_downsample"] = theirs.pop("temporal_downsample")
+    with torch.device("meta"):
+        weights = diffusers.AutoencoderKLWan(**theirs).state_dict()
+    inferred = infer_config({name: tuple(value.shape) for name, value in weights.items()})
+    assert inferred is not None
+    assert inferred.config == config
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"dim_mult": [1, 2, 2], "temporal_downsample": [True, False]},
+        {"dim_mult": [2, 2], "temporal_downsample": [True], "num_res_blocks": 3},
+        {"dec_dim": 4},
+    ],
+)
+def test_every_field_of_wan_22_shows_in_the_tensors(change: dict[str, Any]) -> None:
+    diffusers = pytest.importorskip("diffusers", reason="tensors come from diffusers")
+    config = {**case_config("mini-wan22"), "dim": 4, "dec_dim": 8, **change}
+    theirs = {key: value for key, value in config.items() if key != "_class_name"}
+    theirs["base_dim"], theirs["decoder_base_dim"] = theirs.pop("dim"), theirs.pop("dec_dim")
+    theirs["temperal_downsample"] = theirs.pop("temporal_downsample")
+    theirs |= {"is_residual": True, "in_channels": 12, "out_channels": 12}
     with torch.device("meta"):
         weights = diffusers.AutoencoderKLWan(**theirs).state_dict()
     inferred = infer_config({name: tuple(value.shape) for name, value in weights.items()})

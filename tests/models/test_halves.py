@@ -17,7 +17,7 @@ from wfvae_cli.models.base import LoadedModel, Task
 from wfvae_cli.models.load import load_model
 from wfvae_cli.nn.stream import Stream
 
-FAMILIES = ("mini-wfvae-trilinear", "mini-wfvae2-image", "mini-wan")
+FAMILIES = ("mini-wfvae-trilinear", "mini-wfvae2-image", "mini-wan", "mini-wan22")
 
 
 def load(folder: Path, task: Task = "both", dtype: str = "float32") -> LoadedModel:

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from tests.models.tiny import CONFIG, HAAR, tiny_state, write_checkpoint, write_shards
 from wfvae_cli.errors import DeviceError, WeightsError
+from wfvae_cli.models import load
 from wfvae_cli.models.base import Posterior, VideoVAE
 from wfvae_cli.models.checkpoint import weights_sha256
 from wfvae_cli.models.load import (
@@ -284,8 +285,12 @@ def test_an_absent_device_lists_what_there_is(device: str) -> None:
 
 def test_types_are_resolved_for_the_task(monkeypatch: pytest.MonkeyPatch) -> None:
     cpu, cuda = torch.device("cpu"), torch.device("cuda")
-    assert resolve_dtype("auto", cpu, "encode") == resolve_dtype("auto", cpu, "decode")
-    assert resolve_dtype("auto", cpu, "decode") == torch.float32
+    for present, expected in ((True, torch.bfloat16), (False, torch.float32)):
+        monkeypatch.setattr(load, "multiplies_bfloat16", lambda p=present: p)
+        assert resolve_dtype("auto", cpu, "decode") == expected
+        assert resolve_dtype("auto", cpu, "encode") == torch.float32
+        assert resolve_dtype("auto", cpu, "both") == torch.float32
+        assert resolve_dtype("float32", cpu, "decode") == torch.float32
     assert resolve_dtype("float16", cuda, "encode") == torch.float16
     assert resolve_dtype("auto", cuda, "encode") == torch.float32
     for present, expected in ((True, torch.bfloat16), (False, torch.float32)):

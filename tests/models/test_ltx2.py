@@ -102,8 +102,10 @@ def with_oracle(change: dict[str, Any]) -> tuple[LTX2VAE, Any]:
     vae = LTX2VAE.from_config(config)
     weights = oracle.state_dict()
     renamed = vae.rename(weights)
-    vae.load_state_dict({renamed[name]: value for name, value in weights.items()})
-    vae.set_statistics({name: weights[name] for name in vae.statistics})
+    vae.load_state_dict(
+        {renamed[name]: value for name, value in weights.items() if name not in vae.statistics}
+    )
+    vae.use_statistics({name: weights[name] for name in vae.statistics})
     return vae.eval().requires_grad_(False), oracle
 
 
@@ -146,11 +148,11 @@ def test_normalised_latents_decode_as_the_oracles() -> None:
 
 def test_what_a_config_says_of_its_latents_stands_above_the_weights() -> None:
     vae = small(latents_mean=[1.0] * 4, latents_std=[2.0] * 4)
-    vae.set_statistics({name: torch.ones(4) for name in vae.statistics})
+    vae.use_statistics({name: torch.ones(4) for name in vae.statistics})
     assert vae.normalization is not None
     assert (vae.normalization.shift, vae.normalization.scale) == ((1.0,) * 4, (0.5,) * 4)
     with pytest.raises(WeightsError, match="latents_std in the weights"):
-        small().set_statistics({name: torch.zeros(4) for name in vae.statistics})
+        small().use_statistics({name: torch.zeros(4) for name in vae.statistics})
 
 
 def test_chunked_is_whole() -> None:

@@ -5,12 +5,16 @@ from pathlib import Path
 
 import pytest
 
-from wfvae_cli.errors import WeightsError
+from wfvae_cli.errors import LatentError, MissingExtraError, WeightsError
 from wfvae_cli.models.base import VideoVAE
 from wfvae_cli.models.checkpoint import count_parameters, locate, read_entries, read_json
-from wfvae_cli.models.names import PUBLISHED, HubSource, embedded_folder, find_source
+from wfvae_cli.models.diffusers_table import CLASSES
+from wfvae_cli.models.load import load_model
+from wfvae_cli.models.names import check_could_have_made, embedded_folder, find_source
+from wfvae_cli.models.published import PUBLISHED, HubSource
 from wfvae_cli.models.registry import FAMILIES, find_family, settle_config
 from wfvae_cli.models.wfvae import WFVAE
+from wfvae_cli.strides import Strides
 
 CASES = Path(__file__).parents[1] / "parity"
 
@@ -98,6 +102,27 @@ def test_the_table_agrees_with_the_embedded_model() -> None:
     assert vae.family == entry.family
 
 
+def test_latents_that_a_named_model_cannot_have_made_are_refused_before_a_download() -> None:
+    check_could_have_made("wan-2.1", "wan", 16, Strides(4, 8, 8))
+    check_could_have_made("some/folder", "wan", 16, Strides(4, 8, 8))
+    with pytest.raises(LatentError, match=r"family wan with 16 .*'wan-2.2' is wan22 with 48"):
+        check_could_have_made("wan-2.2", "wan", 16, Strides(4, 8, 8))
+
+
+def test_names_are_of_families_that_load() -> None:
+    native = {each.load().family for each in FAMILIES if each.class_names[0] not in CLASSES}
+    adapted = {entry.family for entry in CLASSES.values() if entry.refused is None}
+    assert not native & adapted
+    assert {entry.family for entry in PUBLISHED} <= native | adapted
+    assert len({entry.name for entry in PUBLISHED}) == len(PUBLISHED)
+
+
+def test_a_missing_extra_is_told_before_a_download(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(MissingExtraError, match=r"HunyuanVideo needs diffusers.*\[diffusers\]"):
+        load_model("hunyuanvideo", device="cpu")
+
+
 def test_every_family_loads_its_class() -> None:
     assert all(issubclass(family.load(), VideoVAE) for family in FAMILIES)
 
@@ -118,6 +143,7 @@ def test_the_family_is_told_by_the_config_or_else_by_the_tensors() -> None:
         ("mini-wfvae2-video", "WFVAE2"),
         ("mini-wfvae2-image", "WFVAE2"),
         ("mini-wan", "WanVAE"),
+        ("mini-wan22", "Wan22VAE"),
     ],
 )
 def test_published_tensor_names_are_of_one_family_only(case: str, family: str) -> None:
@@ -131,8 +157,8 @@ def test_published_tensor_names_are_of_one_family_only(case: str, family: str) -
 def test_an_unknown_family_lists_the_supported_ones_and_the_nearest() -> None:
     with pytest.raises(WeightsError, match=r"supported: .*WFVAEModel.*nearest is WFVAEModel"):
         find_family({"_class_name": "WFVAEModle"}, [], "here")
-    with pytest.raises(WeightsError, match="'AutoencoderDC'"):
-        find_family({"_class_name": "AutoencoderDC"}, [], "here")
+    with pytest.raises(WeightsError, match="'AutoencoderKLMagvit'"):
+        find_family({"_class_name": "AutoencoderKLMagvit"}, [], "here")
 
 
 def test_a_config_beside_wan_weights_that_is_of_another_model_is_told() -> None:

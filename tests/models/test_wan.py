@@ -21,7 +21,8 @@ from tests.models.contract import (
 )
 from tests.parity.cases import case_answers, case_config, case_shapes
 from wfvae_cli.errors import WeightsError
-from wfvae_cli.models.wan import WanVAE
+from wfvae_cli.models.registry import find_family
+from wfvae_cli.models.wan import QwenImageVAE, WanVAE
 from wfvae_cli.nn.stream import Stream
 from wfvae_cli.strides import Strides
 
@@ -167,6 +168,37 @@ def test_it_agrees_with_diffusers() -> None:
     torch.testing.assert_close(decoded, oracle.decode(expected.mean).sample, atol=1e-5, rtol=0)
 
 
+@pytest.mark.parametrize("frames", [1, 9])
+def test_qwen_image_is_wan_under_its_own_name(frames: int) -> None:
+    diffusers = pytest.importorskip("diffusers", reason="the second oracle is diffusers")
+    torch.manual_seed(0)
+    oracle = diffusers.AutoencoderKLQwenImage(**DIFFUSERS).eval().requires_grad_(False)
+    config = {"_class_name": "AutoencoderKLQwenImage", **DIFFUSERS, "input_channels": 3}
+    vae = find_family(config, [], "x").load().from_config(config)
+    assert isinstance(vae, QwenImageVAE)
+    assert (vae.family, vae.strides) == ("qwenimage", Strides(4, 8, 8))
+    weights = oracle.state_dict()
+    renamed = vae.rename(weights)
+    vae.load_state_dict({renamed[name]: value for name, value in weights.items()})
+    vae.eval().requires_grad_(False)
+    x = random_clip(vae, 1 + (frames - 1) // 4)
+    assert vae.normalization is not None
+    with torch.inference_mode():
+        expected = oracle.encode(x).latent_dist.mean
+        mean = vae.encode(x, Stream.whole()).mean
+        torch.testing.assert_close(mean, expected, atol=1e-5, rtol=0)
+        # Normalised as QwenImageImg2ImgPipeline does it, and back.
+        shift, std = (
+            torch.tensor(DIFFUSERS[key]).view(1, -1, 1, 1, 1)
+            for key in ("latents_mean", "latents_std")
+        )
+        normalised = vae.normalization.apply(mean)
+        torch.testing.assert_close(normalised, (expected - shift) / std, atol=1e-5, rtol=0)
+        decoded = vae.decode(vae.normalization.undo(normalised), Stream.whole()).clamp(-1, 1)
+        answer = oracle.decode(expected).sample
+    torch.testing.assert_close(decoded, answer, atol=1e-5, rtol=0)
+
+
 def test_normalisation_has_zero_mean_and_unit_variance() -> None:
     normalization = WanVAE.from_config(DIFFUSERS).normalization
     assert normalization is not None
@@ -188,8 +220,9 @@ def test_97_frames_give_25_latent_frames() -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"is_residual": True}, "is_residual = True is Wan 2.2's VAE, which is not supported"),
-        ({"patch_size": 2}, "patch_size = 2 is Wan 2.2's VAE"),
+        ({"is_residual": True}, "is_residual = True is not .*; Wan 2.2's has is_residual = true"),
+        ({"patch_size": 2}, "patch_size = 2 is not supported in Wan 2.1's network, which has 1"),
+        ({"input_channels": 4}, "input_channels = 4 is not supported"),
         ({"attn_scales": [0.5]}, r"attn_scales = \[0.5\] is not supported"),
         ({"temporal_downsample": [True]}, "2 steps between them, but .* has 1 values"),
         ({"temporal_downsample": [True, "a"]}, "temporal_downsample = 'a' is not supported"),

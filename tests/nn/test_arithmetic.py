@@ -67,9 +67,11 @@ def test_causal_convolutions_round_once(
 
 
 def test_what_a_chunk_leaves_behind_is_not_rounded(short: torch.dtype) -> None:
-    conv, stream = CausalConv3d(4, 5).to(short).requires_grad_(False), Stream()
-    conv(clip(5, short), stream)
-    assert [sums.dtype for sums in stream.past.values()] == [torch.float32]
+    """It is frames as they came in, so that no sum of the next chunk has been rounded before."""
+    conv, stream, x = CausalConv3d(4, 5).to(short).requires_grad_(False), Stream(), clip(5, short)
+    conv(x, stream)
+    assert [kept.dtype for kept in stream.past.values()] == [short]
+    assert all(torch.equal(kept, x[:, :, 3:]) for kept in stream.past.values())
 
 
 def test_convolutions_of_frames_round_once(short: torch.dtype) -> None:
@@ -93,3 +95,40 @@ def test_types_with_instructions_are_left_alone(monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr(arithmetic, "WITHOUT_INSTRUCTIONS", frozenset())
     for dtype in (*SHORT, torch.float32, torch.float64):
         assert arithmetic.convolved_in(torch.zeros(1, dtype=dtype)) == dtype
+
+
+@pytest.mark.parametrize(
+    ("avx512_bf16", "amx", "onednn", "expected"),
+    [(1, 0, 1, True), (0, 1, 1, True), (0, 0, 1, False), (1, 1, 0, False)],
+)
+def test_bfloat16_pays_where_it_has_instructions(
+    avx512_bf16: int, amx: int, onednn: int, expected: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lacking = frozenset[torch.dtype]() if onednn else frozenset([torch.bfloat16])
+    monkeypatch.setattr(arithmetic, "WITHOUT_INSTRUCTIONS", lacking)
+    for name, there in (("avx512_bf16", avx512_bf16), ("amx_tile", amx)):
+        monkeypatch.setattr(
+            torch.cpu, f"_is_{name}_supported", lambda there=there: bool(there), raising=False
+        )
+    assert arithmetic.multiplies_bfloat16() == expected
+    for name in ("avx512_bf16", "amx_tile"):
+        monkeypatch.delattr(torch.cpu, f"_is_{name}_supported")
+    assert not arithmetic.multiplies_bfloat16(), "a PyTorch that does not tell"
+
+
+def test_tf32_is_looked_for_where_it_runs(monkeypatch: pytest.MonkeyPatch) -> None:
+    def truncating(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        return F.conv3d((x.view(torch.int32) & ~0x1FFF).view(torch.float32), weight, padding=1)
+
+    monkeypatch.setattr(arithmetic, "CONV3D_WITHOUT_TF32", set[str]())
+    cpu, conv = torch.device("cpu"), CausalConv3d(4, 5)
+    x = clip(3, torch.float32)
+    assert arithmetic.probe_conv3d_tf32(cpu, truncating)
+    assert not arithmetic.conv3d_misses_tf32(x)
+    assert not arithmetic.probe_conv3d_tf32(cpu)
+    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", True)
+    assert arithmetic.conv3d_misses_tf32(x)
+    assert conv.runs_by_tap(x)
+    assert not arithmetic.conv3d_misses_tf32(x.bfloat16())
+    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", False)
+    assert not arithmetic.conv3d_misses_tf32(x)

@@ -3,7 +3,8 @@
 import pytest
 import torch
 
-from wfvae_cli.nn.blocks import ResidualBlock
+from wfvae_cli.nn import blocks
+from wfvae_cli.nn.blocks import ResidualBlock, attend_in_frames, attend_in_query_blocks
 from wfvae_cli.nn.norm import NormType
 from wfvae_cli.nn.stream import Stream, name_layers
 
@@ -40,3 +41,14 @@ def test_a_block_in_bands_gives_what_it_gives_at_once(
     torch.testing.assert_close(in_row_bands, at_once)
     assert kept_in_bands == kept
     assert torch.equal(x, given), "what goes around the convolutions is not overwritten"
+
+
+@pytest.mark.parametrize("rows", [1, 3, 100])
+def test_attention_in_query_blocks(rows: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    torch.manual_seed(0)
+    q, k, v = torch.randn(3, 2, 4, 3, 2, 5, dtype=torch.float64)
+    expected = attend_in_frames(q, k, v)
+    monkeypatch.setattr(blocks, "SCORE_BYTES", rows * 4 * 6 * 10)
+    flat = (x.permute(0, 2, 3, 4, 1).reshape(6, 10, 4) for x in (q, k, v))
+    y = attend_in_query_blocks(*flat).view(2, 3, 2, 5, 4).permute(0, 4, 1, 2, 3)
+    torch.testing.assert_close(y, expected)

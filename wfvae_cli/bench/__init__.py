@@ -1,1 +1,1 @@
-"""How fast a model is on this machine, how much memory it takes, and what a type rounds away."""
+"""Benchmarks: speed and memory of a model on this machine, and the rounding of types."""

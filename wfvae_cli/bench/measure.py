@@ -1,4 +1,4 @@
-"""Instruments: repeated times, peak memory, operations, and what the device could do."""
+"""Repeated timing, peak memory, counts of operations, and a device's best rate."""
 
 from __future__ import annotations
 
@@ -13,18 +13,21 @@ from dataclasses import dataclass
 
 import psutil
 import torch
+from torch.nn import functional as F
 from torch.utils.flop_counter import FlopCounterMode
+
+from wfvae_cli.nn.accelerator import peak_memory_of, reset_peak_memory, synchronize
+from wfvae_cli.nn.arithmetic import convolved_in
 
 Action = Callable[[], object]
 
-_MATRIX = {"cpu": 2048, "cuda": 8192}
-_PRODUCTS = 8
-_SAMPLING = 0.002  # seconds between looks at the process's memory
+_CEILING_RUNS = 6
+_SAMPLING_SECONDS = 0.002
 
 
 @dataclass(frozen=True)
 class Spread:
-    """Several measurements of one quantity."""
+    """Median and range of several measurements of one quantity."""
 
     median: float
     least: float
@@ -59,50 +62,48 @@ def time_in_turn(actions: Sequence[Action], runs: int, device: torch.device) -> 
     for turn in range(runs):
         order = list(enumerate(actions))
         for index, action in order if turn % 2 == 0 else reversed(order):
-            wait_for(device)
+            synchronize(device)
             begin = time.perf_counter()
             action()
-            wait_for(device)
+            synchronize(device)
             seconds[index].append(time.perf_counter() - begin)
     return seconds
 
 
 @dataclass
 class PeakMemory:
-    """Bytes at the peak of a block, filled in when it ends."""
+    """Bytes at the peak of a `with` block, filled in when it ends."""
 
     host: int = 0
     """Resident memory of the process."""
     device: int | None = None
-    """Allocated by PyTorch on a CUDA device; None on others."""
+    """Allocated by PyTorch on a GPU or the like; None on the CPU."""
 
 
 @contextmanager
 def peak_memory(device: torch.device) -> Iterator[PeakMemory]:
-    """Watch the memory of this process, and of `device`, during a block."""
+    """Watch the memory of this process, and of `device`, during a `with` block."""
     peak, process, done = PeakMemory(), psutil.Process(), threading.Event()
 
     def watch() -> None:
         while True:
             peak.host = max(peak.host, process.memory_info().rss)
-            if done.wait(_SAMPLING):
+            if done.wait(_SAMPLING_SECONDS):
                 return
 
     watcher = threading.Thread(target=watch, name="wfvae-memory", daemon=True)
-    if device.type == "cuda":
-        torch.cuda.reset_peak_memory_stats(device)
+    reset_peak_memory(device)
     watcher.start()
     try:
         yield peak
     finally:
         done.set()
         watcher.join()
-        if device.type == "cuda":
-            peak.device = torch.cuda.max_memory_allocated(device)
+        peak.device = peak_memory_of(device)
 
 
 def count_operations(action: Action) -> int:
-    """Floating-point operations of the convolutions, products and attention that `action` runs.
+    """Count the operations of the convolutions, products and attention that `action` runs.
 
     They follow from the shapes; a multiplication and an addition count as two.
     """
@@ -111,28 +112,46 @@ def count_operations(action: Action) -> int:
     return int(counter.get_total_flops())
 
 
-def product_rate(device: torch.device, dtype: torch.dtype) -> float:
-    """Operations per second of a large matrix product: what is within reach here.
+def best_rate(device: torch.device, dtype: torch.dtype) -> float:
+    """Measure what is within reach here: the ceiling that a model's rate is compared with.
 
-    The best of several runs, since it is meant as a ceiling.
+    The best run of three kinds of work that a library may have its fastest kernels for: a large
+    matrix product, the same as a 1x1 convolution (on CPUs by oneDNN, where the product may be by
+    MKL, which takes twice as long on some processors), and a wide 3x3 convolution.
+
+    Args:
+        device: where to run.
+        dtype: what the model computes in; measured in the type that stands in for it where the
+            processor has no instructions for it.
+
+    Returns:
+        Operations per second.
     """
-    side = _MATRIX.get(device.type, _MATRIX["cpu"])
-    a, b = (torch.randn(side, side, device=device).to(dtype) for _ in range(2))
+    side = 1024 if device.type == "cpu" else 8192
+    dtype = convolved_in(torch.empty(0, device=device, dtype=dtype))
+
+    def make(*shape: int) -> torch.Tensor:
+        x = torch.randn(shape, device=device).to(dtype)
+        return x.contiguous(memory_format=torch.channels_last) if len(shape) == 4 else x
+
+    a, b = make(side, side), make(side, side)
+    pixels, taps = make(1, side, 32, side // 32), make(side, side, 1, 1)
+    channels, size = side // 4, side // 32
+    picture, kernel = make(1, channels, size, size), make(channels, channels, 3, 3)
+    work: list[tuple[Action, int]] = [
+        (lambda: a @ b, 2 * side**3),
+        (lambda: F.conv2d(pixels, taps), 2 * side**3),
+        (lambda: F.conv2d(picture, kernel, padding=1), 2 * 9 * (channels * size) ** 2),
+    ]
     with torch.inference_mode():
-        [seconds] = time_in_turn([lambda: a @ b], _PRODUCTS, device)
-    return 2 * side**3 / min(seconds)
+        seconds = time_in_turn([action for action, _ in work], _CEILING_RUNS, device)
+    return max(amount / min(each) for (_, amount), each in zip(work, seconds, strict=True))
 
 
 def start_up(model: str, device: str) -> float:
-    """Seconds from the start of a new process until it has loaded `model`."""
+    """Measure the seconds from the start of a new process until it has loaded `model`."""
     code = "import sys; from wfvae_cli.models.load import load_model; "
     code += "load_model(sys.argv[1], device=sys.argv[2])"
     begin = time.perf_counter()
     subprocess.run([sys.executable, "-c", code, model, device], check=True, capture_output=True)
     return time.perf_counter() - begin
-
-
-def wait_for(device: torch.device) -> None:
-    """Wait until a device has done all that it was given."""
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)

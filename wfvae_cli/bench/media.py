@@ -1,4 +1,4 @@
-"""How fast files are read and written without a model, beside the model without files."""
+"""Rates of reading and writing files without a model, beside the model without files."""
 
 from __future__ import annotations
 
@@ -24,23 +24,23 @@ from wfvae_cli.media.writer import open_writer
 from wfvae_cli.pipeline.chunks import convert_on
 
 Side = Literal["read", "encode", "decode", "write"]
-"""A file to frames for the device, these to latents, latents to frames, these in YUV to a file."""
+"""Files to frames on the device, frames to latents, latents to frames, frames in YUV to a file."""
 
 
 @dataclass(frozen=True)
 class SideResult:
-    """One side of encoding or decoding, running alone."""
+    """The rate of one side of encoding or decoding, running alone."""
 
     side: Side
     frames_per_second: Spread
     megapixels_per_second: float
     cores: float
-    """Processor seconds per second: how many cores it kept busy."""
+    """Cores that it kept busy: processor seconds per second."""
 
 
 @dataclass(frozen=True)
 class MediaProfile:
-    """Both sides of encoding and of decoding, measured in turn."""
+    """The rates of both sides of encoding and of decoding, measured in turn."""
 
     setting: Setting
     machine: str
@@ -56,12 +56,12 @@ class MediaProfile:
 
     @property
     def sides(self) -> tuple[SideResult, ...]:
-        """All four, in the order of a roundtrip."""
+        """List all four, in the order of a roundtrip."""
         return self.read, self.encode, self.decode, self.write
 
     @property
     def verdict(self) -> str:
-        """What limits encoding, and decoding, in one line."""
+        """Say what limits encoding, and decoding, in one line."""
         encoding = _limit("encoding", self.encode, self.read, "reading files")
         decoding = _limit("decoding", self.decode, self.write, "writing files")
         return f"{encoding}; {decoding}"
@@ -117,7 +117,7 @@ def profile(
 
 
 def _stored(reader: ClipReader, target: Path) -> Iterator[NDArray[np.uint8]]:
-    """The frames as decoding leaves them to the writer, which gets them from the device in YUV."""
+    """Yield frames as decoding gives them to the writer: in YUV, as they come from the device."""
     stored = open_writer(target, reader.info, overwrite=True).planes
     assert stored is not None, "the default encoder takes YUV"
     for frame in reader:
@@ -138,7 +138,7 @@ def _write(path: Path, info: ClipInfo, pictures: list[NDArray[np.uint8]]) -> Non
 
 
 def _counting(action: Action, spent: list[float]) -> Callable[[], None]:
-    """The action, which notes the processor seconds that it takes."""
+    """Wrap an action so that it appends the processor seconds it takes to `spent`."""
 
     def run() -> None:
         begin = time.process_time()
@@ -149,7 +149,7 @@ def _counting(action: Action, spent: list[float]) -> Callable[[], None]:
 
 
 def _limit(what: str, model: SideResult, file: SideResult, side: str) -> str:
-    """Which of the two that work at the same time is the slower."""
+    """Say which of the two that work at the same time is the slower."""
     bare, other = model.frames_per_second.median, file.frames_per_second.median
     if bare <= other:
         return f"the model limits {what}: {side} alone is {other / bare:.1f} times as fast"

@@ -1,4 +1,4 @@
-"""A clip to measure with, where the user names none: motion, edges and grain, from a seed."""
+"""A generated clip to measure with, where the user names none: motion, edges and grain."""
 
 from __future__ import annotations
 

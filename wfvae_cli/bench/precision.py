@@ -1,4 +1,4 @@
-"""What a type rounds away, and tiles change: PSNR of latents and pixels against float32."""
+"""PSNR of latents and pixels in short types, and in tiles, against float32."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from wfvae_cli.pipeline.tiles import LEAST_POSITIONS
 
 @dataclass(frozen=True)
 class PrecisionRow:
-    """One way to compute, against float32."""
+    """PSNR of one type or tiling against float32."""
 
     dtype: str
     tile: int | None

@@ -13,9 +13,9 @@ import torch
 
 from wfvae_cli.bench.measure import (
     Spread,
+    best_rate,
     count_operations,
     peak_memory,
-    product_rate,
     start_up,
     time_in_turn,
 )
@@ -24,12 +24,12 @@ from wfvae_cli.media.options import Sampling
 from wfvae_cli.models.load import describe_checkpoint
 
 _GAIN = 1.03
-"""How much faster a larger chunk must be to be worth its memory."""
+"""Factor by which a larger chunk must be faster to be worth its memory."""
 
 
 @dataclass(frozen=True)
 class StageResult:
-    """One stage of one setting."""
+    """Measurements of one stage of one setting."""
 
     stage: Stage
     dtype: str
@@ -37,17 +37,18 @@ class StageResult:
     frames_per_second: Spread
     megapixels_per_second: float
     gflop: float
-    """Operations of the model, counted from the shapes, in units of 10^9."""
+    """Operations that ran, counted from the shapes, in units of 10^9. Convolutions by minimal
+    filtering count with the products that they are made of, not with those that they save."""
     gflop_per_second: float
-    share_of_product: float
-    """`gflop_per_second` over that of a large matrix product in the same type and run."""
+    share_of_ceiling: float
+    """`gflop_per_second` over the best that the device did in this type and run, by `best_rate`."""
     host_bytes: int
     device_bytes: int | None
 
 
 @dataclass(frozen=True)
 class BenchResult:
-    """One setting on one clip."""
+    """Measurements of one setting on one clip."""
 
     setting: Setting
     machine: str
@@ -57,7 +58,7 @@ class BenchResult:
     latents_per_chunk: int
     start_up_seconds: float
     compile_seconds: float | None
-    """Before any measurement, and in none of them; None where nothing is compiled."""
+    """Spent before any measurement, and in none of them; None where nothing is compiled."""
     stages: tuple[StageResult, ...]
 
 
@@ -73,7 +74,7 @@ def bench(setting: Setting, clip: Path, sampling: Sampling, folder: Path, runs: 
     """
     subject = Subject(setting, clip, sampling, folder)
     rates = {
-        model.dtype: product_rate(subject.device, model.dtype) / 1e9
+        model.dtype: best_rate(subject.device, model.dtype) / 1e9
         for model in (subject.encoder, subject.decoder)
     }
     stages = []
@@ -94,7 +95,7 @@ def bench(setting: Setting, clip: Path, sampling: Sampling, folder: Path, runs: 
                 megapixels_per_second=pixels / 1e6 / spread.median,
                 gflop=operations,
                 gflop_per_second=operations / spread.median,
-                share_of_product=operations / spread.median / rates[model.dtype],
+                share_of_ceiling=operations / spread.median / rates[model.dtype],
                 host_bytes=peak.host,
                 device_bytes=peak.device,
             )
@@ -114,7 +115,7 @@ def bench(setting: Setting, clip: Path, sampling: Sampling, folder: Path, runs: 
 
 @dataclass(frozen=True)
 class SweepRow:
-    """One chunk size."""
+    """Measurements of one chunk size."""
 
     chunk: int
     """Frames of the first chunk."""
@@ -156,7 +157,7 @@ def sweep(
 
 
 def recommend(rows: Sequence[SweepRow]) -> int:
-    """The smallest chunk that is, to 3%, as fast as any for encoding and decoding together."""
+    """Choose the smallest chunk that is, to 3%, as fast as any to encode and decode."""
 
     def cost(row: SweepRow) -> float:
         return 1 / row.encode.median + 1 / row.decode.median
@@ -167,7 +168,7 @@ def recommend(rows: Sequence[SweepRow]) -> int:
 
 @dataclass(frozen=True)
 class ComparisonRow:
-    """One stage of two settings that took turns."""
+    """Rates of one stage of two settings that took turns."""
 
     stage: Stage
     a: Spread
@@ -203,7 +204,7 @@ def compare(
 
 
 def describe_machine(device: torch.device) -> str:
-    """Processor or GPU, threads, and PyTorch's version."""
+    """Name the processor or GPU, the threads, and PyTorch's version."""
     if device.type == "cuda":
         name = torch.cuda.get_device_name(device)
     else:
@@ -212,7 +213,7 @@ def describe_machine(device: torch.device) -> str:
 
 
 def _processor() -> str:
-    """The processor's name where the system tells it."""
+    """Read the processor's name where the system tells it."""
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
     except OSError:

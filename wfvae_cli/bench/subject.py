@@ -1,4 +1,4 @@
-"""A model with its settings and a clip: the four things that are timed."""
+"""A model with its settings and a clip, and the four stages that are timed."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor
 
-from wfvae_cli.bench.measure import wait_for
 from wfvae_cli.errors import UsageError
 from wfvae_cli.media.options import Sampling
 from wfvae_cli.media.reader import open_clip
 from wfvae_cli.models.base import LoadedModel, Task
 from wfvae_cli.models.load import allow_tf32, load_model, resolve_device
 from wfvae_cli.models.options import DType
+from wfvae_cli.nn.accelerator import synchronize
 from wfvae_cli.pipeline.batch import decode_latents, encode_frames
 from wfvae_cli.pipeline.chunks import convert_on, read_chunks
 from wfvae_cli.pipeline.decode import decode_clip
@@ -35,7 +35,7 @@ _UNTIL_REPLAYED = 3
 
 @dataclass(frozen=True)
 class Setting:
-    """What a benchmark can vary."""
+    """The settings that a benchmark can vary."""
 
     model: str
     device: str = "auto"
@@ -50,7 +50,7 @@ class Setting:
     """Whether chunks go through `torch.compile`."""
 
     def changed(self, text: str) -> Setting:
-        """This setting with what `text` says, such as `dtype=bfloat16,chunk=9`.
+        """Change this setting by what `text` says, such as `dtype=bfloat16,chunk=9`.
 
         Raises:
             UsageError: a name or value is unknown.
@@ -77,7 +77,7 @@ class Setting:
         return replace(self, **changes)  # type: ignore[arg-type]  # checked above
 
     def describe(self) -> str:
-        """The setting as users write it."""
+        """Write the setting as users do."""
         parts = vars(self) | {"compile": "on" if self.compile else None}
         return " ".join(f"{name}={value}" for name, value in parts.items() if value is not None)
 
@@ -102,7 +102,7 @@ class Subject:
         self.run("encode from file")  # leaves the file that is decoded
 
     def run(self, stage: Stage) -> None:
-        """Do what `stage` says, once."""
+        """Run a stage once."""
         if self.device.type == "cuda":
             allow_tf32(self.setting.dtype == "auto")  # process-wide: another setting changed it
         with self._threads():
@@ -130,16 +130,16 @@ class Subject:
                 )
 
     def _compile(self, begin: float) -> float:
-        """Run what is left to compile; seconds since `begin`."""
+        """Run what is left to compile; return the seconds since `begin`."""
         for _ in range(_UNTIL_REPLAYED if self.device.type == "cuda" else 1):
             self.run("encode")
             self.run("decode")
-        wait_for(self.device)
+        synchronize(self.device)
         return time.perf_counter() - begin
 
     @contextmanager
     def uncompiled(self) -> Iterator[None]:
-        """Run the models as they are for a while: operations in compiled code go uncounted."""
+        """Run the models uncompiled in a `with` block: operations in compiled code go uncounted."""
         if not self.setting.compile:
             yield
             return
@@ -147,7 +147,7 @@ class Subject:
             yield
 
     def model_of(self, stage: Stage) -> LoadedModel:
-        """The model that runs a stage."""
+        """Give the model that runs a stage."""
         return self.encoder if stage.startswith("encode") else self.decoder
 
     def decoded(self) -> Iterator[Tensor]:

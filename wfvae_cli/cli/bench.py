@@ -1,4 +1,4 @@
-"""`wfvae bench`."""
+"""`wfvae bench`: speed, memory and rounding on this machine."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def bench(
     run: RunOptions,
     console: Console,
     source: Annotated[
-        str | None, Argument("[INPUT]", "A video or image; by default a generated clip.")
+        str | None, Argument("INPUT", "A video or image; by default a generated clip.")
     ] = None,
     model: ModelName = DEFAULT_MODEL,
     chunk: Chunk = None,
@@ -146,20 +146,21 @@ def _bench(result: BenchResult) -> None:
             f"{stage.megapixels_per_second:.2f}",
             f"{stage.gflop:.0f}",
             f"{stage.gflop_per_second:.0f}",
-            f"{stage.share_of_product:.0%}",
+            f"{stage.share_of_ceiling:.0%}",
             f"{stage.host_bytes / _MIB:.0f}",
             "-" if stage.device_bytes is None else f"{stage.device_bytes / _MIB:.0f}",
             stage.dtype,
         )
         for stage in result.stages
     ]
-    header = ("stage", "frames/s", "Mpixel/s", "GFLOP", "GFLOP/s", "of a matrix product")
+    header = ("stage", "frames/s", "Mpixel/s", "GFLOP", "GFLOP/s", "of the ceiling")
     compiled = ""
     if result.compile_seconds is not None:
         compiled = f", compiled in {result.compile_seconds:.1f} s"
     print_table(
         (*header, "host MiB", "device MiB", "type"),
         rows,
+        spare=("device MiB", "Mpixel/s", "GFLOP", "host MiB", "GFLOP/s"),
         title=f"{result.setting.model}: {result.frames} frames of {result.width}x{result.height}, "
         f"{result.latents_per_chunk} latent frames a chunk, start-up "
         f"{result.start_up_seconds:.1f} s{compiled}; {result.machine}",
@@ -169,7 +170,8 @@ def _bench(result: BenchResult) -> None:
 def _sweep(rows: Sequence[SweepRow], best: int) -> None:
     print_table(
         ("chunk", "encode frames/s", "decode frames/s", "host MiB", "device MiB", ""),
-        [
+        spare=("device MiB", "host MiB"),
+        rows=[
             (
                 str(row.chunk),
                 _spread(row.encode),
@@ -228,4 +230,7 @@ def _media(result: MediaProfile) -> None:
 
 
 def _spread(values: Spread) -> str:
-    return f"{values.median:.2f} [{values.least:.2f}, {values.most:.2f}]"
+    """Median and range, which never breaks over two rows of a cell."""
+    return f"{values.median:.2f} [{values.least:.2f}–{values.most:.2f}]".replace(
+        " ", "\N{NO-BREAK SPACE}"
+    )

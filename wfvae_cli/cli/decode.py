@@ -150,9 +150,12 @@ def _decode_one(
     check_output(output, overwrite=overwrite)
     check_batch(work.batch, chunks.tile)
     with LatentFile(sys.stdin.buffer if source == "-" else source) as file:
+        from wfvae_cli.models.names import check_could_have_made
         from wfvae_cli.pipeline.decode import decode_clip
 
-        loaded = run.load(model or file.metadata.model, "decode")
+        made, name = file.metadata, model or file.metadata.model
+        check_could_have_made(name, made.family, made.channels, made.strides)
+        loaded = run.load(name, "decode")
         use_threads(run.device, work.threads)
         keep_freed_memory(loaded.nbytes)
         with console.progress("decoding", file.metadata.frames) as progress:

@@ -18,6 +18,7 @@ EXAMPLES = """
     wfvae info z.safetensors
     wfvae info in.mp4 --json
     wfvae info wfvae-tiny
+    wfvae info wan-2.2
 """
 
 
@@ -51,7 +52,7 @@ def _describe(source: str) -> dict[str, Any]:
         return _describe_latents(source) if is_latent_file(path) else _describe_model(source)
     if path.is_file() and path.suffix == ".json":
         return _describe_stats(path)
-    if path.is_file() or "%" in source or source == "-":
+    if path.is_file() or path.is_fifo() or "%" in source or source == "-":
         return _describe_clip(source)
     if not path.exists() and any(path.suffix.lower() in each for each in SUFFIXES.values()):
         expected = "a latent file, a checkpoint, a video or an image"
@@ -103,9 +104,18 @@ def _describe_clip(source: str) -> dict[str, Any]:
 
 
 def _describe_model(source: str) -> dict[str, Any]:
+    from wfvae_cli.cli.models import describe
+    from wfvae_cli.models.published import find_published
+
+    entry = find_published(source)
+    known = {} if entry is None else describe(entry)
+    if known and not (known["embedded"] or known["cached"]):
+        # What can be said without a download; the other commands make it.
+        return {"kind": "published model", **known}
     from wfvae_cli.models.load import describe_checkpoint
 
-    return {"kind": "checkpoint", **describe_checkpoint(source)}
+    published: dict[str, Any] = {key: known[key] for key in ("source", "licence") if key in known}
+    return {"kind": "checkpoint", **describe_checkpoint(source), **published}
 
 
 def _plain(value: Any) -> Any:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from wfvae_cli.cli.console import Console
 
 if TYPE_CHECKING:
-    from wfvae_cli.models.names import PublishedModel
+    from wfvae_cli.models.published import PublishedModel
 
 EXAMPLES = """
     wfvae models
@@ -21,9 +21,9 @@ def models(console: Console) -> None:
 
     Folders, files and owner/repo on Hugging Face load too: see --model of the other commands.
     """
-    from wfvae_cli.models.names import PUBLISHED
+    from wfvae_cli.models.published import PUBLISHED
 
-    rows = [_describe(entry) for entry in PUBLISHED]
+    rows = [describe(entry) for entry in PUBLISHED]
     if console.json:
         console.result({"models": rows})
         return
@@ -38,8 +38,8 @@ def models(console: Console) -> None:
                 row["family"],
                 "x".join(map(str, row["strides"])),
                 str(row["channels"]),
-                f"{row['parameters'] / 1e6:.1f} M",
-                row["licence"],
+                f"{row['parameters'] / 1e6:.1f} M" if row["parameters"] else "unknown",
+                row["licence"] or "unknown",
                 "embedded" if row["embedded"] else "cached" if row["cached"] else "no",
                 row["source"] or "",
             )
@@ -50,7 +50,8 @@ def models(console: Console) -> None:
     )
 
 
-def _describe(entry: PublishedModel) -> dict[str, Any]:
+def describe(entry: PublishedModel) -> dict[str, Any]:
+    """Say what is known of a model without its files; everything is fit for JSON."""
     from wfvae_cli.models.hub import is_cached
 
     return {

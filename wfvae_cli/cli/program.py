@@ -20,10 +20,12 @@ class Program(TyperGroup):
 
     def main(self, *args: Any, **options: Any) -> Any:
         """Run a command and end the process with its exit code."""
-        if not options.pop("standalone_mode", True):
-            return super().main(*args, **options, standalone_mode=False)
+        standalone = options.pop("standalone_mode", True)
+        options["standalone_mode"] = False
+        if not standalone:
+            return super().main(*args, **options)
         try:
-            code = super().main(*args, **options, standalone_mode=False)
+            code = super().main(*args, **options)
         except _Mistake as mistake:
             _tell(mistake)
             code = mistake.exit_code

@@ -22,21 +22,16 @@ from typing import Literal
 from wfvae_cli.dataset import remote
 from wfvae_cli.dataset.item_lists import MANIFEST_SUFFIXES, Row, read_rows
 from wfvae_cli.errors import InputError, UsageError
+from wfvae_cli.media import suffixes as media
 from wfvae_cli.unreadable import why_unreadable
 
 Kind = Literal["video", "image", "latents"]
 
 
-def _suffixes(names: str) -> frozenset[str]:
-    return frozenset(f".{name}" for name in names.split())
-
-
 SUFFIXES: Mapping[Kind, frozenset[str]] = {
-    "video": _suffixes(
-        "mp4 m4v mov mkv webm avi ts m2ts mts mpg mpeg wmv flv ogv 3gp y4m mxf gif mjpg mjpeg"
-    ),
-    "image": _suffixes("png jpg jpeg webp bmp tif tiff jp2 avif ppm pgm"),
-    "latents": _suffixes("safetensors"),
+    "video": media.SUFFIXES["video"],
+    "image": media.SUFFIXES["image"],
+    "latents": frozenset({".safetensors"}),
 }
 """What is taken of a directory, lower-case; a file named by itself may have any suffix."""
 

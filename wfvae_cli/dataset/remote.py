@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import re
-import urllib.request
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import IO, Any
 
 from wfvae_cli.errors import InputError, MissingExtraError, OutputError
+from wfvae_cli.media import web
 
 _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
 _WEB = ("http://", "https://")  # servers list nothing, and FFmpeg opens them by itself
 
 _PIECE = 1 << 20
-_WEB_TIMEOUT = 300.0
+_MOST_UNANNOUNCED = 8 << 30
+"""Bytes taken of a web file whose server does not say how many it has: it may never end."""
 _VERSIONS = ("ETag", "etag", "md5Hash", "mtime", "LastModified", "last_modified", "created")
 
 
@@ -90,7 +92,7 @@ def stamp(url: str) -> str:
         InputError: there is no such file.
     """
     if is_web(url):
-        headers = _web(urllib.request.Request(url, method="HEAD")).headers
+        headers = web.request(url, method="HEAD").headers
         version = headers.get("ETag") or headers.get("Last-Modified") or ""
         return f"{headers.get('Content-Length', '')}:{version}"
     fs, path = filesystem(url)
@@ -103,17 +105,32 @@ def download(url: str, target: str, alive: Callable[[], None]) -> None:
     """Copy a remote file to this machine; `alive` is called for every piece that came.
 
     Raises:
-        InputError: it cannot be had.
+        InputError: it cannot be had, or is more than fits.
     """
     if is_web(url):
-        source = _web(urllib.request.Request(url))
+        source = web.request(url)
+        announced = web.whole_size(source)
     else:
         fs, path = filesystem(url)
         source = _reported(url, fs.open, path, "rb")
+        announced = size(url)
+    room = shutil.disk_usage(Path(target).parent).free * 9 // 10
+    limit = min(room, _MOST_UNANNOUNCED) if announced is None else room
+    count = 0
     with source, Path(target).open("wb") as file:
         while piece := _reported(url, source.read, _PIECE):
+            count += len(piece)
+            if max(count, announced or 0) > limit:
+                raise InputError(
+                    f"{url}: more than the {limit >> 20} MiB that may be copied to "
+                    f"{Path(target).parent}: set TMPDIR to a larger folder, or download it first"
+                )
             file.write(piece)
             alive()
+    if announced is not None and count != announced:
+        raise InputError(
+            f"{url}: the connection ended after {count} of {announced} bytes: try again"
+        )
 
 
 def upload(source: Path, url: str) -> None:
@@ -154,10 +171,6 @@ def open_remote(url: str) -> IO[bytes]:
     fs, path = filesystem(url)
     opened: IO[bytes] = _reported(url, fs.open, path, "rb")
     return opened
-
-
-def _web(request: urllib.request.Request) -> Any:
-    return _reported(request.full_url, urllib.request.urlopen, request, timeout=_WEB_TIMEOUT)
 
 
 def _reported(url: str, call: Any, *args: Any, **options: Any) -> Any:

@@ -16,6 +16,8 @@ from av.container import InputContainer, OutputContainer
 from av.packet import Packet
 
 from wfvae_cli.errors import OutputError, VideoError
+from wfvae_cli.media.inputs import LocalFile
+from wfvae_cli.media.opening import open_only
 from wfvae_cli.media.settings import AVFMT_TS_NEGATIVE
 from wfvae_cli.unreadable import why_unreadable
 
@@ -156,7 +158,7 @@ def has_sound(source: str | Path) -> bool:
 
 def _open(source: str | Path) -> InputContainer:
     try:
-        return av.open(str(source), "r", metadata_errors="replace")
+        return open_only(LocalFile(Path(source)))
     except FileNotFoundError as error:
         why = why_unreadable(source, "a file with the sound track to copy", error)
         raise VideoError(f"{source}: {why}") from error

@@ -37,7 +37,7 @@ class Taps(NamedTuple):
 
 @functools.lru_cache(maxsize=64)
 def bicubic_taps(old: int, new: int, unit: int, site: int = MIDDLE) -> Taps:
-    """How a line of `old` samples becomes one of `new`.
+    """Compute the weights that turn a line of `old` samples into one of `new`.
 
     Args:
         old: samples of the line there is.

@@ -1,4 +1,4 @@
-"""What a clip is on its way through the program: its description, its frames, its options."""
+"""Data classes of clips: description, frames, colours and sampling options."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ class ClipInfo:
 
 
 class Conversion(Protocol):
-    """What makes RGB of decoded pictures' own samples: see `from_planes.PlanarConversion`."""
+    """Conversion of decoded samples to RGB; see `from_planes.PlanarConversion`."""
 
     @property
     def pixels(self) -> int:

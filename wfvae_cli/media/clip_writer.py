@@ -1,4 +1,4 @@
-"""What every output of frames has in common."""
+"""Base class of all writers of clips."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from wfvae_cli.media.yuv import PictureFormat
 
 
 class ClipWriter(ABC):
-    """Takes the frames of one clip, in order, inside a `with` block.
+    """Writes the frames of one clip, in order, inside a `with` block.
 
     Leaving the block normally completes the output and gives it its name; leaving it by any
     exception removes what was written.
@@ -25,9 +25,13 @@ class ClipWriter(ABC):
             complete once the block is entered.
         frames: frames written so far.
         planes: the format that `write_planes` takes; None where only `write` takes pictures.
+        end: when the last frame stops being shown, in units of `info.time_base`, as
+            `ClipReader.end` says; may be set until the block is left. None for a frame's usual
+            length.
     """
 
     planes: PictureFormat | None = None
+    end: int | None = None
 
     def __init__(self, info: ClipInfo) -> None:
         self.info = info

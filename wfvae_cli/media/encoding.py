@@ -1,4 +1,4 @@
-"""Which container, encoder, pixel format and settings a video is written with."""
+"""Choice of container, encoder, pixel format and options of a video to write."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import av
 import av.codec.codec
 
 from wfvae_cli.atomic import STDOUT
-from wfvae_cli.errors import UsageError
+from wfvae_cli.errors import OutputError, UsageError
 from wfvae_cli.media import settings, yuv
 from wfvae_cli.media.clip import ClipInfo
 from wfvae_cli.media.colour import chroma_site
@@ -38,6 +38,13 @@ CONTAINERS = {".mkv": "matroska", ".m4v": "mp4", ".ts": "mpegts", ".y4m": "yuv4m
 AVFMT_VARIABLE_FPS = 0x400
 """FFmpeg's flag of containers in which every frame has a time of its own."""
 
+AVFMT_NOFILE = 1
+"""FFmpeg's flag of muxers that open their outputs by themselves: segments, devices, sockets."""
+
+_INT_MAX = 2**31 - 1
+_MOST_SIDE = 65535
+"""Beyond it some encoders (SVT-AV1, ProRes) keep the lower 16 bits only, without a word."""
+
 _DEFAULTS = {"mpegts": "h264", "avi": "mpeg4", "yuv4mpegpipe": "rawvideo"}
 _KEEPS_RGB = ("ffv1", "libx264rgb", "utvideo", "png", "qtrle")
 _STORES_ASPECT = ("libx264", "libx264rgb", "libx265", *settings.GRID_CODECS, "mjpeg")
@@ -45,7 +52,7 @@ _STORES_ASPECT = ("libx264", "libx264rgb", "libx265", *settings.GRID_CODECS, "mj
 
 @dataclass(frozen=True)
 class EncodingPlan:
-    """Everything about an encoding that is settled before the first frame."""
+    """Container, encoder and options, chosen before the first frame."""
 
     container: str
     encoder: str
@@ -60,7 +67,7 @@ class EncodingPlan:
 def plan(
     target: str | Path, info: ClipInfo, options: VideoOptions, *, streaming: bool
 ) -> EncodingPlan:
-    """Settle how a clip is encoded, without touching the target.
+    """Choose how a clip is encoded, without touching the target.
 
     Args:
         target: path of the video, or `-`.
@@ -70,7 +77,9 @@ def plan(
 
     Raises:
         UsageError: an option is unknown, or options contradict each other or the clip.
+        OutputError: the clip's size, rates or aspect are beyond what video files can store.
     """
+    _check_numbers(target, info)
     container = _container(target, options.container)
     encoder = _encoder(container, options.codec)
     pix_fmt = _pix_fmt(encoder, info, options.pix_fmt)
@@ -93,6 +102,26 @@ def plan(
     )
 
 
+def _check_numbers(target: str | Path, info: ClipInfo) -> None:
+    """Refuse numbers that do not fit into FFmpeg's; latent files can claim any."""
+    fractions = {
+        "a frame rate": info.frame_rate,
+        "a time base": info.time_base,
+        "a pixel aspect ratio": info.sample_aspect,
+    }
+    for name, value in fractions.items():
+        if value is not None and max(value.numerator, value.denominator) > _INT_MAX:
+            raise OutputError(
+                f"cannot write {target}: {name} of {value} has more than the 31 bits that video "
+                "files store: correct what the input says"
+            )
+    if max(info.width, info.height) > _MOST_SIDE:
+        raise OutputError(
+            f"cannot write {target}: {info.width}x{info.height} pixels, and video files have at "
+            f"most {_MOST_SIDE} on a side: ask for a smaller size, or write an image"
+        )
+
+
 def _container(target: str | Path, name: str | None) -> str:
     if name is None and str(target) == STDOUT:
         name = "matroska"
@@ -105,7 +134,12 @@ def _container(target: str | Path, name: str | None) -> str:
                 ".mov or .webm, an image suffix, a %05d.png pattern, or name one with --container"
             )
     try:
-        av.ContainerFormat(name, "w")
+        if av.ContainerFormat(name, "w").flags & AVFMT_NOFILE:
+            raise UsageError(
+                f"the container {name} is not one file: expected one such as mp4, matroska or mov"
+            )
+    except UsageError:
+        raise
     except ValueError:
         raise UsageError(
             f"unknown container {name!r}; FFmpeg's names are expected, such as mp4, matroska, "

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from wfvae_cli.media.clip import Bits, Colour
 from wfvae_cli.media.colour import SWSCALE_MATRICES, PixelFormat, swscale_levels
+from wfvae_cli.media.headers import Crop
 from wfvae_cli.media.sampling import Geometry
 
 Pixels = NDArray[np.uint8] | NDArray[np.uint16]
@@ -188,6 +189,26 @@ class Deinterlacer:
                 frame.pts = round(frame.pts * frame.time_base / time_base)
                 frame.time_base = time_base
             yield frame
+
+
+def crop_to(frame: VideoFrame, crop: Crop) -> Graph:
+    """Build what cuts the sides off frames like `frame`, in their own format; see `cropped`."""
+    width = frame.width - crop.left - crop.right
+    height = frame.height - crop.top - crop.bottom
+    where = _rectangle((width, height), crop.left, crop.top) | {"exact": "1"}
+    # Copied, because frames that begin amid another's rows end behind its last one.
+    return build_graph(frame, _TICK, [("crop", where), ("copy", {})])
+
+
+def without_profile(frame: VideoFrame) -> VideoFrame:
+    """Return the frame without its ICC profile.
+
+    PyAV frees the name that FFmpeg's PNG decoder gives to a profile twice once `side_data` is
+    looked at (SideData wraps the entry's own dictionary), which ends the process.
+    """
+    graph = build_graph(frame, _TICK, [("sidedata", {"mode": "delete", "type": "ICC_PROFILE"})])
+    graph.vpush(frame)
+    return graph.vpull()
 
 
 def _filtering(like: VideoFrame, nodes: list[Node]) -> Callable[[VideoFrame], Pixels]:

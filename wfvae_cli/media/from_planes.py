@@ -110,7 +110,7 @@ class PlanarConversion:
 
 
 def find_conversion(like: VideoFrame, convert: Converter) -> PlanarConversion | None:
-    """The conversion that gives what `convert` gives of frames like this one, if there is one."""
+    """Return the conversion equal to `convert` for frames like this one, if there is one."""
     geometry, size = convert.geometry, (like.width, like.height)
     turned = geometry.orientation.transpose
     scaled = geometry.scaled[::-1] if turned else geometry.scaled

@@ -1,4 +1,4 @@
-"""Hardware decoders: whether one can be had, whether it is at work, and what its frames stand for.
+"""Hardware decoders: lookup, use, and the pixel formats of their frames.
 
 Decoding falls back to software wherever the device or the codec is missing, and says so.
 """
@@ -39,7 +39,7 @@ def check(name: str) -> None:
 
 
 def find(name: str) -> HWAccel | None:
-    """The device to decode with, or None for software.
+    """Return the device to decode with, or None for software.
 
     Where what was asked for cannot be had, that is logged, once in a process.
 
@@ -87,7 +87,7 @@ def _obstacle(kind: str) -> str | None:
 
 
 def in_use(context: VideoCodecContext) -> bool:
-    """Whether a decoder that has given a frame runs on a device.
+    """Tell whether a decoder that has given a frame runs on a device.
 
     It falls back by itself where the device refuses the profile, depth or size of a stream.
     """
@@ -97,7 +97,7 @@ def in_use(context: VideoCodecContext) -> bool:
 
 
 def stored_as(pixel_format: str) -> str:
-    """The stream's own pixel format, of frames that came from a device as `pixel_format`.
+    """Return the stream's own pixel format, of frames that came from a device as `pixel_format`.
 
     Devices interleave the chroma planes; a file made of such frames is to say what a file made
     by software decoding says.

@@ -1,9 +1,12 @@
-"""Recognises a constant frame rate in timestamps that were rounded to a time base."""
+"""Times of frames: one that increases for each, and the constant rate behind rounded ones."""
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator, Sequence
 from fractions import Fraction
+
+_LOG = logging.getLogger("wfvae")
 
 STANDARD_RATES = tuple(
     Fraction(rate)
@@ -14,6 +17,81 @@ STANDARD_RATES = tuple(
 )  # fmt: skip
 _COARSE = 4
 """Units per frame below which rounding would explain nearly anything: then none is assumed."""
+
+
+class Clock:
+    """Gives frames increasing times, in the stream's time base.
+
+    Good timestamps pass unchanged. Where the first presentation time is missing (AVI), or they go
+    back more often than decoding times do, the decoding times stand for them, much as in FFmpeg's
+    "best effort" timestamps. A time that is missing or repeats the one before (some files give
+    every frame the same) comes one frame after the last; one that
+    goes back is set to one millisecond after the last, so that containers that round to
+    milliseconds keep the order; and where it jumps back by more than a second (joined recordings)
+    all that follow are moved on with it.
+
+    Args:
+        step: nominal duration of a frame, in units.
+        name: of the file, for warnings.
+        second: units in one second.
+    """
+
+    def __init__(self, step: int, name: str, second: int) -> None:
+        self.step = step
+        self._name = name
+        self._second = second
+        self._least = max(1, -(-second // 1000))
+        self._last: int | None = None
+        self._given: int | None = None
+        self._shift = 0
+        self._corrected = False
+        self._warned = False
+        self._by_dts = False
+        self._faults = {"pts": 0, "dts": 0}
+        self._before: dict[str, int | None] = {"pts": None, "dts": None}
+
+    def __call__(self, pts: int | None, dts: int | None) -> int:
+        """Return the time of the next frame, given its presentation and decoding times."""
+        given = self._better(pts, dts)
+        corrected = False
+        if self._last is None:
+            self._last = given or 0
+        elif given is None:
+            self._last += self.step
+        elif given == self._given:
+            self._last += self.step
+            self._warn()
+        else:
+            time = given + self._shift
+            if self._last - time > self._second:
+                self._shift += self._last + self.step - time
+                time = self._last + self.step
+                self._warn()
+            elif time < self._last + (self._least if self._corrected else 1):
+                time = self._last + self._least
+                corrected = True
+                self._warn()
+            self._last = time
+        self._corrected = corrected
+        self._given = given
+        return self._last
+
+    def _better(self, pts: int | None, dts: int | None) -> int | None:
+        """The presentation time, unless it went back more often than the decoding time did."""
+        if self._last is None:
+            self._by_dts = pts is None
+        for name, value in (("pts", pts), ("dts", dts)):
+            before = self._before[name]
+            if value is not None:
+                self._faults[name] += before is not None and value <= before
+                self._before[name] = value
+        faulty = self._faults["pts"] > self._faults["dts"] and self._before["dts"] is not None
+        return dts if self._by_dts or faulty else pts
+
+    def _warn(self) -> None:
+        if not self._warned:
+            _LOG.warning("%s: its timestamps do not always increase; corrected", self._name)
+        self._warned = True
 
 
 def constant_rate(

@@ -11,6 +11,7 @@ from fractions import Fraction
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Protocol
+from urllib.parse import unquote, urlsplit
 
 from av.video.frame import VideoFrame
 
@@ -18,15 +19,16 @@ from wfvae_cli.errors import UsageError, VideoError
 from wfvae_cli.media import images, picture
 from wfvae_cli.media.clip import ClipInfo, Colour, Frame
 from wfvae_cli.media.colour import PixelFormat
-from wfvae_cli.media.diagnosis import check_exists
 from wfvae_cli.media.filters import Converter, Pixels
 from wfvae_cli.media.frames import planes_of
 from wfvae_cli.media.images import ImageSource
+from wfvae_cli.media.inputs import LocalFile, Pipe
 from wfvae_cli.media.memory import MAX_PIXELS
+from wfvae_cli.media.opening import check_exists, of_url
 from wfvae_cli.media.options import Sampling
-from wfvae_cli.media.pipe import Pipe
 from wfvae_cli.media.sampling import Orientation, Timed, plan_geometry, seconds, select
 from wfvae_cli.media.source import VideoSource
+from wfvae_cli.unreadable import why_unreadable
 
 if TYPE_CHECKING:
     from wfvae_cli.media.from_planes import PlanarConversion
@@ -35,7 +37,7 @@ _LOG = logging.getLogger("wfvae")
 
 
 class _Source(Protocol):
-    """What `VideoSource`, `ImageSource` and `AnimationSource` have in common."""
+    """Interface of `VideoSource`, `ImageSource` and `AnimationSource`."""
 
     name: str
     width: int
@@ -80,6 +82,7 @@ class ClipReader:
         self._source = source
         self._lock = threading.Lock()
         self._closed = False
+        self._end: int | None = None
         if sampling.start:
             source.seek(seconds(sampling.start))
         geometry = plan_geometry(
@@ -121,12 +124,20 @@ class ClipReader:
         """What messages call the source: its path, or `standard input`."""
         return self._source.name
 
+    @property
+    def end(self) -> int | None:
+        """Time at which the last frame taken stops being shown, in units of `info.time_base`.
+
+        Known once all frames have been taken; None before that, and for images.
+        """
+        return self._end
+
     def __iter__(self) -> Iterator[Frame]:
         """Iterate over the frames that have not been taken yet."""
         return self
 
     def __next__(self) -> Frame:
-        """The next frame.
+        """Return the next frame.
 
         Raises:
             VideoError: the source is damaged or cut short, or its pictures change their size.
@@ -153,7 +164,7 @@ class ClipReader:
         self._conversion = find_conversion(self._source.first.item, self._convert)
 
     def close(self) -> None:
-        """Let go of the source; at once, or when the frame being decoded is done.
+        """Release the source; at once, or when the frame being decoded is done.
 
         It never waits for another thread: that may be blocked on a pipe.
         """
@@ -186,6 +197,7 @@ class ClipReader:
         last: VideoFrame | None = None
         pixels: Pixels | None = None
         conversion: PlanarConversion | None = None
+        end: int | None = None
         for timed in items:
             if pixels is None or timed.item is not last:
                 last, conversion = timed.item, self._conversion
@@ -194,6 +206,8 @@ class ClipReader:
                 else:
                     pixels, conversion = self._convert(last), None
             yield Frame(pixels, timed.pts, conversion)
+            end = timed.pts + timed.duration
+        self._end = None if self.info.is_image else end
 
 
 def open_clip(
@@ -204,12 +218,14 @@ def open_clip(
     frame_rate: Fraction = Fraction(25),
     hwaccel: str = "none",
     image_memory: int | None = None,
+    trusted: bool = False,
 ) -> ClipReader:
     """Open a source and find the first frame to take, so that what is wrong shows at once.
 
     Args:
-        source: a video or image file; a pattern of numbered images such as `%05d.png`; a URL
-            that FFmpeg opens; or `-`, standard input.
+        source: a video or image file; a pattern of numbered images such as `%05d.png`; a pipe
+            that has a name; a URL of a web server, which is read from its host only; or `-`,
+            standard input.
         sampling: which frames to take and at what size; all as they are by default.
         threads: of the decoder; 0 is one for each core.
         frame_rate: of a pattern's images, in frames per second.
@@ -218,6 +234,9 @@ def open_clip(
             decodes, and a notice says so.
         image_memory: bytes that decoding one picture of an image file may take; larger ones are
             refused. None is half of the memory that is free.
+        trusted: whether the user named this very file, so that a playlist or concat script
+            (`.m3u8`, `.ffconcat`) may open what lies beside or below it. Other files open nothing
+            else, whatever they say.
 
     Returns:
         A reader, to be used as a context manager.
@@ -226,7 +245,7 @@ def open_clip(
         UsageError: the sampling asks for the impossible, or the device is unknown.
         VideoError: no frames can be had of the source.
     """
-    opened = _open_source(source, threads, frame_rate, hwaccel, image_memory)
+    opened = _open_source(source, threads, frame_rate, hwaccel, image_memory, trusted)
     try:
         return ClipReader(opened, sampling or Sampling())
     except BaseException:
@@ -235,7 +254,7 @@ def open_clip(
 
 
 def probe(source: str | Path) -> ClipInfo:
-    """What a source holds; decodes its first frame only.
+    """Describe a source; decodes its first frame only.
 
     Raises:
         VideoError: no frames can be had of it.
@@ -245,36 +264,66 @@ def probe(source: str | Path) -> ClipInfo:
 
 
 def _open_source(
-    source: str | Path, threads: int, frame_rate: Fraction, hwaccel: str, memory: int | None
+    source: str | Path,
+    threads: int,
+    frame_rate: Fraction,
+    hwaccel: str,
+    memory: int | None = None,
+    trusted: bool = False,
 ) -> _Source:
     """Find out what `source` is, and open it as that."""
     if str(source) == "-":
         if sys.stdin.isatty():
             raise VideoError("standard input is a terminal: pipe a video into it, or name a file")
-        pipe = Pipe(sys.stdin.buffer)
-        head = pipe.peek(picture.HEAD)
-        if not head:
-            raise VideoError(f"{pipe}: nothing came: check what feeds the pipe")
-        if not picture.is_image(head):
-            return VideoSource(pipe, threads=threads, device=hwaccel)
-        data = pipe.read()
-        name = str(pipe)
-        return images.open_image(io.BytesIO(data), name, memory=memory) or ImageSource(
-            picture.decode(data, name, memory), name, memory=memory
-        )
-    if isinstance(source, str) and "://" in source:
-        return VideoSource(source, threads=threads, device=hwaccel)
+        return _open_pipe(Pipe(sys.stdin.buffer), threads, hwaccel, memory)
+    if isinstance(source, str) and source.startswith("file://"):
+        source = unquote(urlsplit(source).path)
+    elif isinstance(source, str) and "://" in source:
+        return _open_url(source, threads, hwaccel)
     path = Path(source)
     if images.PATTERN.search(path.name) and not path.exists():
         return images.open_series(path, frame_rate, memory=memory)
-    check_exists(path)
+    if path.is_fifo() or path.is_char_device() or path.is_socket():
+        return _open_pipe(_named_pipe(path), threads, hwaccel, memory)
+    check_exists(path, trusted=trusted)
     with path.open("rb") as file:
         head = file.read(picture.HEAD)
     if picture.is_image(head) and path.suffix.lower() not in (".mjpg", ".mjpeg"):
         image = images.open_image(path, str(path), memory=memory)
         if image is not None:
             return image
-    return VideoSource(path, threads=threads, device=hwaccel)
+    return VideoSource(LocalFile(path), threads=threads, device=hwaccel, trusted=trusted)
+
+
+def _open_url(url: str, threads: int, hwaccel: str) -> _Source:
+    file = of_url(url)
+    try:
+        return VideoSource(file, threads=threads, device=hwaccel)
+    except BaseException:
+        file.close()
+        raise
+
+
+def _named_pipe(path: Path) -> Pipe:
+    """Open a pipe by its path, such as the shell's `<(command)`."""
+    try:
+        return Pipe(path.open("rb"), str(path), owned=True)
+    except OSError as error:
+        why = why_unreadable(path, "a video or an image", error)
+        raise VideoError(f"{path}: {why}") from error
+
+
+def _open_pipe(pipe: Pipe, threads: int, hwaccel: str, memory: int | None) -> _Source:
+    head = pipe.peek(picture.HEAD)
+    if not head:
+        raise VideoError(f"{pipe}: nothing came: check what feeds the pipe")
+    if not picture.is_image(head):
+        return VideoSource(pipe, threads=threads, device=hwaccel)
+    data, name = pipe.read(), str(pipe)
+    pipe.close()
+    return images.open_image(io.BytesIO(data), name, memory=memory) or ImageSource(
+        picture.decode(data, name, memory), name, memory=memory
+    )
 
 
 def _expected_frames(source: _Source, sampling: Sampling) -> int | None:

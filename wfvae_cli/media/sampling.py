@@ -1,4 +1,4 @@
-"""Which frames of a source are taken, and how big they become: arithmetic only, no pixels."""
+"""Selection of frames in time, and sizes of pictures: arithmetic only, no pixels."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class Orientation:
 
     @classmethod
     def from_matrix(cls, a: int, b: int, c: int, d: int) -> Orientation | None:
-        """The orientation that a display matrix asks for.
+        """Return the orientation that a display matrix asks for.
 
         The matrix (ISO/IEC 14496-12, 8.2.2) maps the stored position (x, y) to
         (a*x + c*y, b*x + d*y). None stands for a rotation by anything but quarter turns.

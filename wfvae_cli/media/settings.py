@@ -1,4 +1,4 @@
-"""What encoders and muxers are told: quality, colour tags, and what makes files reproducible."""
+"""Options of encoders and muxers: quality, colour tags, reproducible files."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ GRID_CODECS = ("mpeg4", "mpeg2video", "mpeg1video")
 
 
 def quality(encoder: str, crf: float | None) -> dict[str, str]:
-    """Settings that say how good and how large.
+    """Return the options that set quality and size.
 
     Args:
         encoder: FFmpeg's name.
@@ -57,7 +57,7 @@ def quality(encoder: str, crf: float | None) -> dict[str, str]:
 
 
 def reproducible(encoder: str) -> dict[str, str]:
-    """Settings that make equal input equal bytes, on machines with more or fewer cores too."""
+    """Return the options that make equal input equal bytes, however many cores there are."""
     options = {"flags": "+bitexact", "threads": str(THREADS)}
     if encoder in ("libx264", "libx264rgb"):
         # PyAV asks for slices, whose number costs bits; threads over frames do not. The
@@ -74,7 +74,7 @@ def reproducible(encoder: str) -> dict[str, str]:
 
 
 def tags(info: ClipInfo, stored: yuv.PictureFormat) -> dict[str, str]:
-    """Settings that tell players how the colours are stored."""
+    """Return the options that tell players how the colours are stored."""
     colours = {
         "colorspace": "rgb" if stored.matrix == "gbr" else stored.matrix,
         "color_range": stored.range,
@@ -87,7 +87,7 @@ def tags(info: ClipInfo, stored: yuv.PictureFormat) -> dict[str, str]:
 
 
 def timing(container: str) -> dict[str, str]:
-    """Settings that keep the first frame at 0 in this container."""
+    """Return the options that keep the first frame at 0 in this container."""
     # B-frames make the first dts negative. An edit list hides that, and Matroska stores no dts;
     # other containers would show the whole clip later.
     keeps_pts = av.ContainerFormat(container, "w").flags & AVFMT_TS_NEGATIVE
@@ -95,7 +95,7 @@ def timing(container: str) -> dict[str, str]:
 
 
 def muxing(container: str, streaming: bool) -> dict[str, str]:
-    """Settings of the muxer; `streaming` where it cannot seek in its output."""
+    """Return the options of the muxer; `streaming` where it cannot seek in its output."""
     # Sound is fed beside the pictures, so a second of patience is plenty; FFmpeg's ten would
     # hold ten seconds of lossless video in memory where the sound pauses.
     options = {"fflags": "+bitexact", "max_interleave_delta": "1000000"}

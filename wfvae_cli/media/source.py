@@ -1,4 +1,4 @@
-"""Decoded frames of anything that FFmpeg opens, with every failure told in our own words."""
+"""Decoded frames of anything that FFmpeg opens, with a time each, from any point of a clip."""
 
 from __future__ import annotations
 
@@ -8,57 +8,66 @@ from fractions import Fraction
 from pathlib import Path
 
 import av
-from av.packet import Packet
 from av.video.frame import VideoFrame
-from av.video.stream import VideoStream
 
 from wfvae_cli.errors import VideoError
 from wfvae_cli.media import hwaccel
 from wfvae_cli.media.clip import Colour
-from wfvae_cli.media.clock import Clock
 from wfvae_cli.media.colour import PixelFormat, describe
-from wfvae_cli.media.diagnosis import explain_unreadable, open_container
-from wfvae_cli.media.filters import Deinterlacer
-from wfvae_cli.media.pipe import Pipe
+from wfvae_cli.media.decoding import Decoding, check_whole
+from wfvae_cli.media.filters import Deinterlacer, crop_to
+from wfvae_cli.media.headers import Crop, video_tracks
+from wfvae_cli.media.inputs import Input
+from wfvae_cli.media.opening import open_container
+from wfvae_cli.media.rate import Clock
 from wfvae_cli.media.sampling import Timed
 from wfvae_cli.media.stream import choose_stream, orientation_of
-from wfvae_cli.media.truncation import announced_end, inspect
 
-_MISSING_SECONDS = 0.5
-"""How much earlier than announced a video may end: containers round, by a frame or two."""
+_LATEST = 1 << 62
+"""Largest time that FFmpeg is asked to seek to, in any unit."""
 
 
 class VideoSource:
     """The frames of a video stream in display order, from any point of it."""
 
     def __init__(
-        self, source: Path | str | Pipe, *, threads: int = 0, device: str = hwaccel.NONE
+        self,
+        source: Input,
+        *,
+        threads: int = 0,
+        device: str = hwaccel.NONE,
+        trusted: bool = False,
     ) -> None:
         """Open the container, choose its video stream and decode its first frame.
 
         Args:
-            source: a file, a URL (any string), or standard input.
+            source: what to read.
             threads: of the decoder; 0 is one for each core.
             device: what decodes, as `hwaccel.find` takes it.
+            trusted: whether a playlist may open what lies beside or below it.
 
         Raises:
             UsageError: the device is unknown.
             VideoError: it cannot be read, is cut short, or holds no frame.
         """
-        self.name = str(source)
+        self.name = source.name
         self._source = source
         self._threads = threads
+        self._trusted = trusted
         self._accelerator = hwaccel.find(device)
-        self._container = open_container(source, self._accelerator)
+        self._container = open_container(source, self._accelerator, trusted=trusted)
         self._first: Timed[VideoFrame]
         self._rest: Iterator[Timed[VideoFrame]] = iter(())
         try:
             self.notices = self._open_stream()
-            self._check_whole()
-            first = self._restart()
+            self._crop = self._read_headers()
+            if source.rereadable:
+                check_whole(source, self._container)
+            first = self._restart(from_start=True)
             if self._accelerator is not None and not hwaccel.in_use(self.stream.codec_context):
                 first = self._in_software(device)
             self._describe(first)
+            source.opened()
         except BaseException:
             self.close()
             raise
@@ -75,7 +84,7 @@ class VideoSource:
     @property
     def promised(self) -> tuple[int | None, Fraction | None]:
         """Frames and seconds that the container names, either None where it does not."""
-        if isinstance(self._source, Pipe):
+        if not self._source.rereadable:
             return None, None
         length = None
         if self.stream.duration:
@@ -92,7 +101,7 @@ class VideoSource:
         """
         # Half a unit of tolerance, because times are rounded to the time base.
         target = self.origin + start / self.time_base - Fraction(1, 2)
-        if not isinstance(self._source, Pipe):
+        if self._source.rereadable:
             self._seek_before(target)
         self._rest = itertools.chain((self._first,), self._rest)
         last = self.origin
@@ -108,7 +117,7 @@ class VideoSource:
         )
 
     def __iter__(self) -> Iterator[Timed[VideoFrame]]:
-        """The frames from the point reached on; once."""
+        """Iterate over the frames from the point reached on; once."""
         yield self._first
         yield from self._rest
 
@@ -121,9 +130,10 @@ class VideoSource:
         """Let go of the file and the decoder."""
         self._rest = iter(())
         self._container.close()
+        self._source.close()
 
     def _open_stream(self) -> list[str]:
-        """Choose the container's video stream, and how its decoder runs; what there is to say."""
+        """Choose the container's video stream, and how its decoder runs; return notices."""
         self.stream, notices = choose_stream(self._container, self.name)
         # Threads over frames and slices, as many as there are cores; PyAV's default is slices
         # alone. A device needs none, and sets frames aside for each.
@@ -132,29 +142,32 @@ class VideoSource:
         self.stream.codec_context.thread_count = 1 if accelerated else self._threads
         return notices
 
+    def _read_headers(self) -> Crop:
+        """Return the container's crop of the stream; refuse what is encrypted."""
+        streams = [stream.index for stream in self._container.streams.video]
+        number = streams.index(self.stream.index)
+        with self._source.view() as file:
+            tracks = video_tracks(file)
+        if number >= len(tracks):
+            return Crop()
+        if tracks[number].encrypted:
+            raise VideoError(
+                f"{self.name}: its video is encrypted (DRM), which takes a key to read: decrypt it "
+                "first, or get a copy without"
+            )
+        return tracks[number].crop
+
     def _in_software(self, device: str) -> Timed[VideoFrame]:
-        """Do without the device, which cannot decode this stream; the first frame."""
+        """Do without the device, which cannot decode this stream; return the first frame."""
         codec, pixels = self.stream.codec_context.codec, self._first.item.format.name
         self.notices.append(
             f"no hardware decoder ({device}) for its {codec.canonical_name} ({pixels}); decoded "
             "in software"
         )
         self._accelerator = None
-        if not isinstance(self._source, Pipe):
+        if self._source.rereadable:
             self._reopen()  # for all the threads
         return self._first
-
-    def _check_whole(self) -> None:
-        """Refuse a file that is shorter than its container says."""
-        if not isinstance(self._source, Path):
-            return
-        promised = inspect(self._source).promised
-        size = self._source.stat().st_size
-        if promised is not None and size < promised:
-            raise VideoError(
-                f"{self.name}: cut short: the container announces {promised} bytes, the file has "
-                f"{size}: copy or download it again"
-            )
 
     def _describe(self, first: Timed[VideoFrame]) -> None:
         """Note what the first frame shows of the stream."""
@@ -184,10 +197,13 @@ class VideoSource:
         )
         self.orientation, known = orientation_of(frame)
         self.notices += notices
-        if self._skipped:
+        if self._decoding.skipped:
             self.notices.append(
-                f"its first {self._skipped} frames need earlier ones that are missing; left out"
+                f"its first {self._decoding.skipped} frames need earlier ones that are missing; "
+                "left out"
             )
+        if self._crop != Crop():
+            self.notices.append(f"cropped to {frame.width}x{frame.height} as its container says")
         if not known:
             self.notices.append("its rotation is not a multiple of 90 degrees and is ignored")
         if self.format.alpha:
@@ -203,13 +219,17 @@ class VideoSource:
             self._rest = itertools.chain((second,), self._rest)
         return second is None
 
-    def _restart(self) -> Timed[VideoFrame]:
-        """Decode from the demuxer's position; the first frame, which there has to be."""
+    def _restart(self, *, from_start: bool) -> Timed[VideoFrame]:
+        """Decode from the demuxer's position; return the first frame, which there has to be."""
         self.time_base = self.stream.time_base or Fraction(1, 1000)
         rate = self.stream.guessed_rate or self.stream.average_rate or self.stream.base_rate
         self.frame_rate = rate if rate and 0 < rate <= 1000 else None
         self._deinterlacer = Deinterlacer()
-        self._rest = self._timed()
+        hint = "" if self._accelerator is None else ", or use software: --hwaccel none"
+        self._decoding = Decoding(
+            self._container, self.stream, self._source, from_start=from_start, hint=hint
+        )
+        self._rest = self._held(self._timed())
         first = next(self._rest, None)
         if first is None:
             raise VideoError(
@@ -225,11 +245,12 @@ class VideoSource:
         while True:
             position = max(self.origin, int(target - back / self.time_base))
             try:
-                self._container.seek(position, stream=self.stream)
-                first = self._restart()
+                self._container.seek(min(position, _LATEST), stream=self.stream)
+                first = self._restart(from_start=False)
             except av.error.FFmpegError:
                 first = None  # the format cannot seek
             except VideoError:
+                self._source.check()
                 first = None  # beyond the end
             if first is not None and self.origin < first.pts <= target:
                 break
@@ -241,83 +262,40 @@ class VideoSource:
 
     def _reopen(self) -> None:
         """Begin anew at the beginning."""
-        self.close()
-        self._container = open_container(self._source, self._accelerator)
+        self._rest = iter(())
+        self._container.close()
+        self._container = open_container(self._source, self._accelerator, trusted=self._trusted)
         self._open_stream()
-        self._restart()
+        self._restart(from_start=True)
 
     def _timed(self) -> Iterator[Timed[VideoFrame]]:
-        """Frames with a time each; see `Clock` for what becomes of odd timestamps."""
+        """Give each frame its time; see `Clock` for what becomes of odd timestamps."""
         rate = self.frame_rate or 25
         step = max(1, round(1 / (rate * self.time_base)))
         clock = Clock(step, self.name, round(1 / self.time_base))
-        for frame in self._deinterlacer(self._decoded()):
+        crops, cropper = self._crop != Crop(), None
+        for frame in self._deinterlacer(iter(self._decoding)):
             own = 0 if self._deinterlacer.active else frame.duration
-            yield Timed(frame, clock(frame.pts, frame.dts), own or clock.step)
+            pts = clock(frame.pts, frame.dts)
+            if crops:
+                cropper = cropper or crop_to(frame, self._crop)
+                cropper.vpush(frame)
+                frame = cropper.vpull()
+            yield Timed(frame, pts, own or clock.step)
 
-    def _decoded(self) -> Iterator[VideoFrame]:
-        """Whatever the decoder gives, or an error that names the frame."""
-        count, size = 0, None
-        try:
-            for packet in self._packets():
-                for frame in packet.decode():
-                    size = size or (frame.width, frame.height)
-                    self._check_frame(frame, size, count)
-                    count += 1
-                    yield frame
-        except (av.error.FFmpegError, OSError) as error:
-            if isinstance(error, VideoError):
-                raise
-            self._check_end()
-            if isinstance(self._source, Pipe) and not count:
-                reason = explain_unreadable(self._source, error.strerror or "")
-                raise VideoError(f"{self.name}: {reason}") from error
-            software = "" if self._accelerator is None else ", or use software: --hwaccel none"
-            raise VideoError(
-                f"{self.name}: damaged or cut short: decoding failed after {count} frames "
-                f"({error.strerror}): copy or download it again{software}"
-            ) from error
-
-    def _packets(self) -> Iterator[Packet[VideoStream]]:
-        """Packets from the first key frame on: what precedes it cannot be decoded."""
-        started, self._skipped, end = False, 0, 0
-        for packet in self._container.demux(self.stream):
-            end = max(end, (packet.pts or 0) + (packet.duration or 0))
-            if packet.size and not started:
-                started = packet.is_keyframe
-                self._skipped += not started
-            if packet.size and packet.is_corrupt and started:
-                raise VideoError(
-                    f"{self.name}: damaged or cut short: FFmpeg calls a packet corrupt: copy or "
-                    "download it again"
-                )
-            if started or not packet.size:
-                yield packet
-        self._check_end()
-        announced = announced_end(self.stream.metadata)
-        if announced is not None and announced - end * self.time_base > _MISSING_SECONDS:
-            raise VideoError(
-                f"{self.name}: damaged or cut short: its video ends after "
-                f"{float(end * self.time_base):.2f} s, the container announces "
-                f"{float(announced):.2f} s: copy or download it again"
-            )
-
-    def _check_end(self) -> None:
-        """On a pipe only the end shows whether everything came."""
-        if isinstance(self._source, Pipe):
-            missing = self._source.missing()
-            if missing:
-                raise VideoError(f"{self.name}: cut short: {missing}: check what feeds the pipe")
-
-    def _check_frame(self, frame: VideoFrame, size: tuple[int, int], count: int) -> None:
-        where = f"at frame {count}" + ("" if frame.time is None else f" ({frame.time:.3f} s)")
-        if (frame.width, frame.height) != size:
-            raise VideoError(
-                f"{self.name}: the resolution changes from {size[0]}x{size[1]} to "
-                f"{frame.width}x{frame.height} {where}: cut it there or scale it to one size"
-            )
-        if frame.is_corrupt:
-            raise VideoError(
-                f"{self.name}: damaged or cut short: the picture {where} cannot be decoded "
-                "whole: copy or download it again"
-            )
+    def _held(self, items: Iterator[Timed[VideoFrame]]) -> Iterator[Timed[VideoFrame]]:
+        """Hold the last frame for as long as the container says, where its packet does not."""
+        if not self._container.format.name.startswith(("matroska", "mov")):
+            yield from items
+            return
+        last: Timed[VideoFrame] | None = None
+        for timed in items:
+            if last is not None:
+                yield last
+            last = timed
+        if last is not None:
+            end = self._decoding.end
+            held = 0 if end is None else round(end / self.time_base) - last.pts
+            if self._container.format.name.startswith("mov"):
+                held = max(held, last.duration)
+            yield Timed(last.item, last.pts, held if held > 0 else last.duration)

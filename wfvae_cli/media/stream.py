@@ -1,4 +1,4 @@
-"""Which stream of a container is the video, and how its pictures lie."""
+"""Choice of a container's video stream, and the orientation of its pictures."""
 
 from __future__ import annotations
 
@@ -13,11 +13,12 @@ from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
 from wfvae_cli.errors import VideoError
+from wfvae_cli.media.filters import without_profile
 from wfvae_cli.media.sampling import Orientation
 
 
 def choose_stream(container: InputContainer, name: str) -> tuple[VideoStream, list[str]]:
-    """The default video stream, or the first; cover pictures of music do not count.
+    """Choose the default video stream, or the first; cover pictures of music do not count.
 
     Args:
         container: where to look.
@@ -38,9 +39,11 @@ def choose_stream(container: InputContainer, name: str) -> tuple[VideoStream, li
         # An animated AVIF: first the still picture of each, which FFmpeg takes for the default.
         streams = [stream for stream in streams if stream.frames > 1] or streams
     if not streams:
-        kinds = sorted({str(stream.type) for stream in container.streams}) or ["nothing"]
+        others = {str(stream.type) for stream in container.streams if stream.type != "video"}
+        kinds = sorted(others) + ["a cover picture"] * bool(container.streams.video)
         raise VideoError(
-            f"{name}: no video stream in it, only {', '.join(kinds)}: give a file with pictures"
+            f"{name}: no video stream in it, only {' and '.join(kinds) or 'nothing'}: "
+            "give a file with moving pictures"
         )
     stream = next((s for s in streams if s.disposition & Disposition.default), streams[0])
     if stream.codec_context is None:
@@ -54,8 +57,9 @@ def choose_stream(container: InputContainer, name: str) -> tuple[VideoStream, li
 
 
 def orientation_of(frame: VideoFrame) -> tuple[Orientation, bool]:
-    """How a frame wants to be turned, and whether that is something we can do."""
+    """Return how a frame is to be turned, and whether that is a multiple of 90 degrees."""
     matrix = None
+    frame = without_profile(frame)
     # PyAV knows the side data of its FFmpeg by number and stumbles over newer kinds.
     with contextlib.suppress(ValueError):
         matrix = cast("Mapping[str, Buffer]", frame.side_data).get("DISPLAYMATRIX")

@@ -28,11 +28,14 @@ from wfvae_cli.media.clip_writer import ClipWriter
 from wfvae_cli.media.encoding import EncodingPlan, plan
 from wfvae_cli.media.image_writer import ImageWriter, PatternWriter, is_image, is_pattern
 from wfvae_cli.media.options import VideoOptions
+from wfvae_cli.media.settings import AVFMT_TS_NEGATIVE
 from wfvae_cli.media.sink import Sink, ffmpeg_messages, reason
 
 __all__ = ["ClipWriter", "VideoOptions", "VideoWriter", "open_writer"]
 
 _BUFFER = 1 << 16
+_LATEST = 1 << 62
+"""Largest time of a frame, in any unit: FFmpeg reserves some numbers of 64 bits."""
 
 
 def open_writer(
@@ -114,6 +117,10 @@ class VideoWriter(ClipWriter):
         self._held: VideoFrame | None = None
         self._gap: int | None = None
         self._durations: dict[int, int] = {}
+        self._packet: av.Packet[VideoStream] | None = None
+        self._first_dts: int | None = None
+        flags = av.ContainerFormat(self.plan.container, "w").flags
+        self._by_dts = bool(flags & AVFMT_TS_NEGATIVE)
 
     def __enter__(self) -> VideoWriter:
         with contextlib.ExitStack() as stack:
@@ -208,7 +215,14 @@ class VideoWriter(ClipWriter):
         self.frames += 1
 
     def _take(self, picture: VideoFrame, pts: int) -> None:
-        picture.pts = self._ticks(pts)
+        ticks = self._ticks(pts)
+        if ticks > _LATEST:
+            raise OutputError(
+                f"cannot write {self.target}: frame {self.frames} is at {ticks} units of "
+                f"{self.plan.time_base} s, later than video files can say: correct what the input "
+                "says"
+            )
+        picture.pts = ticks
         picture.time_base = self.plan.time_base
         self._tags.push(picture)
         tagged = self._tags.pull()
@@ -237,17 +251,34 @@ class VideoWriter(ClipWriter):
         start = _pts(held)
         if following is not None:
             self._gap = _pts(following) - start
-        self._durations[start] = self._gap if following is not None and self._gap else self._tail()
+        following_at = self._gap if following is not None else None
+        self._durations[start] = following_at or self._tail(start)
         self._end = (start + self._durations[start]) * self.plan.time_base
-        for packet in self._stream.encode(held):
-            self._mux(packet)
+        self._encode(held)
 
-    def _tail(self) -> int:
-        """Duration of the last frame, in units of the encoder's time base."""
+    def _tail(self, start: int) -> int:
+        """Duration of the last frame, from `start` on, in units of the encoder's time base."""
+        if self.end is not None:
+            held = round(self.end * self.info.time_base / self.plan.time_base) - start
+            if held > 0:
+                return held
         if self.info.frame_rate is None and self._gap is not None:
             return self._gap
         rate = self.info.frame_rate or Fraction(25)
         return max(1, round(1 / (rate * self.plan.time_base)))
+
+    def _encode(self, picture: VideoFrame | None) -> None:
+        """Encode a picture, or what the encoder still holds, and write all packets but the last.
+
+        Encoders keep the order of decoding, in which the last packet is often not that of the
+        last picture; but it is its duration that ends the clip in MP4 and MOV.
+        """
+        for packet in self._stream.encode(picture):
+            if packet.dts is not None and self._first_dts is None:
+                self._first_dts = packet.dts
+            before, self._packet = self._packet, packet
+            if before is not None:
+                self._mux(before)
 
     def _mux(self, packet: av.Packet[VideoStream]) -> None:
         if packet.pts is not None:
@@ -257,13 +288,26 @@ class VideoWriter(ClipWriter):
         self._container.mux(packet)
         self._sink.check()
 
+    def _mux_last(self) -> None:
+        """Write the packet that is decoded last."""
+        packet = self._packet
+        if packet is None:
+            return
+        if self._by_dts and packet.pts is not None and packet.dts is not None:
+            # The sum of all durations is to be the clip's length, but no frame ends after the clip.
+            end = round(self._end / packet.time_base)
+            played = packet.dts - (self._first_dts or 0)
+            length = min(end - played, end - packet.pts)
+            self._durations[packet.pts] = max(length, 1)
+        self._mux(packet)
+
     def _finish(self) -> None:
         if not self.frames:
             raise OutputError(f"nothing to write to {self.target}: the clip has no frames")
         with self._reported():
             self._encode_held(None)
-            for packet in self._stream.encode(None):
-                self._mux(packet)
+            self._encode(None)
+            self._mux_last()
             if self._audio is not None:
                 self._container.mux(list(self._audio.before(self._end)))
             self._container.close()

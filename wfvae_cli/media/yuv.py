@@ -1,4 +1,4 @@
-"""The pixel formats that encoders take, and what is known of them."""
+"""Pixel formats that encoders take, and their properties."""
 
 from __future__ import annotations
 

@@ -7,14 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from wfvae_cli.errors import InputError
+from wfvae_cli.media.suffixes import kind_of
 from wfvae_cli.metrics.result import FailedFile
-
-_SUFFIXES = frozenset(
-    {".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".ts", ".m2ts", ".mts", ".mpg", ".mpeg"}
-    | {".flv", ".wmv", ".ogv", ".mxf", ".y4m", ".3gp", ".gif"}
-    | {".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff", ".ppm", ".avif", ".jxl"}
-)
-"""What counts as a video or an image in a directory, whose other files are left alone."""
 
 
 @dataclass(frozen=True)
@@ -88,7 +82,7 @@ def _media(root: Path) -> dict[str, Path]:
     for path in root.rglob("*"):
         relative = path.relative_to(root)
         hidden = any(part.startswith(".") for part in relative.parts)
-        known = path.suffix.lower() in _SUFFIXES
+        known = kind_of(path) is not None
         if known and not hidden and path.is_file():
             found[relative.as_posix()] = path
     return found

@@ -54,18 +54,35 @@ class Normalization:
     shift: tuple[float, ...]
     scale: tuple[float, ...]
 
+    def apply(self, latents: Tensor) -> Tensor:
+        """Normalise latents, `[Z, T, H, W]` or BCTHW, of one channel for each shift."""
+        shift, scale = self._per_channel(latents)
+        return (latents - shift) * scale
+
+    def undo(self, latents: Tensor) -> Tensor:
+        """Give back the latents that `apply` made these of."""
+        shift, scale = self._per_channel(latents)
+        return latents / scale + shift
+
+    def _per_channel(self, latents: Tensor) -> tuple[Tensor, Tensor]:
+        shift, scale = (latents.new_tensor(v).view(-1, 1, 1, 1) for v in (self.shift, self.scale))
+        if latents.ndim not in (4, 5) or latents.size(-4) != len(shift):
+            raise UsageError(
+                f"expected latents [Z, T, H, W] or BCTHW with {len(shift)} channels, "
+                f"got {latents.shape = }"
+            )
+        return shift, scale
+
 
 class VideoVAE(nn.Module, ABC):
     """A video VAE: weights only. What a clip leaves behind lives in that clip's `Stream`."""
 
-    family: ClassVar[str]
+    family: str
     """Short name of the architecture, written into latent files: `wfvae`, `wan`, …"""
     encoder_modules: ClassVar[tuple[str, ...]] = ("encoder",)
     """Submodules that only encoding runs, by their dotted names."""
     decoder_modules: ClassVar[tuple[str, ...]] = ("decoder",)
     """Submodules that only decoding runs."""
-    statistics: ClassVar[tuple[str, ...]] = ()
-    """Parameters that are statistics of the latents instead: see `set_statistics`."""
 
     strides: Strides
     latent_channels: int
@@ -75,10 +92,16 @@ class VideoVAE(nn.Module, ABC):
     footprint: Footprint | None = None
     """What row bands save; None where a layer outside of the attention sees too far."""
     normalization: Normalization | None = None
-    """What the checkpoint's config says; None where it says nothing usable."""
+    """What the checkpoint says; None where it says nothing usable."""
     state_growth_per_latent: int = 0
     """Numbers that a clip's state grows by with every latent frame, at each of its positions, in
     encoding and in decoding alike; 0 where it keeps its size."""
+    statistics: tuple[str, ...] = ()
+    """Tensors of the checkpoint that are no weights, but say how its latents are distributed:
+    what `use_statistics` takes. They may be absent, and of any type."""
+    chunk_unit: int = 1
+    """Latent frames that go through together, behind the first one: every chunk but the last holds
+    a multiple of them, and the first one more."""
     whole_clip_only: str | None = None
     """Why this configuration cannot be run in chunks; None where it can."""
     loaded_for: Task = "both"
@@ -106,9 +129,12 @@ class VideoVAE(nn.Module, ABC):
         del name
         return None
 
-    def set_statistics(self, values: Mapping[str, Tensor]) -> None:
-        """Make `normalization` of the checkpoint's `statistics`, by name and as stored."""
-        del values
+    def use_statistics(self, tensors: Mapping[str, Tensor]) -> None:
+        """Take the normalisation from the checkpoint's tensors that `statistics` names.
+
+        Args:
+            tensors: those that the checkpoint has and that are of a float type, on the CPU.
+        """
 
     @classmethod
     def is_needed(cls, parameter: str, task: Task) -> bool:

@@ -24,7 +24,7 @@ from wfvae_cli.nn.stream import Stream
 MOST_KINDS = 64
 """Kinds of chunk that a half is compiled for: each takes from seconds to minutes."""
 _MOST_GRAPHS = 4 * MOST_KINDS
-"""PyTorch's own limit, in all models of one family together."""
+"""The limit that PyTorch is given, for all models of one family together."""
 
 Result = TypeVar("Result", Tensor, Posterior)
 
@@ -103,7 +103,7 @@ class CompiledStep(Generic[Result]):
         return self._kept(result, stream) if self._graphs else result
 
     def _kept(self, result: Result, stream: Stream) -> Result:
-        """Copy what a CUDA graph leaves in its own memory, which its next replay writes again.
+        """Copy results out of a CUDA graph's own memory, which its next replay writes again.
 
         The copies are queued behind the replay on the same CUDA stream, and the next replay
         behind them. They keep their strides, on which the next chunk's graph is chosen.

@@ -5,19 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
+from wfvae_cli.models.wan_names import rename_wan, rename_wan22
+from wfvae_cli.models.wan_statistics import WAN_21_MEAN, WAN_21_STD, WAN_22_MEAN, WAN_22_STD
+
 Shapes = Mapping[str, Sequence[int]]
 
-# Published beside the original weights, in Wan2.1's wan/modules/vae.py, and in the config.json
-# of diffusers' conversion; the checkpoint itself does not hold them.
-_WAN_MEAN = (
-    *(-0.7571, -0.7089, -0.9113, 0.1075, -0.1745, 0.9653, -0.1517, 1.5508),
-    *(0.4134, -0.0715, 0.5517, -0.3632, -0.1922, -0.9497, 0.2503, -0.2921),
-)
-_WAN_STD = (
-    *(2.8184, 1.4541, 2.3275, 2.6558, 1.2196, 1.7708, 2.6052, 2.0743),
-    *(3.2687, 2.1526, 2.8652, 1.5579, 1.6382, 1.1253, 2.8251, 1.9160),
-)
 _WAN_21 = {"dim": 96, "z_dim": 16, "dim_mult": [1, 2, 4, 4], "num_res_blocks": 2}
+_WAN_22 = {"dim": 160, "z_dim": 48, "dim_mult": [1, 2, 4, 4], "num_res_blocks": 2}
 
 
 class InferredConfig(NamedTuple):
@@ -41,24 +35,34 @@ def infer_config(shapes: Shapes) -> InferredConfig | None:
     Returns:
         The config and what was assumed; None where the tensors do not decide it.
     """
-    from wfvae_cli.models.wan import WanVAE  # loads torch
+    for name, rename, read, published, statistics in (
+        ("Wan VAE", rename_wan, _wan_config, _WAN_21, (WAN_21_MEAN, WAN_21_STD)),
+        ("Wan 2.2 VAE", rename_wan22, _wan22_config, _WAN_22, (WAN_22_MEAN, WAN_22_STD)),
+    ):
+        config = read({ours: tuple(shapes[theirs]) for theirs, ours in rename(shapes).items()})
+        if config is None:
+            continue
+        note = f"without a config.json, taken for a {name} by its tensors"
+        version = "2.1" if published is _WAN_21 else "2.2"
+        if any(config.get(key) != value for key, value in published.items()):
+            note += f", of another size than Wan {version}'s: without normalisation"
+            return InferredConfig(config, note)
+        mean, std = statistics
+        config |= {"latents_mean": list(mean), "latents_std": list(std)}
+        return InferredConfig(
+            config, f"{note}, of Wan {version}'s size: with its latents' mean and std"
+        )
+    return None
 
-    renamed = WanVAE.rename(shapes)
-    config = _wan_config({ours: tuple(shapes[name]) for name, ours in renamed.items()})
-    if config is None:
-        return None
-    note = "without a config.json, taken for a Wan VAE by its tensors"
-    if all(config[key] == value for key, value in _WAN_21.items()):
-        config |= {"latents_mean": list(_WAN_MEAN), "latents_std": list(_WAN_STD)}
-        return InferredConfig(config, f"{note}, of Wan 2.1's size: with its latents' mean and std")
-    return InferredConfig(config, f"{note}, of another size than Wan 2.1's: without normalisation")
+
+_LATENT = "post_quant_conv.conv.weight"
+_ENDS = ("encoder.conv_in.conv.weight", "decoder.conv_out.conv.weight")
+_NEEDED = (*_ENDS, _LATENT, "encoder.middle.1.to_qkv.weight")
 
 
 def _wan_config(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Any] | None:
-    """Read the levels of a Wan encoder from its shapes; None where it is none."""
-    ends = ("encoder.conv_in.conv.weight", "decoder.conv_out.conv.weight")
-    latent = "post_quant_conv.conv.weight"
-    if any(name not in shapes for name in (*ends, latent, "encoder.middle.1.to_qkv.weight")):
+    """Read the levels of a Wan 2.1 encoder from its shapes; None where it is none."""
+    if any(name not in shapes for name in _NEEDED):
         return None
     widths: list[list[int]] = [[]]
     halves_time: list[bool] = []
@@ -70,21 +74,53 @@ def _wan_config(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Any] | None:
         else:
             widths[-1].append(shapes[f"{layer}.conv2.conv.weight"][0])
         layer = f"encoder.downsamples.{sum(map(len, widths)) + len(halves_time)}"
-    dim = shapes[ends[0]][0]
-    blocks = len(widths[0])
+    config = _levels("WanVAE", shapes, widths, halves_time)
+    if config is None:
+        return None
+    decoder_dim = shapes[_ENDS[1]][1] // config["dim_mult"][0]
+    return config if decoder_dim == config["dim"] else {**config, "decoder_base_dim": decoder_dim}
+
+
+def _wan22_config(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Any] | None:
+    """Read the levels of a Wan 2.2 encoder from its shapes; None where it is none."""
+    if any(name not in shapes for name in _NEEDED):
+        return None
+    widths: list[list[int]] = []
+    halves_time: list[bool] = []
+    while f"encoder.levels.{len(widths)}.blocks.0.conv2.conv.weight" in shapes:
+        level = f"encoder.levels.{len(widths)}"
+        widths.append([])
+        while f"{level}.blocks.{len(widths[-1])}.conv2.conv.weight" in shapes:
+            widths[-1].append(shapes[f"{level}.blocks.{len(widths[-1])}.conv2.conv.weight"][0])
+        if f"{level}.resample.space.conv.weight" in shapes:
+            halves_time.append(f"{level}.resample.time.conv.weight" in shapes)
+    config = _levels("Wan2_2_VAE", shapes, widths, halves_time)
+    if config is None or shapes[_ENDS[0]][1] != 12:  # RGB of 2x2 pixels
+        return None
+    decoder_dim = shapes[_ENDS[1]][1] // config["dim_mult"][0]
+    return {**config, "dec_dim": decoder_dim, "patch_size": 2}
+
+
+def _levels(
+    class_name: str,
+    shapes: Mapping[str, tuple[int, ...]],
+    widths: list[list[int]],
+    halves_time: list[bool],
+) -> dict[str, Any] | None:
+    """The fields that both networks have; None where the blocks make no such network."""
+    dim = shapes[_ENDS[0]][0]
+    blocks = len(widths[0]) if widths else 0
     if not blocks or any(len(level) != blocks or level[-1] % dim for level in widths):
         return None
-    config: dict[str, Any] = {
-        "_class_name": "WanVAE",
+    return {
+        "_class_name": class_name,
         "dim": dim,
-        "z_dim": shapes[latent][0],
+        "z_dim": shapes[_LATENT][0],
         "dim_mult": [level[-1] // dim for level in widths],
         "num_res_blocks": blocks,
         "attn_scales": [],
         "temporal_downsample": halves_time,
     }
-    decoder_dim = shapes[ends[1]][1] // config["dim_mult"][0]
-    return config if decoder_dim == dim else {**config, "decoder_base_dim": decoder_dim}
 
 
 _COMMON = frozenset(("encoder", "decoder", "weight", "bias"))

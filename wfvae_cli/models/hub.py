@@ -13,7 +13,7 @@ from pathlib import Path
 
 from wfvae_cli.errors import WeightsError
 from wfvae_cli.models.checkpoint import CONFIG, INDEX_SUFFIX, choose_weights, locate
-from wfvae_cli.models.names import HubSource, PublishedModel
+from wfvae_cli.models.published import HubSource, PublishedModel
 
 _log = logging.getLogger("wfvae")
 

@@ -23,17 +23,20 @@ from wfvae_cli.models.checkpoint import (
     weights_sha256,
 )
 from wfvae_cli.models.compiled import compile_halves
+from wfvae_cli.models.diffusers_table import check_installed
 from wfvae_cli.models.hub import fetch
 from wfvae_cli.models.names import find_source
 from wfvae_cli.models.options import DEFAULT_MODEL, DType
+from wfvae_cli.models.published import find_published
 from wfvae_cli.models.registry import find_family, settle_config
 from wfvae_cli.models.weights import (
     Matching,
     build_on_meta,
     fill,
     match_tensors,
-    read_tensors,
+    read_statistics,
 )
+from wfvae_cli.nn.arithmetic import multiplies_bfloat16, probe_conv3d_tf32
 
 _log = logging.getLogger("wfvae")
 
@@ -91,6 +94,8 @@ def load_model(
     return_freed_memory()  # weights as stored, and laid out anew
     if placed.type == "cuda":
         allow_tf32(dtype == "auto")
+        if dtype == "auto":
+            probe_conv3d_tf32(placed)
     vae.eval().requires_grad_(False)
     if compile:
         compile_halves(vae, placed)
@@ -117,6 +122,9 @@ class _Found:
 
 def _find(name: str) -> _Found:
     source = find_source(name)
+    published = find_published(name)
+    if published is not None:
+        check_installed(published.family)
     files = locate(source if isinstance(source, Path) else fetch(source))
     entries = read_entries(files.weights)
     config, recognised_by, note = settle_config(
@@ -127,10 +135,7 @@ def _find(name: str) -> _Found:
     )
     vae = build_on_meta(find_family(config, entries, str(files)).load(), config)
     matching = match_tensors(vae, entries, config, str(files))
-    statistics = [name for name, ours in matching.parameters.items() if ours in vae.statistics]
-    if statistics:
-        stored = read_tensors({name: entries[name] for name in statistics}, statistics)
-        vae.set_statistics({matching.parameters[name]: value for name, value in stored})
+    read_statistics(vae, entries)
     return _Found(files, config, recognised_by, note, entries, vae, matching)
 
 
@@ -167,11 +172,11 @@ def normalization_of(model: LoadedModel) -> Normalization:
     """Give the shift and scale of a model's latents.
 
     Raises:
-        WeightsError: its config has none that is usable.
+        WeightsError: its checkpoint has none that is usable.
     """
     if model.vae.normalization is None:
         raise WeightsError(
-            f"{model.name} cannot normalise latents: its config.json gives no shift and scale for "
+            f"{model.name} cannot normalise latents: its checkpoint gives no shift and scale for "
             f"its {model.vae.latent_channels} channels; measure them with wfvae stats"
         )
     return model.vae.normalization
@@ -213,14 +218,17 @@ def resolve_dtype(dtype: DType, device: torch.device, task: Task) -> torch.dtype
     """Turn what `--dtype` says into a type.
 
     `auto` is float32, because what an encoder rounds stays in the dataset for good; except only
-    to decode on a CUDA device that has bfloat16, where it is bfloat16.
+    to decode where the GPU or the CPU has instructions for bfloat16, where it is bfloat16.
     """
     if dtype != "auto":
         return _DTYPES[dtype]
-    fast = task == "decode" and device.type == "cuda"
-    if fast and torch.cuda.is_bf16_supported(including_emulation=False):
-        return torch.bfloat16
-    return torch.float32
+    if task != "decode":
+        return torch.float32
+    if device.type == "cuda":
+        fast = torch.cuda.is_bf16_supported(including_emulation=False)
+    else:
+        fast = device.type == "cpu" and multiplies_bfloat16()
+    return torch.bfloat16 if fast else torch.float32
 
 
 def allow_tf32(allowed: bool) -> None:

@@ -211,8 +211,6 @@ class LTX2VAE(VideoVAE):
         self.latent_channels = config.latent_channels
         self.encoder = Encoder(config)
         self.decoder = Decoder(config)
-        for name in self.statistics:
-            self.register_buffer(name, torch.zeros(config.latent_channels))
         widest = max(config.latent_channels, config.ups[-1].outputs) / config.patch**2
         self.peak_values_per_pixel = 9.0 * widest
         halo = max(self.encoder.halo, self.decoder.halo * config.pixels_per_row)
@@ -238,17 +236,23 @@ class LTX2VAE(VideoVAE):
         """Map diffusers' names."""
         return {name: _rename(name) for name in names}
 
-    def set_statistics(self, values: Mapping[str, Tensor]) -> None:
+    def use_statistics(self, tensors: Mapping[str, Tensor]) -> None:
         """Take the latents' mean and std from the checkpoint, unless the config gave them.
 
         Raises:
-            WeightsError: a std is not positive.
+            WeightsError: they are missing, of another length, or a std is not positive.
         """
         if self.normalization is not None:
             return
-        mean, std = (values[name].double() for name in self.statistics)
-        if not bool((std > 0).all()):
-            raise WeightsError("latents_std in the weights: expected every value > 0")
+        missing = [name for name in self.statistics if name not in tensors]
+        if missing:
+            raise WeightsError(f"the weights lack {', '.join(missing)}, their latents' statistics")
+        mean, std = (tensors[name].double() for name in self.statistics)
+        if not (mean.shape == std.shape == (self.latent_channels,) and bool((std > 0).all())):
+            raise WeightsError(
+                f"latents_mean and latents_std in the weights: expected {self.latent_channels} "
+                f"values, and every std > 0; got {tuple(mean.shape)} and {tuple(std.shape)}"
+            )
         scale = self.config.scaling_factor / std
         self.normalization = Normalization(tuple(mean.tolist()), tuple(scale.tolist()))
 

@@ -4,116 +4,21 @@ from __future__ import annotations
 
 import difflib
 import re
-from dataclasses import dataclass
 from pathlib import Path
 
-from wfvae_cli.errors import WeightsError
+from wfvae_cli.errors import LatentError, WeightsError
+from wfvae_cli.models.published import (
+    PUBLISHED,
+    HubSource,
+    PublishedModel,
+    find_published,
+)
 from wfvae_cli.strides import Strides
 
 PICKLE_SUFFIXES = (".ckpt", ".pth", ".pt", ".bin", ".pkl")
 """How checkpoints that only `wfvae convert` reads are named."""
 _FILE_SUFFIXES = (".safetensors", ".json", *PICKLE_SUFFIXES)
 _REPOSITORY = re.compile(r"(?P<repo>[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*)(?:/(?P<subfolder>.+))?")
-
-
-@dataclass(frozen=True)
-class HubSource:
-    """A folder of a model repository on the Hugging Face Hub."""
-
-    repo: str
-    subfolder: str = ""
-    revision: str | None = None
-    """Branch, tag or commit; None for the default branch."""
-
-    def __str__(self) -> str:
-        revision = f"@{self.revision}" if self.revision else ""
-        return f"{self.repo}{'/' if self.subfolder else ''}{self.subfolder}{revision}"
-
-
-@dataclass(frozen=True)
-class PublishedModel:
-    """A checkpoint that has a name here."""
-
-    name: str
-    source: HubSource | None
-    """None for a model that comes with this package."""
-    pickle: str | None
-    """The file in `source` that has to go through `wfvae convert`; None if it is safetensors."""
-    family: str
-    licence: str
-    strides: Strides
-    channels: int
-    parameters: int
-    """Weights without the Haar filters, which are constants."""
-
-
-# Where each entry is from:
-# - wf-vae-l-16chn: README of PKU-YuanGroup/WF-VAE (16 channels, 316 M, Apache-2.0), which links
-#   the repository; it holds config.json and diffusion_pytorch_model.safetensors at its root.
-# - open-sora-plan-v1.3: README of PKU-YuanGroup/Open-Sora-Plan links `tree/main/vae`, and issue
-#   556 there says that it is the 8-channel 4x8x8 model; examples/opensora_pku/README.md of
-#   mindspore-lab/mindone converts its `vae/merged.ckpt` with `vae/config.json`.
-# - wan-2.1: diffusers' page on AutoencoderKLWan loads this repository's folder `vae`; it is the one
-#   VAE of all Wan 2.1 models, of Wan 2.2's of 14 B and of SkyReels-V2; Apache-2.0 says a third
-#   party's copy of it, its own card was not at hand.
-# - sd-vae-ft-mse, sd-vae-ft-ema, sdxl-vae: their cards (MIT), config.json at the root.
-# Open-Sora Plan v1.5's 8x8x8 VAE is not here: its README links LanguageBind/Open-Sora-Plan-v1.5.0
-# without saying which of its files is the VAE. It loads by path once converted.
-PUBLISHED: tuple[PublishedModel, ...] = (
-    PublishedModel(
-        name="wfvae-tiny",
-        source=None,
-        pickle=None,
-        family="wfvae",
-        licence="Apache-2.0",
-        strides=Strides(4, 8, 8),
-        channels=16,
-        parameters=5_297_204,
-    ),
-    PublishedModel(
-        name="wf-vae-l-16chn",
-        source=HubSource("chestnutlzj/WF-VAE-L-16Chn"),
-        pickle=None,
-        family="wfvae",
-        licence="Apache-2.0",
-        strides=Strides(4, 8, 8),
-        channels=16,
-        parameters=317_081_244,
-    ),
-    PublishedModel(
-        name="open-sora-plan-v1.3",
-        source=HubSource("LanguageBind/Open-Sora-Plan-v1.3.0", "vae"),
-        pickle="merged.ckpt",
-        family="wfvae",
-        licence="MIT",
-        strides=Strides(4, 8, 8),
-        channels=8,
-        parameters=145_576_652,
-    ),
-    PublishedModel(
-        name="wan-2.1",
-        source=HubSource("Wan-AI/Wan2.1-T2V-1.3B-Diffusers", "vae"),
-        pickle=None,
-        family="wan",
-        licence="Apache-2.0",
-        strides=Strides(4, 8, 8),
-        channels=16,
-        parameters=126_892_531,
-    ),
-    *(
-        PublishedModel(
-            name=name,
-            source=HubSource(f"stabilityai/{name}"),
-            pickle=None,
-            family="kl",
-            licence="MIT",
-            strides=Strides(1, 8, 8),
-            channels=4,
-            parameters=83_653_863,
-        )
-        for name in ("sd-vae-ft-mse", "sd-vae-ft-ema", "sdxl-vae")
-    ),
-)
 
 
 def find_source(model: str) -> Path | HubSource:
@@ -128,7 +33,7 @@ def find_source(model: str) -> Path | HubSource:
     Raises:
         WeightsError: it is none of these.
     """
-    published = next((entry for entry in PUBLISHED if entry.name == model), None)
+    published = find_published(model)
     if published is not None:
         return _published_source(published)
     path = Path(model).expanduser()
@@ -151,6 +56,33 @@ def embedded_folder(name: str) -> Path:
     raise WeightsError(
         f"the embedded model {name} is not in this installation (looked for {folders[0]} and "
         f"{folders[1]}): install the package again"
+    )
+
+
+def check_could_have_made(name: str, family: str, channels: int, strides: Strides) -> None:
+    """Refuse latents that a published model cannot have made, before it is downloaded.
+
+    Args:
+        name: what the user calls the model; one that has no name here is not checked.
+        family: what the latent file says of the model that made it, and so on.
+        channels: of the latents.
+        strides: of that model.
+
+    Raises:
+        LatentError: the model called `name` makes other latents.
+    """
+    entry = find_published(name)
+    if entry is None or (entry.family, entry.channels, entry.strides) == (
+        family,
+        channels,
+        strides,
+    ):
+        return
+    theirs, ours = ("x".join(map(str, vars(s).values())) for s in (strides, entry.strides))
+    raise LatentError(
+        f"these latents were made by a model of the family {family} with {channels} channels and "
+        f"strides {theirs}, but {name!r} is {entry.family} with {entry.channels} channels and "
+        f"strides {ours}: give the model that made it with --model"
     )
 
 

@@ -30,7 +30,7 @@ def parse_dtype(text: str) -> DType:
 
 def model_names() -> Iterable[str]:
     """The names that `--model` completes."""
-    from wfvae_cli.models.names import PUBLISHED
+    from wfvae_cli.models.published import PUBLISHED
 
     return [entry.name for entry in PUBLISHED]
 

@@ -5,11 +5,12 @@ from __future__ import annotations
 import difflib
 import importlib
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from wfvae_cli.errors import WeightsError
 from wfvae_cli.models.detect import infer_config, nearest_layout
+from wfvae_cli.models.diffusers_table import CLASSES, RUNNABLE
 
 if TYPE_CHECKING:
     from wfvae_cli.models.base import VideoVAE
@@ -25,6 +26,9 @@ class Family:
     """`module:Class` of the `VideoVAE`, imported only when needed: it loads torch."""
     marks: tuple[tuple[str, ...], ...]
     """For each layout of names that it is published in: tensors that tell it from all others."""
+    fields: Mapping[str, Any] = field(default_factory=dict)
+    """Fields of `config.json` that tell this family from a later one with the same `_class_name`.
+    A family's first `_class_name` is its own, and needs none."""
 
     def load(self) -> type[VideoVAE]:
         """Import the class."""
@@ -45,11 +49,20 @@ FAMILIES: tuple[Family, ...] = (
         marks=(("encoder.down_blocks.0.in_flow_conv.weight",),),
     ),
     Family(
+        class_names=("Wan2_2_VAE", "AutoencoderKLWan"),
+        target="wfvae_cli.models.wan22:Wan22VAE",
+        marks=(
+            ("encoder.downsamples.0.downsamples.0.residual.0.gamma",),
+            ("encoder.down_blocks.0.resnets.0.norm1.gamma", "encoder.norm_out.gamma"),
+        ),
+        fields={"is_residual": True},
+    ),
+    Family(
         class_names=("WanVAE", "AutoencoderKLWan"),
         target="wfvae_cli.models.wan:WanVAE",
         marks=(
             ("encoder.middle.1.to_qkv.weight", "encoder.downsamples.0.residual.0.gamma"),
-            ("encoder.mid_block.attentions.0.to_qkv.weight", "encoder.norm_out.gamma"),
+            ("encoder.down_blocks.0.norm1.gamma", "encoder.norm_out.gamma"),
         ),
     ),
     # The names alone do not tell these two from relatives (LTX-Video, HunyuanImage's VAEs).
@@ -64,8 +77,18 @@ FAMILIES: tuple[Family, ...] = (
         marks=(),
     ),
     Family(
-        class_names=("AutoencoderKL",),
-        target="wfvae_cli.models.kl:KLImageVAE",
+        class_names=("AutoencoderKLQwenImage",),
+        target="wfvae_cli.models.wan:QwenImageVAE",
+        marks=(),  # its tensors are Wan 2.1's
+    ),
+    Family(
+        class_names=("AutoencoderKLCogVideoX",),
+        target="wfvae_cli.models.cogvideox:CogVideoXVAE",
+        marks=(),
+    ),
+    Family(
+        class_names=tuple(CLASSES),  # AutoencoderKL is the first, and the only one to have marks
+        target="wfvae_cli.models.diffusers:DiffusersVAE",
         marks=(("decoder.conv_norm_out.weight", "encoder.mid_block.resnets.0.conv1.weight"),),
     ),
 )
@@ -137,8 +160,10 @@ def find_family(config: Mapping[str, Any], names: Iterable[str], where: str) -> 
     class_name = config.get("_class_name")
     if class_name is None:
         return _find_by_tensors(set(names), where)
-    for family in FAMILIES:
-        if class_name in family.class_names:
+    named = [family for family in FAMILIES if class_name in family.class_names]
+    for family in named:
+        own = class_name == family.class_names[0]
+        if own or all(config.get(key) == value for key, value in family.fields.items()):
             return family
     known = supported()
     near = difflib.get_close_matches(str(class_name), known, n=1, cutoff=0.5)
@@ -161,4 +186,5 @@ def _find_by_tensors(names: set[str], where: str) -> Family:
 
 def supported() -> list[str]:
     """Every `_class_name` that loads."""
-    return [name for family in FAMILIES for name in family.class_names]
+    names = dict.fromkeys(name for family in FAMILIES for name in family.class_names)
+    return [name for name in names if name not in CLASSES or name in RUNNABLE]

@@ -56,7 +56,9 @@ def build_on_meta(family: type[VideoVAE], config: Mapping[str, Any]) -> VideoVAE
 def match_tensors(
     vae: VideoVAE, tensors: Mapping[str, _Header], config: Mapping[str, Any], where: str
 ) -> Matching:
-    """Compare a checkpoint's names, shapes and types with a model's; nothing is ignored.
+    """Compare a checkpoint's names, shapes and types with a model's.
+
+    Nothing is ignored but what the model's `statistics` names.
 
     Args:
         vae: the model, built on the meta device.
@@ -68,6 +70,7 @@ def match_tensors(
         WeightsError: lists every missing, unexpected, misshapen or non-float tensor.
     """
     expected = {name: tuple(value.shape) for name, value in vae.state_dict().items()}
+    tensors = {name: header for name, header in tensors.items() if name not in vae.statistics}
     constants = {
         name: tuple(value.shape) for name in tensors if (value := vae.constant(name)) is not None
     }
@@ -213,7 +216,8 @@ def fill(
     needed = [
         name
         for name in entries
-        if name in matching.constants or vae.is_needed(matching.parameters[name], task)
+        if name in matching.constants
+        or (name in matching.parameters and vae.is_needed(matching.parameters[name], task))
     ]
     vae.loaded_for = task
     for name, stored in read_tensors(entries, needed):
@@ -232,3 +236,30 @@ def fill(
                 "float32"
             )
         setattr(vae.get_submodule(owner), leaf, nn.Parameter(placed, requires_grad=False))
+    _place_buffers(vae, device, dtype)
+
+
+def read_statistics(vae: VideoVAE, entries: Mapping[str, TensorEntry]) -> None:
+    """Give a model what its checkpoint holds of the distribution of its latents.
+
+    Raises:
+        WeightsError: a value is not finite, or does not fit the model.
+    """
+    if not vae.statistics:
+        return
+    found = [
+        name for name in vae.statistics if name in entries and entries[name].dtype in FLOAT_TYPES
+    ]
+    tensors = dict(read_tensors(entries, found))
+    for name, stored in tensors.items():
+        check_finite(name, stored, str(entries[name].file))
+    vae.use_statistics(tensors)
+
+
+def _place_buffers(vae: VideoVAE, device: torch.device, dtype: torch.dtype) -> None:
+    """Move constants that a module computed when it was built to where its weights are."""
+    for name, value in list(vae.named_buffers()):
+        if not value.is_meta:
+            owner, _, leaf = name.rpartition(".")
+            kind = dtype if value.is_floating_point() else value.dtype
+            setattr(vae.get_submodule(owner), leaf, value.to(device, kind))

@@ -1,1 +1,1 @@
-"""Layers of streaming video networks. They hold weights; clips hold state. Never sees a file."""
+"""Layers of streaming video networks: layers hold weights, streams hold the state of clips."""

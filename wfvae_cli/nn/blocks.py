@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch
 from einops import rearrange
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -9,6 +10,11 @@ from torch.nn import functional as F
 from wfvae_cli.nn.conv import Before, CausalConv3d, FrameConv2d
 from wfvae_cli.nn.norm import PIXEL_NORMS, NormType, make_norm, silu
 from wfvae_cli.nn.stream import Stream
+
+FLASH_CHANNELS = 256
+"""Channels of a head up to which PyTorch has flash attention on CUDA."""
+SCORE_BYTES = 256 << 20
+"""Size of the scores of a block of queries, in float32."""
 
 
 def make_conv(
@@ -51,8 +57,8 @@ def _norm_silu_conv(
     *,
     overwrite: bool = False,
 ) -> Tensor:
-    """The three in turn; the result may `overwrite` x where the conv knows how to."""
-    if isinstance(conv, CausalConv3d) and isinstance(norm, PIXEL_NORMS):
+    """Apply the three in turn; the result may `overwrite` x where the conv knows how to."""
+    if isinstance(norm, PIXEL_NORMS):
         y: Tensor = conv(x, stream, norm, overwrite=overwrite)
     else:
         y = conv(silu(norm(x)), stream)
@@ -80,10 +86,29 @@ class FrameAttention(nn.Module):
 
 def attend_in_frames(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
     """Single-head attention of BCTHW tensors over the pixels of each frame, scaled by C^-0.5."""
-    b, _, t, h, _ = query.shape
+    b, channels, t, h, _ = query.shape
     # Only with adjacent channels is there a kernel that never holds a number per pair of pixels.
-    q, k, v = (
-        rearrange(x, "b c t h w -> (b t) 1 (h w) c").contiguous() for x in (query, key, value)
-    )
-    y = F.scaled_dot_product_attention(q, k, v)
-    return rearrange(y, "(b t) 1 (h w) c -> b c t h w", b=b, t=t, h=h)
+    q, k, v = (rearrange(x, "b c t h w -> (b t) (h w) c").contiguous() for x in (query, key, value))
+    if query.device.type == "cuda" and channels > FLASH_CHANNELS:
+        y = attend_in_query_blocks(q, k, v)
+    else:
+        y = F.scaled_dot_product_attention(q[:, None], k[:, None], v[:, None])[:, 0]
+    return rearrange(y, "(b t) (h w) c -> b c t h w", b=b, t=t, h=h)
+
+
+def attend_in_query_blocks(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+    """Single-head attention by matrix products, a block of queries at a time.
+
+    Args:
+        query: batch, pixels, channels; likewise `key` and `value`.
+        key: what queries are compared with.
+        value: what is averaged.
+    """
+    batch, pixels, channels = query.shape
+    rows = max(SCORE_BYTES // (4 * batch * pixels), 1)
+    parts = []
+    for block in (query * channels**-0.5).split(rows, dim=1):
+        scores = torch.bmm(block, key.transpose(1, 2))
+        weights = scores.softmax(dim=-1, dtype=torch.float32).to(value.dtype)
+        parts.append(torch.bmm(weights, value))
+    return torch.cat(parts, dim=1)

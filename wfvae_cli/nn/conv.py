@@ -5,7 +5,6 @@ All of them expect BCTHW in channels-last memory, where turning BCTHW into frame
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from functools import partial
 from typing import Literal
 
@@ -14,19 +13,27 @@ from einops import rearrange
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from wfvae_cli.nn.arithmetic import convolve, convolved_in
+from wfvae_cli.nn import winograd
+from wfvae_cli.nn.arithmetic import conv3d_misses_tf32, convolve, convolved_in
+from wfvae_cli.nn.joined import (
+    NO_PAST,
+    Past,
+    PixelNorm,
+    RowJoiner,
+    convolve_in_bands,
+    empty_like,
+    is_eager,
+    join,
+)
 from wfvae_cli.nn.norm import silu
 from wfvae_cli.nn.stream import Stream, Streaming
 
 Before = Literal["repeat", "zeros"]
 """What a causal conv sees in front of a clip: copies of its first frame, or zeros."""
 
-PixelNorm = Callable[[Tensor], Tensor]
-"""A norm that looks at every pixel alone; BCTHW to BCTHW."""
-
 BAND_BYTES = 8 * 2**20
-"""Of a layer's input, on a CPU, go through at a time: little beside the whole, and enough that
-oneDNN's rearranging of the weights for every call takes no time to speak of."""
+"""How much of a layer's input goes through at a time on a CPU: little beside the whole, and enough
+that oneDNN's rearranging of the weights for every call takes no time to speak of."""
 
 
 class CausalConv3d(Streaming):
@@ -69,43 +76,132 @@ class CausalConv3d(Streaming):
         Args:
             x: what came in.
             stream: the clip's.
-            norm: comes before the convolution, with SiLU after it; where the convolution goes band
-                by band, so do they.
+            norm: comes before the convolution, with SiLU after it.
             overwrite: whether the result may take the place of `x` in memory.
         """
-        kernel, stride = self.conv.kernel_size[0], self.conv.stride[0]
-        past = stream.past.get(self.key)
-        still = past is None and stream.last and x.size(2) == 1
-        if self.runs_by_tap(x) and not still:
-            return self._convolve_by_tap(x, stream, norm, overwrite)
-        x = x if norm is None else silu(norm(x))
-        if kernel == 1:
-            return self._convolve_frames(x, self.conv.weight[:, :, 0], self.conv.bias)
-        if still:
-            return self._convolve_still(x)
-        x = torch.cat((self._past_of(x) if past is None else past, x), dim=2)
-        y = convolve(self.conv._conv_forward, x, self.conv.weight, self.conv.bias)
-        if not stream.last:
-            stream.past[self.key] = x[:, :, y.size(2) * stride :].clone()
+        depth, kept = self.conv.kernel_size[0], stream.past.get(self.key)
+        single = kept is None and stream.last and x.size(2) == 1
+        if depth == 1 or single:
+            x = x if norm is None else silu(norm(x))
+            weight = self._weight_of_single_frame(x) if single else self.conv.weight[:, :, 0]
+            return self._convolve_frames(x, weight, self.conv.bias)
+        past = Past.of(kept, depth - 1, repeat=self.before == "repeat")
+        if self.runs_by_tap(x) and self.conv.stride == (1, 1, 1) and _goes_in_bands(x):
+            y, tail = self._convolve_in_bands(x, past, norm, overwrite, stream.last)
+        else:
+            y, tail = self._convolve_whole(x, past, norm, stream.last)
+        if tail is not None:
+            stream.past[self.key] = tail
         return y
 
-    def _past_of(self, x: Tensor) -> Tensor:
-        """Make what stands in front of a clip that starts with `x`."""
-        frame = x[:, :, :1] if self.before == "repeat" else torch.zeros_like(x[:, :, :1])
-        return frame.expand(-1, -1, self.conv.kernel_size[0] - 1, -1, -1)
+    def runs_by_tap(self, x: Tensor) -> bool:
+        """Whether numbers of this type and device are convolved tap by tap.
 
-    def _convolve_still(self, x: Tensor) -> Tensor:
-        """Convolve a clip of one frame, in 2D.
+        On CPUs three 2D convolutions run at the speed of a matrix product, where a 3D one in
+        channels-last memory does not; and on GPUs whose 3D ones lack TF32. Shorter types are left
+        alone where they are convolved as such: each addition would round.
+        """
+        exact = convolved_in(x) in (torch.float32, torch.float64)
+        pays = (x.device.type == "cpu" and exact) or conv3d_misses_tf32(x)
+        return self.by_tap and pays and self.conv.kernel_size[0] == 3
+
+    def _weight_of_single_frame(self, x: Tensor) -> Tensor:
+        """The 2D weight that a clip of one frame is convolved with, OIHW.
 
         All temporal taps see that frame where it is repeated; only the last one does, where
         zeros come before it.
         """
-        weight = self.conv.weight[:, :, -1]
+        if self.before == "zeros":
+            return self.conv.weight[:, :, -1]
+        exact = torch.promote_types(x.dtype, torch.float32)
+        first, *others = self.conv.weight.to(exact).unbind(dim=2)
+        return sum(others, first).to(x.dtype)
+
+    def _convolve_whole(
+        self, x: Tensor, past: Past, norm: PixelNorm | None, last: bool
+    ) -> tuple[Tensor, Tensor | None]:
+        """The result, and unless this is the `last` chunk what the stream keeps."""
+        depth, stride = self.conv.kernel_size[0], self.conv.stride[0]
+        starts = self._starts(x, past)
+        joined = join(x, NO_PAST if starts else past, norm)
+        if self.runs_by_tap(x):
+            y = self._add_taps(joined, starts).to(x.dtype)
+        else:
+            y = convolve(self.conv._conv_forward, joined, self.conv.weight, self.conv.bias)
+        if last:
+            return y, None
+        used = y.size(2) * stride - (depth - 1 if starts else 0)
+        return y, joined[:, :, used:].clone(memory_format=torch.channels_last_3d)
+
+    def _convolve_in_bands(
+        self, x: Tensor, past: Past, norm: PixelNorm | None, overwrite: bool, last: bool
+    ) -> tuple[Tensor, Tensor | None]:
+        """As `_convolve_whole`, with no more than a row band at a time between `x` and result."""
+        by_tile = winograd.suits(self.conv, x)
+        starts = not by_tile and self._starts(x, past)
+        past = NO_PAST if starts else past
+        if by_tile:
+            rows = winograd.rows_at_a_time(x, x.size(2) + past.frames)
+        else:
+            rows = max(BAND_BYTES // (x[:, :, :, 0].numel() * x.element_size()), 1)
+            if rows >= x.size(3):
+                return self._convolve_whole(x, past, norm, last)
+        outputs, rim = self.conv.out_channels, int(self.conv.padding[1])
+        y = x if overwrite and x.size(1) == outputs else empty_like(x, channels=outputs)
+        tail = None if last else empty_like(x, frames=self.conv.kernel_size[0] - 1)
+
+        def add_taps(band: Tensor, out: Tensor) -> None:
+            out.copy_(self._add_taps(band, starts, rim=0))
+
+        run = winograd.Convolver(self.conv.weight, self.conv.bias, x) if by_tile else add_taps
+        joiner = RowJoiner(x, past, norm, rim, winograd.TILE if by_tile else 0)
+        convolve_in_bands(joiner, rows, run, y, tail)
+        return y, tail
+
+    def _starts(self, x: Tensor, past: Past) -> bool:
+        """Whether a clip starts here, and the taps know what stands in front of it."""
+        depth = self.conv.kernel_size[0]
+        return (
+            past.kept is None
+            and self.runs_by_tap(x)
+            and self.conv.stride[0] == 1
+            and x.size(2) >= depth - 1
+        )
+
+    def _add_taps(self, x: Tensor, starts: bool, rim: int | None = None) -> Tensor:
+        """Convolve with each temporal tap in 2D, and add up, in the type `convolved_in` says.
+
+        Args:
+            x: past and chunk.
+            starts: whether a clip starts with `x` and no past is in it. Then neither copies of
+                frame 0 nor zeros are convolved.
+            rim: how many rows of zeros to put above and below, if not as many as the layer says.
+        """
+        x = x.to(convolved_in(x))
+        frames, stride = x.size(2), self.conv.stride[0]
+        weights = self.conv.weight.unbind(dim=2)
+        if not starts:
+            reach = frames - len(weights) + 1
+            two_earlier, one_earlier, y = (
+                self._convolve_frames(
+                    x[:, :, tap : tap + reach : stride], weight, self._bias_of(tap), rim
+                )
+                for tap, weight in enumerate(weights)
+            )
+            return y.add_(one_earlier).add_(two_earlier)
+        y = self._convolve_frames(x, weights[2], self.conv.bias, rim)
+        one_earlier = self._convolve_frames(x[:, :, : frames - 1], weights[1], rim=rim)
+        two_earlier = self._convolve_frames(x[:, :, : max(frames - 2, 1)], weights[0], rim=rim)
+        y[:, :, 1:] += one_earlier
+        y[:, :, 2:] += two_earlier[:, :, : frames - 2]
         if self.before == "repeat":
-            exact = torch.promote_types(x.dtype, torch.float32)
-            first, *others = self.conv.weight.to(exact).unbind(dim=2)
-            weight = sum(others, first).to(x.dtype)
-        return self._convolve_frames(x, weight, self.conv.bias)
+            y[:, :, :1] += one_earlier[:, :, :1] + two_earlier[:, :, :1]
+            y[:, :, 1:2] += two_earlier[:, :, :1]
+        return y
+
+    def _bias_of(self, tap: int) -> Tensor | None:
+        """The bias is added once, with the last tap."""
+        return self.conv.bias if tap == self.conv.kernel_size[0] - 1 else None
 
     def _convolve_frames(
         self, x: Tensor, weight: Tensor, bias: Tensor | None = None, rim: int | None = None
@@ -119,119 +215,10 @@ class CausalConv3d(Streaming):
         y = convolve(run, frames, weight, bias)
         return rearrange(y, "(b t) c h w -> b c t h w", b=x.size(0))
 
-    def runs_by_tap(self, x: Tensor) -> bool:
-        """Whether numbers of this type and device are convolved tap by tap.
 
-        On CPUs three 2D convolutions run at the speed of a matrix product, where a 3D one in
-        channels-last memory does not. Shorter types are left alone where they are convolved as
-        such: each addition would round.
-        """
-        exact = convolved_in(x) in (torch.float32, torch.float64)
-        return (
-            self.by_tap
-            and x.device.type == "cpu"
-            and exact
-            and self.conv.kernel_size[0] == 3
-            and self.conv.stride[0] == 1
-        )
-
-    def _convolve_by_tap(
-        self, x: Tensor, stream: Stream, norm: PixelNorm | None, overwrite: bool
-    ) -> Tensor:
-        """Convolve with each temporal tap in 2D, and add up.
-
-        What a frame adds to the two frames after it is computed with that frame. Between chunks
-        the stream keeps those sums instead of frames, so that nothing is copied or computed
-        twice; where frame 0 is repeated, what it adds to itself is there already.
-        """
-        carried = stream.past.get(self.key)
-        row = x[:, :, :, 0].numel() * x.element_size()
-        rows = max(BAND_BYTES // row, 1)
-        if rows < x.size(3) and not torch.is_grad_enabled():  # for gradients all would be kept
-            y, sums = self._add_taps_in_bands(x, carried, stream.last, norm, rows, overwrite)
-        else:
-            x = x if norm is None else silu(norm(x))
-            y, sums = self._add_taps(x, carried, stream.last)
-            y = y.to(x.dtype)
-        if sums is not None:
-            stream.past[self.key] = sums
-        return y
-
-    def _add_taps_in_bands(
-        self,
-        x: Tensor,
-        carried: Tensor | None,
-        last: bool,
-        norm: PixelNorm | None,
-        rows: int,
-        overwrite: bool,
-    ) -> tuple[Tensor, Tensor | None]:
-        """`_add_taps` in row bands of `rows`: what lies between `x` and the result is never whole.
-
-        Bands take over from each other the rows that both see. So every row is read once, before
-        its place is needed for the result.
-        """
-        _, channels, frames, height, _ = x.shape
-        rim, outputs = int(self.conv.padding[1]), self.conv.out_channels
-        y = x if overwrite and channels == outputs else _empty_like(x, outputs, frames, height)
-        sums = None if last else _empty_like(x, outputs, 2, height, convolved_in(x))
-        seen = _empty_like(x, channels, frames, rim).zero_()  # above the picture there are zeros
-        for begin in range(0, height, rows):
-            end = min(begin + rows, height)
-            band = _empty_like(x, channels, frames, end - begin + 2 * rim)
-            had, bottom = seen.size(3), min(end + rim, height)
-            new = x[:, :, :, begin - rim + had : bottom]
-            filled = had + new.size(3)
-            band[:, :, :, :had] = seen
-            if norm is None:
-                band[:, :, :, had:filled] = new
-            else:
-                torch.ops.aten.silu.out(norm(new), out=band[:, :, :, had:filled])
-            band[:, :, :, filled:] = 0
-            seen = band[:, :, :, end - begin :].clone()
-            place = (..., slice(begin, end), slice(None))
-            past = None if carried is None else carried[place]
-            y[place], part = self._add_taps(band, past, last, rim=0)
-            if sums is not None and part is not None:
-                sums[place] = part
-        return y, sums
-
-    def _add_taps(
-        self, x: Tensor, carried: Tensor | None, last: bool, rim: int | None = None
-    ) -> tuple[Tensor, Tensor | None]:
-        """The result, and unless this is the `last` chunk what it adds to the next two frames.
-
-        Both are of the type `convolved_in` says: what is carried on is not rounded on the way.
-        `carried` is what earlier frames add to this chunk's first two; None in front of the clip.
-        `rim` is how many rows of zeros to put above and below, if not as many as the layer says.
-        """
-        x = x.to(convolved_in(x))
-        frames, starts = x.size(2), carried is None
-        # What only the frames of a next chunk would see is not computed in the last one.
-        reach = (max(frames - 1, starts), max(frames - 2, starts)) if last else (frames,) * 2
-        two_later, next_one, itself = self.conv.weight.unbind(dim=2)
-        y = self._convolve_frames(x, itself, self.conv.bias, rim)
-        once = self._convolve_frames(x[:, :, : reach[0]], next_one, rim=rim)
-        twice = self._convolve_frames(x[:, :, : reach[1]], two_later, rim=rim)
-        if carried is None and self.before == "repeat":
-            carried = torch.cat((once[:, :, :1] + twice[:, :, :1], twice[:, :, :1]), dim=2)
-        elif carried is None:
-            carried = torch.zeros_like(y[:, :, :1]).expand(-1, -1, 2, -1, -1)
-        y[:, :, :2] += carried[:, :, :frames]
-        y[:, :, 1:] += once[:, :, : frames - 1]
-        y[:, :, 2:] += twice[:, :, : max(frames - 2, 0)]
-        if last:
-            return y, None
-        before = twice[:, :, -2:-1] if frames > 1 else carried[:, :, 1:]
-        return y, torch.cat((once[:, :, -1:] + before, twice[:, :, -1:]), dim=2)
-
-
-def _empty_like(
-    x: Tensor, channels: int, frames: int, height: int, dtype: torch.dtype | None = None
-) -> Tensor:
-    """BCTHW in channels-last memory, of the batch, width and device of `x`, and of its type."""
-    shape = x.size(0), frames, height, x.size(4), channels
-    return x.new_empty(shape, dtype=dtype).permute(0, 4, 1, 2, 3)
+def _goes_in_bands(x: Tensor) -> bool:
+    """Whether a layer may go through band by band: on other devices, launches would cost more."""
+    return x.device.type == "cpu" and is_eager()
 
 
 def laid_out(weight: Tensor, layer: nn.Module) -> Tensor:
@@ -249,9 +236,31 @@ def laid_out(weight: Tensor, layer: nn.Module) -> Tensor:
 class FrameConv2d(nn.Conv2d):
     """A 2D convolution of every frame of BCTHW."""
 
-    def forward(self, x: Tensor, stream: Stream | None = None) -> Tensor:
-        """Convolve every frame; frames know nothing of each other, so `stream` is not used."""
+    def forward(
+        self,
+        x: Tensor,
+        stream: Stream | None = None,
+        norm: PixelNorm | None = None,
+        *,
+        overwrite: bool = False,
+    ) -> Tensor:
+        """Convolve every frame.
+
+        Args:
+            x: BCTHW.
+            stream: not used, since frames know nothing of each other.
+            norm: comes before the convolution, with SiLU after it.
+            overwrite: whether the result may take the place of `x` in memory.
+        """
         del stream
+        if is_eager() and winograd.suits(self, x):
+            y = x if overwrite and x.size(1) == self.out_channels else None
+            y = empty_like(x, channels=self.out_channels) if y is None else y
+            run = winograd.Convolver(self.weight.unsqueeze(2), self.bias, x)
+            rows = winograd.rows_at_a_time(x, x.size(2))
+            convolve_in_bands(RowJoiner(x, NO_PAST, norm, 1, winograd.TILE), rows, run, y)
+            return y
+        x = x if norm is None else silu(norm(x))
         frames = rearrange(x, "b c t h w -> (b t) c h w")
         y = convolve(self._conv_forward, frames, self.weight, self.bias)
         return rearrange(y, "(b t) c h w -> b c t h w", b=x.size(0))

@@ -12,7 +12,7 @@ from torch import Tensor
 from wfvae_cli.nn.stream import Stream
 
 GAIN_3D = 0.3536
-"""What the published filters hold, to four digits: not 1/sqrt(8)."""
+"""As the published filters have it, to four digits: not 1/sqrt(8)."""
 GAIN_2D = 0.5
 
 
@@ -61,18 +61,18 @@ def inverse_haar_3d(bands: Tensor) -> Tensor:
 
 
 def causal_haar_3d(x: Tensor, stream: Stream) -> Tensor:
-    """`haar_3d` of the next chunk of a clip: one copy of the clip's first frame goes in front."""
+    """Transform the next chunk of a clip; a copy of the clip's first frame goes in front."""
     return haar_3d(torch.cat((x[:, :, :1], x), dim=2) if stream.first else x)
 
 
 def inverse_causal_haar_3d(bands: Tensor, stream: Stream) -> Tensor:
-    """`inverse_haar_3d` of the next chunk of a clip, without the copy of its first frame."""
+    """Undo `causal_haar_3d`: the next chunk, without the copy of the clip's first frame."""
     x = inverse_haar_3d(bands)
     return x[:, :, 1:] if stream.first else x
 
 
 def published_filter(name: str) -> Tensor | None:
-    """The filter that published checkpoints store as tensor `name`, where it is one.
+    """Give the filter that published checkpoints store as tensor `name`, where it is one.
 
     They carry the constant filters of their wavelet modules under names such as
     `encoder.wavelet_transform_in.gh_v_conv.conv.weight` or `….inverse_wavelet_transform_l1.ad`.
@@ -107,12 +107,12 @@ _PUBLISHED_SIGNS = {
 
 
 def _split(x: Tensor, dim: int) -> Tensor:
-    """Sums, then differences, of neighbours along `dim` of BTHWC, stacked on the channels."""
+    """Stack sums, then differences, of neighbours along `dim` of BTHWC on the channels."""
     even, odd = x.reshape(*x.shape[:dim], -1, 2, *x.shape[dim + 1 :]).unbind(dim + 1)
     return torch.cat((even + odd, even - odd), dim=-1)
 
 
 def _sum_and_difference(x: Tensor) -> tuple[Tensor, Tensor]:
-    """Even and odd neighbours from the outermost low and high bands of BTHWC."""
+    """Give even and odd neighbours from the outermost low and high bands of BTHWC."""
     low, high = x.chunk(2, dim=-1)
     return low + high, low - high

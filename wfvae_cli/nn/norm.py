@@ -44,11 +44,11 @@ class ChannelRMSNorm(nn.Module):
 
 
 PIXEL_NORMS = (ChannelNorm, ChannelRMSNorm)
-"""Those that look at every pixel alone."""
+"""Norms over the channels of a single pixel."""
 
 
 class FrameGroupNorm(nn.GroupNorm):
-    """GroupNorm of every frame of BCTHW alone, as 2D blocks have it."""
+    """GroupNorm over each frame of BCTHW, as 2D blocks have it."""
 
     def forward(self, x: Tensor) -> Tensor:
         """Normalise BCTHW."""
@@ -57,7 +57,7 @@ class FrameGroupNorm(nn.GroupNorm):
 
 
 def make_norm(kind: NormType, channels: int, dims: int) -> nn.Module:
-    """The norm that a published model has, for blocks of `dims` dimensions.
+    """Make the norm that a published model has, for blocks of `dims` dimensions.
 
     GroupNorm's statistics span a frame in 2D blocks and the whole clip in 3D ones.
     """
@@ -70,5 +70,5 @@ def make_norm(kind: NormType, channels: int, dims: int) -> nn.Module:
 
 
 def silu(x: Tensor) -> Tensor:
-    """SiLU, in place where nobody will ask for gradients. Only for tensors just made."""
+    """Apply SiLU, in place where there are no gradients: only for tensors just made."""
     return F.silu(x, inplace=not torch.is_grad_enabled())

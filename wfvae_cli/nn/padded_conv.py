@@ -7,7 +7,8 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from wfvae_cli.nn.conv import CausalConv3d, PixelNorm
+from wfvae_cli.nn.conv import CausalConv3d
+from wfvae_cli.nn.joined import PixelNorm
 from wfvae_cli.nn.stream import Stream
 
 Edges = Literal["zeros", "reflect", "replicate"]

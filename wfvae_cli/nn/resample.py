@@ -1,4 +1,4 @@
-"""Halving and doubling of space and time inside the networks."""
+"""Downsampling and upsampling of space and time."""
 
 from __future__ import annotations
 
@@ -114,7 +114,7 @@ def double_space(x: Tensor, mode: Literal["nearest", "bilinear"]) -> Tensor:
 
 
 def convolve_doubled(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-    """Convolve the nearest-neighbour doubling of every frame of BCTHW, without making it.
+    """Convolve every frame of BCTHW, upsampled twofold by nearest neighbour, without making that.
 
     Every output pixel sees only 2x2 different input pixels, so that one transposed convolution
     with taps summed two by two gives all of them with 4/9 of the work.

@@ -1,4 +1,4 @@
-"""A part of a network in row bands, one after another, so that the whole is never held.
+"""Running a part of a network in row bands, so that the whole is never in memory.
 
 Convs and norms over channels see no further than their receptive field, so a band of rows, run
 with that many rows more on either side, gives what the whole picture gives. Every band carries
@@ -19,7 +19,7 @@ from wfvae_cli.nn.stream import Stream
 
 @dataclass(frozen=True)
 class Footprint:
-    """Numbers that a model needs, on the device, for every pixel of the picture; as measured."""
+    """Numbers that a model needs on the device for every pixel of the picture, as measured."""
 
     working: float
     """While a chunk goes through, for each of its frames; encoding or decoding, the larger."""
@@ -81,7 +81,7 @@ def run_part(
 ) -> Tensor:
     """Run one part of a picture, whose state lies in `stream` under `name` until its next chunk.
 
-    A offloaded stream keeps it in the host's memory meanwhile, so that a device holds the state of
+    An offloaded stream keeps it in the host's memory meanwhile, so that a device holds the state of
     one part at a time.
 
     Args:
@@ -92,12 +92,24 @@ def run_part(
     """
     prefix = f"{name}/"
     past = {
-        layer.removeprefix(prefix): stream.past.pop(layer).to(x.device)
+        layer.removeprefix(prefix): stream.past.pop(layer).to(x.device, non_blocking=True)
         for layer in [*stream.past]
         if layer.startswith(prefix)
     }
     part = replace(stream, past=past)
     y = run(x, part)
     for layer, tail in part.past.items():
-        stream.past[prefix + layer] = tail.cpu() if stream.offloaded else tail
+        stream.past[prefix + layer] = _offload(tail) if stream.offloaded else tail
     return y
+
+
+def _offload(tail: Tensor) -> Tensor:
+    """Copy to the host; from CUDA into page-locked memory, beside the work that follows.
+
+    The copy back waits for it, since both are queued on the same CUDA stream. Whoever reads it on
+    the host must wait for the device first, as `Stream.join` does.
+    """
+    if tail.device.type != "cuda":
+        return tail.cpu()
+    host = torch.empty_like(tail, device="cpu", pin_memory=True)
+    return host.copy_(tail, non_blocking=True)

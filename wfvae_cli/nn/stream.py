@@ -1,4 +1,4 @@
-"""What one clip carries from chunk to chunk through a causal network."""
+"""The state of one clip between its chunks on the way through a causal network."""
 
 from __future__ import annotations
 
@@ -24,29 +24,31 @@ class Stream:
     last: bool = False
     """Set before the call that carries the clip's final chunk."""
     row_bands: int = 1
-    """row bands in which the largest layers run, throughout the clip: see `nn.row_bands`."""
+    """Row bands in which the largest layers run, throughout the clip: see `nn.row_bands`."""
     offloaded: bool = False
     """Whether parts of the picture that are not under way keep their state on the host."""
 
     @classmethod
     def whole(cls) -> Stream:
-        """A stream for a clip that comes as a single chunk."""
+        """Make the stream of a clip that comes as a single chunk."""
         return cls(last=True)
 
     def fork(self) -> Stream:
-        """A copy that continues independently."""
+        """Make a copy that continues independently."""
         return replace(self, past=dict(self.past))
 
     @classmethod
     def join(cls, streams: Sequence[Stream]) -> Stream:
-        """Streams of clips that are equally far, as one of a batch; a single one stays itself."""
+        """Join the streams of clips that are equally far into one of a batch; one stays itself."""
         if len(streams) == 1:
             return streams[0]
+        if any(tail.is_pinned() for tail in streams[0].past.values()):
+            torch.accelerator.synchronize()  # offloaded state may still be on its way
         past = {key: torch.cat([each.past[key] for each in streams]) for key in streams[0].past}
         return replace(streams[0], past=past)
 
     def split(self, batch: int) -> list[Stream]:
-        """One stream for each clip of a batch: see `join`."""
+        """Undo `join`: give a stream for each clip of a batch."""
         if batch == 1:
             return [self]
         return [
@@ -56,7 +58,7 @@ class Stream:
 
     @property
     def nbytes(self) -> int:
-        """Bytes that this clip keeps between chunks."""
+        """Count the bytes that this clip keeps between chunks."""
         return sum(tail.numel() * tail.element_size() for tail in self.past.values())
 
 

@@ -1,4 +1,4 @@
-"""What the Wan VAE does otherwise: time is resampled by convs that the first frame never passes."""
+"""Layers of the Wan VAE: time is resampled by convs that the first frame does not go through."""
 
 from __future__ import annotations
 

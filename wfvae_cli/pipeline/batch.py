@@ -112,7 +112,7 @@ def encode_frames(
     model: LoadedModel, frames: Tensor, stream: Stream, tile: int | None = None
 ) -> Posterior:
     """Send frames, BCTHW in [-1, 1], through the encoder, in tiles of `tile` pixels if given."""
-    s = model.vae.strides
+    s, unit = model.vae.strides, model.vae.chunk_unit
 
     def encode(frames: Tensor, stream: Stream) -> Tensor:
         b, _, t, h, w = frames.shape
@@ -120,8 +120,8 @@ def encode_frames(
             return torch.cat(model.vae.encode(frames, stream), dim=1)
 
     def run(frames: Tensor, stream: Stream) -> Tensor:
-        stride = None if model.vae.whole_clip_only else s.time
-        return halved_if_too_large(encode, frames, stream, stride)
+        stride = None if model.vae.whole_clip_only else s.time * unit
+        return halved_if_too_large(encode, frames, stream, stride, alone=unit == 1)
 
     if tile is None:
         moments = run(frames, stream)
@@ -136,7 +136,7 @@ def decode_latents(
     model: LoadedModel, latents: Tensor, stream: Stream, tile: int | None = None
 ) -> Tensor:
     """Send raw latents, BCTHW, through the decoder, in tiles of `tile` pixels if given."""
-    s = model.vae.strides
+    s, unit = model.vae.strides, model.vae.chunk_unit
 
     def decode(latents: Tensor, stream: Stream) -> Tensor:
         b, _, t, h, w = latents.shape
@@ -144,9 +144,8 @@ def decode_latents(
             return model.vae.decode(latents.to(model.dtype), stream)
 
     def run(latents: Tensor, stream: Stream) -> Tensor:
-        return halved_if_too_large(
-            decode, latents, stream, None if model.vae.whole_clip_only else 1
-        )
+        stride = None if model.vae.whole_clip_only else unit
+        return halved_if_too_large(decode, latents, stream, stride, alone=unit == 1)
 
     if tile is None:
         return run(latents, stream)

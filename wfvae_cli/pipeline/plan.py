@@ -137,10 +137,17 @@ class ChunkPlan:
                     f"only: {reason}; leave --chunk out"
                 )
             return cls(sys.maxsize, sys.maxsize)
+        stride, unit = model.vae.strides.time, model.vae.chunk_unit
         if chunk is None:
-            later = _default_latents(model, pixels)
+            later = unit * max(1, _default_latents(model, pixels) // unit)
         else:
-            later = latents_per_chunk(chunk, model.vae.strides.time)
+            later = latents_per_chunk(chunk, stride)
+        if later % unit:
+            raise UsageError(
+                f"--chunk {chunk} cannot be used with {model.name}, which takes {stride * unit} "
+                f"frames at a time: give 1 + {stride * unit}k frames, such as "
+                f"{1 + stride * unit} or {1 + 2 * stride * unit}"
+            )
         return cls._of_latents(later, model)
 
     @classmethod
@@ -210,7 +217,11 @@ class Picture:
         """
         lengths = [plan]
         if shorter:
-            lengths += [ChunkPlan._of_latents(n, self.model) for n in range(plan.later - 1, 0, -1)]
+            unit = self.model.vae.chunk_unit
+            lengths += [
+                ChunkPlan._of_latents(latents, self.model)
+                for latents in range(plan.later - unit, 0, -unit)
+            ]
         candidates = [*lengths, *self._in_row_bands(lengths[-1])]
         if tiles:
             candidates += self._in_tiles(lengths[-1])
@@ -306,7 +317,12 @@ def check_memory(
 
 
 def halved_if_too_large(
-    run: Callable[[Tensor, Stream], Tensor], x: Tensor, stream: Stream, stride: int | None
+    run: Callable[[Tensor, Stream], Tensor],
+    x: Tensor,
+    stream: Stream,
+    stride: int | None,
+    *,
+    alone: bool = True,
 ) -> Tensor:
     """Send the next chunk through a network; where memory runs out, once more in two halves.
 
@@ -316,6 +332,7 @@ def halved_if_too_large(
         stream: what the clip's earlier chunks left behind; changed in place.
         stride: frames of `x` that belong together after the clip's first one, 1 for latents; None
             where clips cannot be cut.
+        alone: whether a clip's first frame may go through by itself, with others to follow.
 
     Returns:
         What the whole chunk gives.
@@ -326,7 +343,7 @@ def halved_if_too_large(
     middle = 0
     if stride is not None:
         middle = stream.first + stride * ((x.size(2) - stream.first) // stride // 2)
-    if middle in (0, x.size(2)):
+    if middle in (0, x.size(2)) or (middle == 1 and not alone):
         return run(x, stream)  # a fork would only keep state alive that is being replaced
     before = stream.fork()
     try:

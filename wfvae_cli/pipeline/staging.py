@@ -1,4 +1,4 @@
-"""Chunks across the bus: page-locked buffers used in turn, and copies beside the model.
+"""Copies between host and device, through page-locked buffers, beside the model's work.
 
 On CUDA a copy from or to ordinary memory holds its thread until the model is done. Here copies go
 through page-locked memory, on CUDA streams of their own: while the model computes, its next chunk
@@ -25,7 +25,7 @@ class Event(Protocol):
     """Tells whether a copy is done."""
 
     def query(self) -> bool:
-        """Whether it is done."""
+        """Tell whether it is done."""
 
     def synchronize(self) -> None:
         """Wait until it is done."""
@@ -78,7 +78,7 @@ class CudaBus:
 
 
 def _recorded(stream: torch.cuda.Stream) -> torch.cuda.Event:
-    """An event at the end of a stream; whoever waits for it sleeps, since cores decode files."""
+    """Record an event at the end of a stream; who waits for it sleeps, since cores decode files."""
     event = torch.cuda.Event(blocking=True)  # type: ignore[no-untyped-call]
     event.record(stream)
     return event
@@ -175,7 +175,7 @@ def download(values: Tensor) -> Download:
 
 @cache
 def _staging(device: torch.device) -> Staging:
-    """One for each device, so that clips that follow each other share its buffers."""
+    """Make one for each device, so that clips that follow each other share its buffers."""
     return Staging(CudaBus(device))
 
 

@@ -36,10 +36,12 @@ _FIELDS: Mapping[str, tuple[str, str]] = {
     "WFVAEModel": _WFVAE,
     "WFVAE2Model": _WFVAE,
     "WanVAE": _WAN,
+    "Wan2_2_VAE": _WAN,
     "AutoencoderKLWan": _WAN,
     "AutoencoderKLLTX2Video": _WAN,
     "AutoencoderKLHunyuanVideo15": _STABLE_DIFFUSION,
     "AutoencoderKLConv3D": _STABLE_DIFFUSION,
+    "AutoencoderKLQwenImage": _WAN,
     "AutoencoderKL": _STABLE_DIFFUSION,
 }
 _CHANNELS = ("latent_dim", "z_dim", "latent_channels")

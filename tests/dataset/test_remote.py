@@ -1,0 +1,71 @@
+"""Copies of files on web servers are bounded and whole."""
+
+from __future__ import annotations
+
+import contextlib
+import http.server
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from wfvae_cli.dataset import remote
+from wfvae_cli.errors import InputError
+
+LENGTHS = {"/whole": 300_000, "/short": 1_000_000, "/huge": 10**16, "/endless": None}
+
+
+class Handler(http.server.BaseHTTPRequestHandler):
+    def log_message(self, format: str, *args: object) -> None:
+        pass
+
+    def do_GET(self) -> None:
+        self.send_response(200)
+        length = LENGTHS[self.path]
+        if length is not None:
+            self.send_header("Content-Length", str(length))
+        self.end_headers()
+        with contextlib.suppress(OSError):
+            self.wfile.write(bytes(300_000))
+            while self.path == "/endless":
+                self.wfile.write(bytes(1 << 16))
+
+
+@pytest.fixture
+def address() -> Iterator[str]:
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        server.daemon_threads = True
+        thread = threading.Thread(target=server.serve_forever, args=(0.01,))
+        thread.start()
+        yield f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
+        thread.join(10)
+
+
+def download(url: str, folder: Path) -> int:
+    target = folder / "copy"
+    remote.download(url, str(target), lambda: None)
+    return target.stat().st_size
+
+
+def test_a_whole_file(address: str, tmp_path: Path) -> None:
+    assert download(f"{address}/whole", tmp_path) == 300_000
+
+
+def test_a_connection_that_ends_early(address: str, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="300000 of 1000000 bytes"):
+        download(f"{address}/short", tmp_path)
+
+
+def test_an_announced_size_that_does_not_fit(address: str, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="may be copied"):
+        download(f"{address}/huge", tmp_path)
+    assert (tmp_path / "copy").stat().st_size == 0
+
+
+def test_an_endless_file(address: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(remote, "_MOST_UNANNOUNCED", 1 << 20)
+    with pytest.raises(InputError, match="more than the 1 MiB"):
+        download(f"{address}/endless", tmp_path)
+    assert (tmp_path / "copy").stat().st_size <= 1 << 20

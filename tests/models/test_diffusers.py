@@ -1,0 +1,368 @@
+"""The adapter against diffusers itself, class by class: small configs, weights from a seed."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from tests.models.contract import check_batch, check_every_chunking, check_interleaving, random_clip
+from tests.models.diffusers_configs import CONFIGS
+from wfvae_cli.errors import MissingExtraError, UsageError, WeightsError
+from wfvae_cli.models.base import LoadedModel, Normalization
+from wfvae_cli.models.diffusers import LEAST_LOGVAR, DiffusersVAE
+from wfvae_cli.models.diffusers_table import CLASSES, RUNNABLE
+from wfvae_cli.models.load import describe_checkpoint, load_model
+from wfvae_cli.models.registry import FAMILIES, find_family, supported
+from wfvae_cli.models.weights import build_on_meta
+from wfvae_cli.nn.stream import Stream
+from wfvae_cli.strides import Strides
+
+diffusers = pytest.importorskip("diffusers", reason="the adapter runs diffusers (extra diffusers)")
+
+IMAGES = [name for name in RUNNABLE if CLASSES[name].takes == "images"]
+CLIPS = [name for name in RUNNABLE if CLASSES[name].takes == "clips"]
+WHOLE = [name for name in CLIPS if name != "AutoencoderKLCogVideoX"]
+STRIDES = {
+    "AutoencoderKL": (1, 8, 4),
+    "AutoencoderKLFlux2": (1, 16, 16),
+    "AutoencoderKLHunyuanImage": (1, 4, 4),
+    "AutoencoderDC": (1, 2, 4),
+    "AutoencoderTiny": (1, 8, 4),
+    "AutoencoderKLKVAE": (1, 2, 4),
+    "AutoencoderKLHunyuanVideo": (4, 8, 4),
+    "AutoencoderKLCogVideoX": (4, 8, 4),
+    "AutoencoderKLLTXVideo": (8, 32, 8),
+    "AutoencoderKLMochi": (6, 8, 4),
+    "AutoencoderKLCosmos": (8, 8, 4),
+    "AutoencoderKLKVAEVideo": (4, 4, 4),
+    "AutoencoderVidTok": (4, 8, 4),
+}
+"""Of time and of each side of a frame, and channels."""
+
+
+@cache
+def oracle(name: str) -> Any:
+    if not hasattr(diffusers, name):
+        pytest.skip(f"diffusers {diffusers.__version__} has no {name}")
+    torch.manual_seed(0)
+    built = getattr(diffusers, name).from_config(CONFIGS[name]).eval().requires_grad_(False)
+    built.use_framewise_encoding = built.use_framewise_decoding = False
+    for key, value in built.state_dict().items():  # statistics that are no identity
+        if key in CLASSES[name].statistics and value.is_floating_point():
+            value.copy_(torch.rand_like(value) + 0.5)
+    return built
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    return {name: tmp_path_factory.mktemp(name) for name in RUNNABLE}
+
+
+@cache
+def load(name: str, folder: Path) -> LoadedModel:
+    """Load as the program does, what diffusers saved."""
+    oracle(name).save_pretrained(folder)
+    return load_model(str(folder), device="cpu", dtype="float32")
+
+
+@pytest.fixture
+def inference() -> Iterator[None]:
+    with torch.inference_mode():
+        yield
+
+
+def clip_for(model: LoadedModel, latents: int) -> Tensor:
+    """A random clip of few pixels, though of enough for every network."""
+    s = model.vae.strides
+    height, width = max(2 * s.height, 32), max(3 * s.width, 48)
+    generator = torch.Generator().manual_seed(0)
+    shape = (1, 3, 1 + s.time * (latents - 1), height, width)
+    return torch.rand(shape, generator=generator) * 2 - 1
+
+
+def encoded(name: str, frames: Tensor) -> Tensor:
+    """The mean that diffusers itself gives."""
+    answer = oracle(name).encode(frames)
+    if name == "AutoencoderDC":
+        return answer.latent  # type: ignore[no-any-return]
+    if name == "AutoencoderTiny":
+        return answer.latents  # type: ignore[no-any-return]
+    return answer.latent_dist.mode()  # type: ignore[no-any-return]
+
+
+def decoded(name: str, latents: Tensor) -> Tensor:
+    answer = oracle(name).decode(latents)
+    return answer if isinstance(answer, Tensor) else answer.sample
+
+
+def close(actual: Tensor, expected: Tensor) -> None:
+    torch.testing.assert_close(actual, expected, atol=1e-5, rtol=1e-5)
+
+
+def test_every_class_that_runs_is_tested() -> None:
+    assert set(RUNNABLE) == set(CONFIGS) == set(STRIDES)
+
+
+@pytest.mark.parametrize("name", RUNNABLE)
+def test_what_a_checkpoint_is(name: str, folders: dict[str, Path]) -> None:
+    model = load(name, folders[name])
+    time, space, channels = STRIDES[name]
+    assert model.vae.strides == Strides(time, space, space)
+    assert model.vae.latent_channels == channels
+    assert model.vae.family == CLASSES[name].family
+    assert (model.vae.whole_clip_only is None) == (name not in WHOLE)
+    facts = describe_checkpoint(str(folders[name]))
+    assert facts["recognised_by"] == f"config.json: _class_name {name}"
+    assert (facts["normalization"] is None) == (model.vae.normalization is None)
+
+
+@pytest.mark.usefixtures("inference")
+@pytest.mark.parametrize("name", IMAGES)
+def test_an_image_vae_takes_frames_one_by_one(name: str, folders: dict[str, Path]) -> None:
+    model = load(name, folders[name])
+    clip = clip_for(model, 2)
+    posterior = model.vae.encode(clip, Stream.whole())
+    frames = model.vae.decode(posterior.mean, Stream.whole())
+    for t in range(2):
+        mean = encoded(name, clip[:, :, t])
+        if name == "AutoencoderKLFlux2":
+            # What Flux2Pipeline._patchify_latents gives, in PyTorch's own words.
+            close(posterior.mean[:, :, t], torch.nn.functional.pixel_unshuffle(mean, 2))
+        else:
+            close(posterior.mean[:, :, t], mean)
+        close(frames[:, :, t], decoded(name, mean))
+    if CLASSES[name].has_variance and name != "AutoencoderKLFlux2":
+        logvar = oracle(name).encode(clip[:, :, 1]).latent_dist.logvar
+        close(posterior.logvar[:, :, 1], logvar)
+    elif not CLASSES[name].has_variance:
+        assert (posterior.logvar == LEAST_LOGVAR).all()
+
+
+@pytest.mark.usefixtures("inference")
+@pytest.mark.parametrize("latents", [1, 3])
+@pytest.mark.parametrize("name", CLIPS)
+def test_a_video_vae_takes_clips_as_a_whole(
+    name: str, latents: int, folders: dict[str, Path]
+) -> None:
+    model = load(name, folders[name])
+    clip = clip_for(model, latents)
+    posterior = model.vae.encode(clip, Stream.whole())
+    theirs = clip
+    if name == "AutoencoderVidTok":  # as its publishers pad it
+        theirs = torch.cat((*[clip[:, :, :1]] * 3, clip), dim=2)
+    mean = encoded(name, theirs)
+    assert posterior.mean.size(2) == latents
+    close(posterior.mean, mean)
+    frames = model.vae.decode(mean, Stream.whole())
+    assert frames.shape == clip.shape
+    close(frames, decoded(name, mean))
+    if CLASSES[name].has_variance:
+        close(posterior.logvar, oracle(name).encode(theirs).latent_dist.logvar)
+    else:
+        assert (posterior.logvar == LEAST_LOGVAR).all()
+
+
+@pytest.mark.usefixtures("inference")
+def test_longer_clips_than_a_tile_are_still_whole(folders: dict[str, Path]) -> None:
+    name = "AutoencoderKLHunyuanVideo"  # which diffusers cuts into overlapping pieces of 16 frames
+    model = load(name, folders[name])
+    clip = clip_for(model, 6)
+    close(model.vae.encode(clip, Stream.whole()).mean, encoded(name, clip))
+
+
+@pytest.mark.parametrize("name", WHOLE)
+def test_chunks_of_a_video_vae_are_refused_with_the_reason(
+    name: str, folders: dict[str, Path]
+) -> None:
+    model = load(name, folders[name])
+    with pytest.raises(UsageError, match="takes whole clips only: its"):
+        model.vae.encode(clip_for(model, 2), Stream())
+
+
+def pipelines_way(name: str, latents: Tensor) -> Tensor:
+    """What the pipelines of diffusers make of latents, written out for each class."""
+    vae = oracle(name)
+    factor = vae.config.get("scaling_factor", 1.0)
+    shift, std = torch.tensor(vae.config.get("shift_factor") or 0.0), torch.tensor(1.0)
+    if name == "AutoencoderKLFlux2":
+        shift = vae.bn.running_mean
+        std = torch.sqrt(vae.bn.running_var + vae.config.batch_norm_eps)
+    elif name == "AutoencoderKLLTXVideo":
+        shift, std = vae.latents_mean, vae.latents_std
+    elif name == "AutoencoderKLMochi":
+        shift, std = torch.tensor(vae.config.latents_mean), torch.tensor(vae.config.latents_std)
+    normalised: Tensor = (latents - shift.view(1, -1, 1, 1, 1)) * factor
+    return normalised / std.view(1, -1, 1, 1, 1)
+
+
+@pytest.mark.usefixtures("inference")
+@pytest.mark.parametrize("name", RUNNABLE)
+def test_normalised_as_the_pipelines_of_diffusers_do_and_back(
+    name: str, folders: dict[str, Path]
+) -> None:
+    model = load(name, folders[name])
+    normalization = model.vae.normalization
+    if name in ("AutoencoderKLCosmos", "AutoencoderKLKVAE", "AutoencoderKLKVAEVideo"):
+        assert normalization is None  # one for each latent frame; none
+        return
+    if name == "AutoencoderVidTok":
+        assert normalization is None
+        return
+    assert normalization is not None
+    clip = clip_for(model, 1)
+    mean = model.vae.encode(clip, Stream.whole()).mean
+    normalised = normalization.apply(mean)
+    close(normalised, pipelines_way(name, mean))
+    back = normalization.undo(normalised)
+    close(back, mean)
+    close(model.vae.decode(back, Stream.whole()), model.vae.decode(mean, Stream.whole()))
+
+
+def test_it_streams_any_number_of_frames(folders: dict[str, Path]) -> None:
+    vae = load("AutoencoderKL", folders["AutoencoderKL"]).vae
+    check_every_chunking(vae, longest=3)
+    check_interleaving(vae)
+    check_batch(vae)
+
+
+@pytest.mark.usefixtures("inference")
+@pytest.mark.parametrize("name", ["AutoencoderKL", "AutoencoderKLFlux2"])
+def test_a_batch_of_videos_keeps_its_order(name: str, folders: dict[str, Path]) -> None:
+    vae = load(name, folders[name]).vae
+    clips = [random_clip(vae, 2, seed) for seed in (1, 2)]
+    together = vae.encode(torch.cat(clips), Stream.whole()).mean
+    frames = vae.decode(together, Stream.whole())
+    for row, clip in enumerate(clips):
+        alone = vae.encode(clip, Stream.whole()).mean
+        close(together[row], alone[0])
+        close(frames[row], vae.decode(alone, Stream.whole())[0])
+
+
+@pytest.mark.usefixtures("inference")
+def test_old_names_of_attention_weights_are_known(folders: dict[str, Path]) -> None:
+    vae = load("AutoencoderKL", folders["AutoencoderKL"]).vae
+    names = {"to_q": "query", "to_k": "key", "to_v": "value", "to_out.0": "proj_attn"}
+    weights = oracle("AutoencoderKL").state_dict()
+    old = {}
+    for name, value in weights.items():
+        for new_part, old_part in names.items():
+            name = name.replace(f"attentions.0.{new_part}.", f"attentions.0.{old_part}.")
+        old[name] = value
+    assert old.keys() != weights.keys()
+    renamed = DiffusersVAE.rename(old)
+    assert set(renamed.values()) == set(vae.state_dict())
+
+
+def test_the_family_is_recognised_by_config_and_by_tensors() -> None:
+    names = list(oracle("AutoencoderKL").state_dict())
+    for name in RUNNABLE:
+        assert issubclass(find_family({"_class_name": name}, [], "x").load(), DiffusersVAE)
+    assert find_family({}, names, "x").load() is DiffusersVAE
+
+
+def test_what_runs_without_diffusers_is_not_adapted() -> None:
+    native = {name for family in FAMILIES for name in family.class_names if name not in CLASSES}
+    assert {"AutoencoderKLWan", "AutoencoderKLQwenImage"} <= native
+    assert not native & set(CLASSES)
+
+
+def build(name: str, config: dict[str, Any]) -> DiffusersVAE:
+    vae = build_on_meta(DiffusersVAE, {"_class_name": name, **config})
+    assert isinstance(vae, DiffusersVAE)
+    return vae
+
+
+def test_a_config_without_a_scaling_factor_has_stable_diffusions() -> None:
+    config = {k: v for k, v in CONFIGS["AutoencoderKL"].items() if "factor" not in k}
+    normalization = build("AutoencoderKL", config).normalization
+    assert normalization == Normalization((0.0,) * 4, (0.18215,) * 4)
+
+
+def test_mean_and_std_go_with_the_scaling_factor() -> None:
+    """As in Playground v2.5, whose pipeline is Stable Diffusion XL's."""
+    lists = {"latents_mean": [1.0, 0.0, -1.0, 2.0], "latents_std": [2.0, 4.0, 1.0, 0.5]}
+    config = CONFIGS["AutoencoderKL"] | lists | {"scaling_factor": 0.5}
+    normalization = build("AutoencoderKL", config).normalization
+    assert normalization == Normalization((1.0, 0.0, -1.0, 2.0), (0.25, 0.125, 0.5, 1.0))
+
+
+@pytest.mark.parametrize(
+    ("name", "change", "message"),
+    [
+        ("AutoencoderKL", {"in_channels": 4}, "expected 3 in_channels and 3 out.* got 4 and 3"),
+        (
+            "AutoencoderKL",
+            {"down_block_types": ["NoSuchBlock"] * 4},
+            "diffusers cannot build an AutoencoderKL",
+        ),
+        ("AutoencoderKLMochi", {"in_channels": 3}, "expected 15 in_channels .* got 3 and 3"),
+        ("AutoencoderKLLTXVideo", {"timestep_conditioning": True}, "draws noise when it decodes"),
+        ("AutoencoderVidTok", {"is_causal": False}, "takes clips of 16n frames"),
+        (
+            "AutoencoderVidTok",
+            {"regularizer": "fsq", "codebook_size": 4096, "double_z": False},
+            "discrete tokens",
+        ),
+    ],
+)
+def test_a_config_it_cannot_run_is_an_answer(
+    name: str, change: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(WeightsError, match=message):
+        build(name, CONFIGS[name] | change)
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("AutoencoderKLMiniMaxH3", r"takes clips of 17n \+ 5 frames \(22, 39"),
+        ("AutoencoderKLAllegro", r"takes clips of 24 \+ 16n frames \(24, 40"),
+    ],
+)
+def test_fixed_lengths_are_named(name: str, message: str) -> None:
+    assert name not in supported()
+    with pytest.raises(WeightsError, match=message):
+        build(name, {})
+
+
+def test_what_the_table_does_not_know_gets_the_nearest() -> None:
+    for name, nearest in (
+        ("AutoencoderKLTemporalDecoder", "AutoencoderKL"),
+        ("AutoencoderKLHunyuanImageRefiner", "AutoencoderKLHunyuanImage"),
+        ("AutoencoderKLQwenImage21", "AutoencoderKLQwenImage"),
+    ):
+        with pytest.raises(WeightsError, match=rf"'{name}'.*the nearest is {nearest}"):
+            find_family({"_class_name": name}, [], "x")
+
+
+def test_a_missing_diffusers_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(__import__("sys").modules, "diffusers", None)
+    with pytest.raises(MissingExtraError, match=r"pip install 'wfvae\[diffusers\]'"):
+        build("AutoencoderKLFlux2", {})
+
+
+def test_an_older_diffusers_names_its_version(monkeypatch: pytest.MonkeyPatch) -> None:
+    older = ModuleType("diffusers")
+    older.__version__ = "0.35.1"  # type: ignore[attr-defined]
+    monkeypatch.setitem(__import__("sys").modules, "diffusers", older)
+    message = r"diffusers 0.35.1, which is installed, has no AutoencoderKLFlux2.*--upgrade"
+    with pytest.raises(WeightsError, match=message):
+        build("AutoencoderKLFlux2", {})
+
+
+def test_statistics_in_the_weights_are_shown_without_loading_them(
+    folders: dict[str, Path],
+) -> None:
+    name = "AutoencoderKLLTXVideo"
+    load(name, folders[name])
+    shift = describe_checkpoint(str(folders[name]))["normalization"]["shift"]
+    assert shift == pytest.approx(oracle(name).latents_mean.tolist())
+    json.dumps(shift)

@@ -1,0 +1,232 @@
+"""Where a clip's bytes come from, as FFmpeg reads them: a file, or a pipe."""
+
+from __future__ import annotations
+
+import io
+from abc import ABC, abstractmethod
+from pathlib import Path
+from typing import BinaryIO
+
+from wfvae_cli.media.truncation import Structure, announced_size, structure_of
+
+HEAD = 1 << 18
+"""Bytes of a file that cannot be read twice in which its headers are looked for."""
+
+
+class Input(ABC):
+    """One source of bytes, to be given to FFmpeg.
+
+    Attributes:
+        name: what messages call it: a path, a URL or `standard input`.
+        rereadable: whether it can be read again from any point.
+    """
+
+    name: str
+    rereadable = True
+
+    @abstractmethod
+    def target(self) -> object:
+        """Return what `av.open` takes to read the input from its beginning."""
+
+    @abstractmethod
+    def head(self, count: int) -> bytes:
+        """Return the first bytes, at most `count`."""
+
+    @abstractmethod
+    def structure(self) -> Structure | None:
+        """Return the container's parts as far as they have come; None where that is not known."""
+
+    @property
+    @abstractmethod
+    def size(self) -> int | None:
+        """Bytes of the whole; None where that is not known (yet)."""
+
+    def view(self) -> BinaryIO:
+        """Open the input, or as much of it as can be read twice, for a look at its headers."""
+        return io.BytesIO(self.head(HEAD))
+
+    def check(self) -> None:  # noqa: B027 (files have nothing to do here)
+        """Raise what went wrong while FFmpeg was reading, such as Ctrl-C or a lost connection."""
+
+    def finish(self) -> None:  # noqa: B027 (files have nothing to do here)
+        """Read what FFmpeg left unread, so that `size` and `structure` are final."""
+
+    def is_sound(self) -> bool:
+        """Whether each part of the container was followed by another one, or the end."""
+        found = self.structure()
+        return found is not None and found.sound and found.position == self.size
+
+    def opened(self) -> None:  # noqa: B027 (files have nothing to do here)
+        """Take note that frames come, so that no time limit for opening applies any more."""
+
+    def close(self) -> None:  # noqa: B027 (files are FFmpeg's, standard input is the caller's)
+        """Let go of what was opened for it."""
+
+    def announced(self) -> int | None:
+        """Return the bytes that the container says it has; None where it does not."""
+        size = announced_size(self.head(1024))
+        if size is not None:
+            return size
+        found = self.structure()
+        return found.position if found is not None and found.known else None
+
+
+class Passing:
+    """The parts of a container, followed over its bytes as they pass by, from the first on."""
+
+    def __init__(self, head: bytes) -> None:
+        self.structure = Structure(head)
+        self.count = 0
+        """Bytes that have passed."""
+        self._tail = b""
+        """Those passed last, from the next part on."""
+
+    def take(self, data: bytes) -> None:
+        """Take the next bytes."""
+        begin = self.structure.position - self.count
+        self.count += len(data)
+        if self.structure.sound and begin < len(data):
+            self._tail += data[max(begin, 0) :]
+            while len(self._tail) >= Structure.HEAD and self.structure.sound:
+                self._hop()
+
+    def finish(self) -> None:
+        """Take note that no more bytes come."""
+        while self._tail and self.structure.sound:
+            self._hop()
+
+    def _hop(self) -> None:
+        before = self.structure.position
+        self.structure.advance(self._tail[: Structure.HEAD])
+        self._tail = self._tail[self.structure.position - before :]
+
+
+class LocalFile(Input):
+    """A file of this machine, which FFmpeg opens by itself."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.name = str(path)
+
+    def target(self) -> str:
+        """See `Input`; without the prefix, a name with a colon would be taken for a URL."""
+        return f"file:{self.path}"
+
+    def head(self, count: int) -> bytes:
+        """See `Input`."""
+        with self.path.open("rb") as file:
+            return file.read(count)
+
+    def structure(self) -> Structure:
+        """See `Input`."""
+        return structure_of(self.path)
+
+    @property
+    def size(self) -> int:
+        """See `Input`."""
+        return self.path.stat().st_size
+
+    def view(self) -> BinaryIO:
+        """See `Input`."""
+        return self.path.open("rb")
+
+    def announced(self) -> int | None:
+        """See `Input`; a Matroska file is not walked for what its header says."""
+        head = self.head(1024)
+        size = announced_size(head)
+        if size is not None or head[:4] == b"\x1a\x45\xdf\xa3":
+            return size
+        return super().announced()
+
+
+class Pipe(Input):
+    """Bytes from a stream that cannot be sought in, which can be looked ahead into.
+
+    FFmpeg reads it front to back, so what passes by is enough to know the parts that the
+    container is made of.
+
+    Args:
+        file: where they come from.
+        name: what messages call it.
+        owned: whether `close` closes the file.
+    """
+
+    rereadable = False
+
+    def __init__(
+        self, file: BinaryIO, name: str = "standard input", *, owned: bool = False
+    ) -> None:
+        self.name = name
+        self._owned = owned
+        self._file = file
+        self._ahead = b""
+        self._stop: BaseException | None = None
+        self._ended = False
+        self._first = self.peek(1024)
+        self._passing = Passing(self._first)
+
+    def __str__(self) -> str:
+        return self.name
+
+    def target(self) -> Pipe:
+        """See `Input`."""
+        return self
+
+    def head(self, count: int) -> bytes:
+        """See `Input`; what has passed is gone."""
+        return self._first[:count] if self._passing.count else self.peek(count)
+
+    def structure(self) -> Structure:
+        """See `Input`."""
+        return self._passing.structure
+
+    @property
+    def size(self) -> int | None:
+        """See `Input`."""
+        return self._passing.count if self._ended else None
+
+    def peek(self, count: int) -> bytes:
+        """Return the first `count` bytes to come, or fewer at the end, left to be read."""
+        while len(self._ahead) < count:
+            more = self._file.read(count - len(self._ahead))
+            if not more:
+                break
+            self._ahead += more
+        return self._ahead[:count]
+
+    def read(self, count: int = -1) -> bytes:
+        """Read up to `count` bytes; none at the end only, or once a signal came, see `check`."""
+        try:
+            data = self._file.read(count) if not self._ahead else self._read_ahead(count)
+        except Exception:
+            raise
+        except BaseException as stop:  # FFmpeg calls this, and would lose it
+            self._stop = stop
+            return b""
+        self._passing.take(data)
+        return data
+
+    def check(self) -> None:
+        """See `Input`."""
+        if self._stop is not None:
+            raise self._stop
+
+    def finish(self) -> None:
+        """See `Input`."""
+        while self._passing.count < (self.announced() or 0) and self.read(1 << 16):
+            pass
+        self.check()
+        self._ended = True
+        self._passing.finish()
+
+    def close(self) -> None:
+        """See `Input`."""
+        if self._owned:
+            self._file.close()
+
+    def _read_ahead(self, count: int) -> bytes:
+        if count < 0:
+            data, self._ahead = self._ahead + self._file.read(), b""
+        else:
+            data, self._ahead = self._ahead[:count], self._ahead[count:]
+        return data

@@ -1,0 +1,243 @@
+"""VAEs that diffusers implements and this package does not: one adapter for all of its classes.
+
+What differs from class to class stands in `diffusers_table`. Image VAEs, such as Stable
+Diffusion's (arXiv 2112.10752), take a video frame by frame; video VAEs take a clip as a whole.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import torch
+from einops import rearrange
+from torch import Tensor
+
+from wfvae_cli.errors import MissingExtraError, WeightsError
+from wfvae_cli.models.base import Normalization, Posterior, VideoVAE
+from wfvae_cli.models.config import log, read_normalization
+from wfvae_cli.models.diffusers_table import CLASSES, KNOWN_VERSION, DiffusersClass
+from wfvae_cli.nn.stream import Stream
+from wfvae_cli.strides import Strides
+
+LEAST_LOGVAR = -30.0
+"""The log-variance of latents whose encoder gives none: as good as no variance, so that a sample
+is the mean."""
+_DEFAULT_CLASS = "AutoencoderKL"
+"""Of a config that names none, whose tensors were recognised."""
+
+_OLD_ATTENTION = {
+    ".query.": ".to_q.",
+    ".key.": ".to_k.",
+    ".value.": ".to_v.",
+    ".proj_attn.": ".to_out.0.",
+}
+"""Names that checkpoints from before diffusers 0.17 have, and what they became."""
+
+
+class DiffusersVAE(VideoVAE):
+    """A VAE of diffusers.
+
+    Args:
+        autoencoder: what diffusers built.
+        entry: what is known of its class.
+    """
+
+    encoder_modules = ("autoencoder.encoder", "autoencoder.quant_conv")
+    decoder_modules = ("autoencoder.decoder", "autoencoder.post_quant_conv")
+
+    def __init__(self, autoencoder: Any, entry: DiffusersClass) -> None:
+        super().__init__()
+        self.entry = entry
+        self.family = entry.family
+        self.patch = entry.patch(autoencoder)
+        space = entry.space(autoencoder) * self.patch
+        self.strides = Strides(entry.time(autoencoder), space, space)
+        self.latent_channels = entry.channels(autoencoder) * self.patch**2
+        self.peak_values_per_pixel = 6.0 * entry.width(autoencoder)
+        self.whole_clip_only = entry.whole_clip_only
+        self.statistics = entry.statistics
+        # Not the file's fields: what it leaves out has a default, such as the scaling factor.
+        self.config = dict(autoencoder.config)
+        if not self.statistics:
+            self.normalization = _normalization(self.config, self.latent_channels)
+        for name in {name.partition(".")[0] for name in self.statistics}:
+            delattr(autoencoder, name)
+        # Whole clips are what these names promise: no tiles, which overlap and leave seams.
+        autoencoder.use_framewise_encoding = autoencoder.use_framewise_decoding = False
+        self.autoencoder = autoencoder
+
+    @classmethod
+    def from_config(cls, config: Mapping[str, Any]) -> DiffusersVAE:
+        """Build the network of a `config.json` that diffusers wrote.
+
+        Raises:
+            MissingExtraError: diffusers is not installed.
+            WeightsError: it is too old for the class, or cannot build it from this config; or
+                its network takes other frames than this package has.
+        """
+        name = str(config.get("_class_name", _DEFAULT_CLASS))
+        entry = CLASSES[name]
+        if entry.refused is not None:
+            raise WeightsError(f"{name} cannot be run here: {entry.refused}")
+        _refuse_variants(name, config)
+        autoencoder = _build(_find_class(name), name, config)
+        channels = (_inputs(autoencoder), _outputs(autoencoder))
+        if channels != (entry.inputs, 3):
+            raise WeightsError(
+                f"config.json: expected {entry.inputs} in_channels and 3 out_channels, for RGB "
+                f"frames, got {channels[0]} and {channels[1]}"
+            )
+        return cls(autoencoder, entry)
+
+    @classmethod
+    def rename(cls, names: Iterable[str]) -> dict[str, str]:
+        """Map the names of diffusers' checkpoints, old ones included."""
+        return {name: f"autoencoder.{_modernise(name)}" for name in names}
+
+    def use_statistics(self, tensors: Mapping[str, Tensor]) -> None:
+        """Take `latents_mean` and `latents_std`, or a BatchNorm's running mean and variance."""
+        mean, spread, *_ = (tensors.get(name) for name in self.statistics)
+        if mean is None or spread is None:
+            return
+        if self.statistics[1].endswith("running_var"):
+            spread = (spread.double() + self.config["batch_norm_eps"]).sqrt()
+        lists = {"latents_mean": mean.tolist(), "latents_std": spread.tolist()}
+        self.normalization = _normalization(self.config | lists, self.latent_channels)
+
+    def _encode(self, frames: Tensor, stream: Stream) -> Posterior:
+        del stream  # frames know nothing of each other, or a clip is whole
+        if self.entry.takes == "clips":
+            return self._encode_clip(frames)
+        images = rearrange(frames, "b c t h w -> (b t) c h w")
+        posterior = self._posterior(self.autoencoder.encode(images))
+        batch = frames.size(0)
+        return Posterior(*(self._to_video(x, batch) for x in posterior))
+
+    def _decode(self, latents: Tensor, stream: Stream) -> Tensor:
+        del stream
+        if self.entry.takes == "clips":
+            return _sample(self.autoencoder.decode(latents.contiguous()))
+        pattern = "b (c i j) t h w -> (b t) c (h i) (w j)"
+        images = rearrange(latents, pattern, i=self.patch, j=self.patch)
+        decoded = _sample(self.autoencoder.decode(images))
+        return rearrange(decoded, "(b t) c h w -> b c t h w", b=latents.size(0))
+
+    def _encode_clip(self, frames: Tensor) -> Posterior:
+        if self.entry.leads:
+            frames = torch.cat((*[frames[:, :, :1]] * (self.strides.time - 1), frames), dim=2)
+        return self._posterior(self.autoencoder.encode(frames.contiguous()))
+
+    def _posterior(self, encoded: Any) -> Posterior:
+        """Read what `encode` of any of the classes returned."""
+        if self.entry.has_variance:
+            return Posterior.from_moments(encoded.latent_dist.parameters)
+        if hasattr(encoded, "latent_dist"):
+            mean = encoded.latent_dist.mode()
+        else:
+            mean = encoded.latents if hasattr(encoded, "latents") else encoded.latent
+        return Posterior(mean, torch.full_like(mean, LEAST_LOGVAR))
+
+    def _to_video(self, latents: Tensor, batch: int) -> Tensor:
+        """Latents of images to BCTHW, with patches as channels: (channel, row, column)."""
+        pattern = "(b t) c (h i) (w j) -> b (c i j) t h w"
+        return rearrange(latents, pattern, b=batch, i=self.patch, j=self.patch)
+
+
+def _find_class(name: str) -> Any:
+    try:
+        diffusers = importlib.import_module("diffusers")
+    except ImportError as error:
+        raise MissingExtraError("diffusers", "diffusers", f"a VAE of class {name}") from error
+    found = getattr(diffusers, name, None)
+    if found is None:
+        raise WeightsError(
+            f"diffusers {diffusers.__version__}, which is installed, has no {name} yet, version "
+            f"{KNOWN_VERSION} has: pip install --upgrade diffusers"
+        )
+    return found
+
+
+def _build(autoencoder: Any, name: str, config: Mapping[str, Any]) -> Any:
+    """Build without memory for weights where the caller asks for that, with constants in any case.
+
+    On the meta device a buffer that no checkpoint holds would have no values.
+    """
+    try:
+        built = autoencoder.from_config(dict(config))
+        persistent = built.state_dict().keys()
+        lost = [n for n, b in built.named_buffers() if b.is_meta and n not in persistent]
+        if lost:
+            with torch.device("cpu"):
+                buffers = dict(autoencoder.from_config(dict(config)).named_buffers())
+            for buffer in lost:
+                owner, _, leaf = buffer.rpartition(".")
+                setattr(built.get_submodule(owner), leaf, buffers[buffer])
+    except (TypeError, ValueError, AttributeError, KeyError, IndexError) as error:
+        raise WeightsError(
+            f"diffusers cannot build an {name} from this config.json: {error}"
+        ) from error
+    return built
+
+
+def _inputs(autoencoder: Any) -> int:
+    return int(autoencoder.config.get("in_channels", 3))
+
+
+def _outputs(autoencoder: Any) -> int:
+    config = autoencoder.config
+    return int(config.get("out_channels", config.get("out_ch", 3)))
+
+
+def _refuse_variants(name: str, config: Mapping[str, Any]) -> None:
+    """Refuse configs whose network is not a map from frames to latents and back, and say why."""
+    if config.get("timestep_conditioning") or any(config.get("decoder_inject_noise") or ()):
+        raise WeightsError(
+            f"config.json: an {name} with timestep_conditioning or decoder_inject_noise draws "
+            "noise when it decodes, so that the same latents would give other frames each time"
+        )
+    if config.get("regularizer", "kl") != "kl":
+        raise WeightsError(
+            f"config.json: regularizer = {config['regularizer']!r} gives an {name} discrete "
+            "tokens, which are no latents; known: 'kl'"
+        )
+    if not config.get("is_causal", True):
+        raise WeightsError(
+            f"config.json: an {name} with is_causal = false takes clips of 16n frames and gives "
+            "a latent frame for each 4 or 8 of them, none for the first alone"
+        )
+
+
+def _normalization(config: Mapping[str, Any], channels: int) -> Normalization | None:
+    """What diffusers' pipelines do to latents: `(z - mean) * scaling_factor / std`."""
+    mean, std = config.get("latents_mean"), config.get("latents_std")
+    if mean is not None and std is not None and len(mean) == len(std) > channels:
+        log.warning(
+            "config.json gives a mean and std for each channel of each latent frame, which one "
+            "for each channel cannot stand for: treated as absent"
+        )
+        return None
+    found = read_normalization({k: _plain(v) for k, v in config.items()}, channels)
+    if found is None or mean is None or std is None:
+        return found
+    factor = float(config.get("scaling_factor") or 1.0)
+    return Normalization(found.shift, tuple(scale * factor for scale in found.scale))
+
+
+def _plain(value: Any) -> Any:
+    """A field as `config.json` has it: diffusers' defaults are tuples."""
+    return list(value) if isinstance(value, tuple) else value
+
+
+def _sample(decoded: Any) -> Tensor:
+    """Read what `decode` of any of the classes returned."""
+    sample: Tensor = decoded if isinstance(decoded, Tensor) else decoded.sample
+    return sample
+
+
+def _modernise(name: str) -> str:
+    for old, new in _OLD_ATTENTION.items():
+        if ".attentions." in name and old in name:
+            return name.replace(old, new)
+    return name

@@ -1,0 +1,44 @@
+"""What devices other than the CPU have in common, whoever makes them."""
+
+from __future__ import annotations
+
+import torch
+
+
+def synchronize(device: torch.device) -> None:
+    """Wait until a device has done all that it was given; the CPU always has."""
+    if device.type not in ("cpu", "meta"):
+        torch.get_device_module(device).synchronize()
+
+
+def free_device_memory(device: torch.device) -> int | None:
+    """Bytes that tensors can still take on a device.
+
+    That is what its driver has free, and what PyTorch's allocator holds without a tensor in it:
+    the driver alone would see less free for a process's second clip than for its first.
+
+    Returns:
+        None where the device's memory is the system's, or its backend does not tell.
+    """
+    if device.type == "cpu":
+        return None
+    backend = torch.get_device_module(device)
+    if not hasattr(backend, "mem_get_info"):
+        return None
+    free, _ = backend.mem_get_info(device)
+    return int(free + backend.memory_reserved(device) - backend.memory_allocated(device))
+
+
+def reset_peak_memory(device: torch.device) -> None:
+    """Have `peak_memory_of` count from now on."""
+    backend = torch.get_device_module(device)
+    if hasattr(backend, "reset_peak_memory_stats"):
+        backend.reset_peak_memory_stats(device)
+
+
+def peak_memory_of(device: torch.device) -> int | None:
+    """Bytes that tensors took at most since `reset_peak_memory`; None where nobody counts."""
+    backend = torch.get_device_module(device)
+    if not hasattr(backend, "max_memory_allocated"):
+        return None
+    return int(backend.max_memory_allocated(device))
