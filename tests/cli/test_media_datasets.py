@@ -74,7 +74,7 @@ def test_a_folder_there_and_back(clips: Path, tmp_path: Path) -> None:
     again = wfvae("roundtrip", clips, "-o", tmp_path / "out", "--ms-ssim")
     told_again = " ".join(again.stderr.split())
     assert "skipping 3 up-to-date files" in told_again
-    assert "mean over files: psnr" in told_again
+    assert "mean over files: PSNR" in told_again
 
 
 @pytest.mark.parametrize(
