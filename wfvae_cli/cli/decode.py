@@ -15,7 +15,7 @@ from wfvae_cli.heap import keep_freed_memory
 from wfvae_cli.media.options import VideoOptions
 from wfvae_cli.models.options import RunOptions
 from wfvae_cli.option import Argument, Option
-from wfvae_cli.pipeline.options import ChunkOptions, Limits
+from wfvae_cli.pipeline.options import ChunkOptions, DecodedPart, Limits
 
 if TYPE_CHECKING:
     from wfvae_cli.dataset.items import Kind
@@ -24,6 +24,7 @@ EXAMPLES = """
     wfvae decode z.safetensors -o out.mp4
     wfvae decode z.safetensors -o out.mkv --codec ffv1 --audio-from in.mp4
     wfvae decode z.safetensors -o frames/%05d.png
+    wfvae decode z.safetensors -o frame.png --start 10 --frames 1
     wfvae decode z.safetensors -o - | ffplay -
     wfvae decode latents/ -o videos/
 """
@@ -52,6 +53,7 @@ def decode(
     ],
     run: RunOptions,
     chunks: ChunkOptions,
+    part: DecodedPart,
     video: VideoOptions,
     selection: Selection,
     work: WorkOptions,
@@ -86,7 +88,7 @@ def decode(
     dataset = DatasetOptions(selection, work, limits, engine, overwrite)
     if not is_dataset(sources, output, dataset, _SUFFIXES):
         _decode_one(
-            sources[0], output, console, run, chunks, video, work, model, audio_from,
+            sources[0], output, console, run, chunks, part, video, work, model, audio_from,
             force=force, overwrite=overwrite,
         )  # fmt: skip
         return
@@ -98,7 +100,7 @@ def decode(
     from wfvae_cli.dataset.decode_job import DecodeJob
     from wfvae_cli.dataset.store import OutputStore
 
-    config = DecodeConfig(video, chunks.chunk, chunks.tile, work.batch, force)
+    config = DecodeConfig(video, chunks.chunk, chunks.tile, work.batch, force, part)
     found = model or _model_of(sources, selection)
     job = DecodeJob(OutputStore.of(output), config, **dataset.job_options(run, found))
     run_job(sources, output, job, dataset, console, _KINDS)
@@ -135,6 +137,7 @@ def _decode_one(
     console: Console,
     run: RunOptions,
     chunks: ChunkOptions,
+    part: DecodedPart,
     video: VideoOptions,
     work: WorkOptions,
     model: str | None,
@@ -158,11 +161,13 @@ def _decode_one(
         loaded = run.load(name, "decode")
         use_threads(run.device, work.threads)
         keep_freed_memory(loaded.nbytes)
-        with console.progress("decoding", file.metadata.frames) as progress:
+        total = min(file.metadata.frames, part.frames or file.metadata.frames)
+        with console.progress("decoding", total) as progress:
             done = decode_clip(
                 file,
                 output,
                 loaded,
+                part=part,
                 video=video,
                 audio_from=audio_from,
                 chunk=chunks.chunk,
