@@ -49,6 +49,8 @@ def test_a_folder_is_mirrored(tmp_path: Path, videos: Path) -> None:
     ]
     told = " ".join(answer.stderr.split())
     assert "3 done; 15 frames" in told
+    assert told.startswith("warning: wfvae-tiny is a toy")
+    assert "wfvae-tiny (wfvae), cpu, float32, 33 frames a chunk" in told
     assert "time of the model's thread:" in told
     again = wfvae("encode", videos, "-o", tmp_path / "z")
     assert again.code == 0

@@ -13,7 +13,7 @@ from wfvae_cli.dataset.options import EngineOptions, Selection, WorkOptions
 from wfvae_cli.errors import LatentError, UsageError
 from wfvae_cli.heap import keep_freed_memory
 from wfvae_cli.media.options import VideoOptions
-from wfvae_cli.models.options import RunOptions
+from wfvae_cli.models.options import RunOptions, model_names
 from wfvae_cli.option import Argument, Option
 from wfvae_cli.pipeline.options import ChunkOptions, DecodedPart, Limits
 
@@ -68,6 +68,7 @@ def decode(
             flags=("--model", "-m"),
             metavar="NAME",
             common=True,
+            complete=model_names,
         ),
     ] = None,
     force: Annotated[

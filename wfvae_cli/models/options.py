@@ -28,6 +28,11 @@ def parse_dtype(text: str) -> DType:
     raise ValueError(f"expected {', '.join(_DTYPES)}, or bf16, fp16, fp32, got {text!r}")
 
 
+def dtype_names() -> Iterable[str]:
+    """The values that `--dtype` completes."""
+    return (*_DTYPES, *_SHORT)
+
+
 def model_names() -> Iterable[str]:
     """The names that `--model` completes."""
     from wfvae_cli.models.published import PUBLISHED
@@ -85,7 +90,7 @@ class RunOptions:
             _MODEL,
             metavar="auto|float32|bfloat16|float16",
             parse=parse_dtype,
-            complete=lambda: (*_DTYPES, *_SHORT),
+            complete=dtype_names,
         ),
     ] = "auto"
     compile: Annotated[
