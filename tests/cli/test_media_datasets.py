@@ -74,7 +74,7 @@ def test_a_folder_there_and_back(clips: Path, tmp_path: Path) -> None:
     again = wfvae("roundtrip", clips, "-o", tmp_path / "out", "--ms-ssim")
     told_again = " ".join(again.stderr.split())
     assert "skipping 3 up-to-date files" in told_again
-    assert "mean over files: psnr" in told_again
+    assert "mean over files: PSNR" in told_again
 
 
 @pytest.mark.parametrize(
@@ -83,8 +83,9 @@ def test_a_folder_there_and_back(clips: Path, tmp_path: Path) -> None:
         (("decode", "-o", "-"), USAGE, "one clip"),
         (("decode", "-o", "out.mp4"), USAGE, "names one file"),
         (("decode", "-o", "out/", "--audio-from", "x.mp4"), USAGE, "--audio-from is for one clip"),
-        (("roundtrip",), USAGE, "add -o out/"),
-        (("roundtrip", "-o", "out/", "--fid"), USAGE, "--fid: for one clip"),
+        (("roundtrip", "-o", "out/", "--fid", "--engine", "ray"), USAGE, "--fid needs the frames"),
+        (("roundtrip", "-o", "o.mp4", "-m", "a", "-m", "b"), USAGE, "several models need a folder"),
+        (("roundtrip", "-m", "a", "-m", "a"), USAGE, "expected different models"),
         (("roundtrip", "-o", "out/", "--workers", "2"), USAGE, "--engine ray"),
     ],
 )

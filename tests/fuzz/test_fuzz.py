@@ -24,7 +24,8 @@ from tests.dataset.clips import write_image
 from tests.fuzz.mutate import Mutation, changed_header, changed_json, changed_line, damaged
 from tests.latents.samples import full_metadata, latents, write
 from tests.models.tiny import CONFIG, tiny_state, write_checkpoint
-from wfvae_cli.cli.run import reported
+from wfvae_cli.cli.console import Console
+from wfvae_cli.cli.run import run_reported
 from wfvae_cli.dataset.items import find_inputs
 from wfvae_cli.dataset.training import LatentDataset
 from wfvae_cli.errors import LatentError
@@ -70,7 +71,7 @@ def bench(tmp_path_factory: pytest.TempPathFactory) -> Bench:
 def handled(work: Callable[[], None], capsys: pytest.CaptureFixture[str]) -> int:
     """Do what a command does, behind the handler of all commands; its exit code."""
     try:
-        reported(work)()
+        run_reported(work, Console())
         code = 0
     except typer.Exit as end:
         code = end.exit_code

@@ -26,7 +26,7 @@ from wfvae_cli.pipeline.batch import ClipStreams, run_batch
 from wfvae_cli.pipeline.chunks import FrameSource
 from wfvae_cli.pipeline.decode import LatentSource, decode_clip
 from wfvae_cli.pipeline.encode import encode_clip
-from wfvae_cli.pipeline.options import EncodeOptions
+from wfvae_cli.pipeline.options import DecodedPart, EncodeOptions
 from wfvae_cli.pipeline.plan import ChunkPlan
 from wfvae_cli.pipeline.roundtrip import roundtrip_clip
 
@@ -360,7 +360,9 @@ def test_comparisons(tmp_path: Path, model: LoadedModel, compare: str, width: in
     picture, _ = read(out)
     assert picture.shape == (5, 40, width, 3)
     if compare == "side-by-side":
-        assert (picture[:, :, :56] == read(clip)[0]).all()
+        # The labels are a dark strip at the top.
+        assert (picture[:, 16:, :56] == read(clip)[0][:, 16:]).all()
+        assert not (picture[:, :16, :56] == read(clip)[0][:, :16]).all()
     else:
         assert abs(picture.astype(float).mean() - 128) < 20, "differences lie around mid-grey"
 
@@ -369,3 +371,29 @@ def test_comparing_needs_an_output(tmp_path: Path, model: LoadedModel) -> None:
     clip = lossless(tmp_path / "in.mkv", frames=1)
     with pytest.raises(UsageError, match="--compare needs an output"):
         roundtrip_clip(clip, None, model, compare="diff")
+
+
+@pytest.mark.parametrize("chunk", [5, 33])
+@pytest.mark.parametrize(
+    ("start", "frames", "wanted"),
+    [(0.0, 3, slice(0, 3)), (0.2, 4, slice(5, 9)), (0.5, None, slice(12, 17))],
+    # 24 frames a second
+)
+def test_a_part_of_a_clip_has_the_frames_of_the_whole(
+    tmp_path: Path,
+    model: LoadedModel,
+    chunk: int,
+    start: float,
+    frames: int | None,
+    wanted: slice,
+) -> None:
+    z, whole, part = (tmp_path / name for name in ("z", "whole.mkv", "part.mkv"))
+    encode_clip(lossless(tmp_path / "in.mkv", frames=17), z, model)
+    options = wfvae.VideoOptions(codec="ffv1")
+    decode_clip(z, whole, model, video=options, chunk=chunk)
+    done = decode_clip(z, part, model, part=DecodedPart(start, frames), video=options, chunk=chunk)
+    pictures, pts = read(part)
+    assert (pictures == read(whole)[0][wanted]).all()
+    assert (done.frames, pts[0]) == (len(pictures), 0)
+    with pytest.raises(UsageError, match="--start 9: expected less than the length"):
+        decode_clip(z, tmp_path / "none.mkv", model, part=DecodedPart(9.0))

@@ -28,7 +28,7 @@ def main() -> None:
         from wfvae_cli.cli.app import app
 
         run.owns_process = True
-        app()
+        app(prog_name="wfvae")
     except Stopped as stop:  # before a command took over
         word, code = ending(stop)
         sys.stderr.write(f"{word}\n")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import sys
+import time
 import unicodedata
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -20,6 +21,7 @@ from rich.progress import (
     TextColumn,
     TimeRemainingColumn,
 )
+from rich.progress_bar import ProgressBar
 from rich.text import Text
 
 from wfvae_cli.errors import UsageError
@@ -61,11 +63,6 @@ class Console:
     ] = False
     json: Annotated[bool, Option("Put one JSON object on stdout.", "Messages", common=True)] = False
 
-    @classmethod
-    def from_options(cls, options: Mapping[str, Any]) -> Console:
-        """The console for a command's `--quiet` and `--json`, where it has them."""
-        return cls(quiet=bool(options.get("quiet")), json=bool(options.get("json_output")))
-
     def error(self, message: str) -> None:
         """Say why the command failed, whatever the options."""
         _print(Text.assemble(("error: ", "bold red"), printable(message)))
@@ -74,6 +71,11 @@ class Console:
         """Say something that the user should know and may ignore."""
         if not self.quiet:
             _print(Text.assemble(("note: ", "yellow"), printable(message)))
+
+    def warn(self, message: str) -> None:
+        """Say something that is likely to be a mistake."""
+        if not self.quiet:
+            _print(Text.assemble(("warning: ", "bold yellow"), printable(message)))
 
     def say(self, message: str) -> None:
         """Say what was done."""
@@ -109,24 +111,68 @@ class Console:
         Yields:
             A function that is told how many more frames (or whatever `unit` says) are done.
         """
+        pace = _Pace()
         columns = (
             SpinnerColumn(),
             TextColumn("{task.description}"),
-            BarColumn(),
+            _SteadyBar(pace),
             MofNCompleteColumn(),
-            TextColumn(unit),
             _Speed(unit),
-            TimeRemainingColumn(),
+            TimeRemainingColumn(compact=True, elapsed_when_finished=True),
         )
         hidden = self.quiet or not stderr.is_terminal
-        with Progress(*columns, console=stderr, transient=True, disable=hidden) as bar:
+        with Progress(*columns, console=stderr, transient=True, disable=hidden, expand=True) as bar:
             task = bar.add_task(printable(label), total=total)
-            yield lambda frames: bar.advance(task, frames)
+
+            def advance(count: int) -> None:
+                pace.advance(count)
+                bar.advance(task, count)
+
+            yield advance
 
 
 def _print(text: Text) -> None:
     with contextlib.suppress(OSError):  # of a terminal that was closed
-        stderr.print(text)
+        # A terminal would break lines in the middle of words; a log wants them whole.
+        stderr.print(text, soft_wrap=not stderr.is_terminal)
+
+
+class _Pace:
+    """How far a clip is within the chunk that is under way, at the pace of the one before."""
+
+    def __init__(self) -> None:
+        self._done = self._last = 0
+        self._at = time.monotonic()
+        self._seconds: float | None = None
+
+    def advance(self, count: int) -> None:
+        """Take note of a chunk that is done."""
+        now = time.monotonic()
+        self._seconds, self._at = max(now - self._at, 1e-3), now
+        self._done, self._last = self._done + count, count
+
+    @property
+    def position(self) -> float | None:
+        """What is done, the guess for the current chunk included; None before the first one."""
+        if self._seconds is None:
+            return None
+        share = (time.monotonic() - self._at) / self._seconds
+        return self._done + self._last * min(0.95, share)
+
+
+class _SteadyBar(BarColumn):
+    """A bar that moves within chunks, too."""
+
+    def __init__(self, pace: _Pace) -> None:
+        super().__init__(bar_width=None)
+        self._pace = pace
+
+    def render(self, task: Task) -> ProgressBar:
+        position = self._pace.position
+        bar = super().render(task)
+        bar.pulse = position is None or task.total is None
+        bar.completed = min(position or 0, task.total or 0)
+        return bar
 
 
 class _Speed(ProgressColumn):
@@ -138,4 +184,4 @@ class _Speed(ProgressColumn):
 
     def render(self, task: Task) -> Text:
         speed = task.finished_speed or task.speed
-        return Text("" if speed is None else f"{speed:.1f} {self._unit}/s")
+        return Text(self._unit if speed is None else f"{self._unit}, {speed:.1f}/s", no_wrap=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import signal
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from wfvae_cli.dataset.engine import Engine
     from wfvae_cli.dataset.items import Kind
     from wfvae_cli.dataset.job import DatasetJob
+    from wfvae_cli.dataset.result import ItemResult
     from wfvae_cli.dataset.run import Summary
 
 
@@ -124,21 +125,24 @@ def use_threads(device: str, threads: int | None) -> None:
 
 def run_job(
     sources: Sequence[str],
-    output: str,
+    output: str | None,
     job: DatasetJob,
     options: DatasetOptions,
     console: Console,
     kinds: Collection[Kind] = ("video", "image"),
+    *,
+    on_result: Callable[[ItemResult], None] | None = None,
 ) -> None:
     """Do what is left to do of a dataset, and say how it goes.
 
     Args:
         sources: where the items are.
-        output: what messages call the output folder.
+        output: what messages call the output folder; None where nothing is written.
         job: what is done with the items.
         options: which items, and how they are worked on.
         console: where to say it.
         kinds: of files, what is taken of folders.
+        on_result: called with every result.
 
     Raises:
         PartialFailureError: some files failed.
@@ -146,7 +150,7 @@ def run_job(
     """
     from wfvae_cli.cli.dataset_view import DatasetView
     from wfvae_cli.dataset.items import find_inputs
-    from wfvae_cli.dataset.run import MANIFEST, run_dataset
+    from wfvae_cli.dataset.run import MANIFEST, measure_dataset, run_dataset
     from wfvae_cli.dataset.shard import Shard
 
     selection, work = options.selection, options.work
@@ -160,24 +164,35 @@ def run_job(
         exclude=selection.exclude or (),
         limit=selection.limit,
     )
-    manifest = f"{MANIFEST}{shard.suffix if shard else ''}.jsonl"
-    check_outputs([Path(output) / manifest], sources)
+    if output is not None:
+        manifest = f"{MANIFEST}{shard.suffix if shard else ''}.jsonl"
+        check_outputs([Path(output) / manifest], sources)
     engine = make_engine(options.engine, options.isolation)
-    with DatasetView(console, output) as view, _stopping(engine, console) as interrupted:
-        summary = run_dataset(
-            items,
-            job,
-            engine=engine,
-            shard=shard,
-            conflict="keep" if work.keep else "overwrite" if options.overwrite else "refuse",
-            max_failures=work.max_failures,
-            verify=work.verify,
-            callbacks=view,
-        )
+    view = DatasetView(console, output or job.model, on_result)
+    with view, _stopping(engine, console) as interrupted:
+        if output is None:
+            summary = measure_dataset(
+                items if shard is None else shard.of(items),
+                job,
+                engine=engine,
+                max_failures=work.max_failures,
+                callbacks=view,
+            )
+        else:
+            summary = run_dataset(
+                items,
+                job,
+                engine=engine,
+                shard=shard,
+                conflict="keep" if work.keep else "overwrite" if options.overwrite else "refuse",
+                max_failures=work.max_failures,
+                verify=work.verify,
+                callbacks=view,
+            )
     view.conclude(summary, profile=work.profile)
     if interrupted:
         raise Stopped(signal.SIGINT)
-    _judge(summary)
+    _judge(summary, is_recorded=output is not None)
 
 
 def make_engine(options: EngineOptions, isolation: Isolation | None = None) -> Engine:
@@ -218,16 +233,19 @@ def _stopping(engine: Engine, console: Console) -> Iterator[list[int]]:
         signal.signal(signal.SIGINT, signal.SIG_IGN if interrupted else before)
 
 
-def _judge(summary: Summary) -> None:
+def _judge(summary: Summary, *, is_recorded: bool) -> None:
     if summary.failed:
         kinds = ", ".join(f"{count} {kind}" for kind, count in summary.failures.most_common())
+        where, again = ", see manifest.jsonl", "; the same command tries them again"
+        if not is_recorded:
+            where = again = ""
         if summary.stopped:
             raise PartialFailureError(
                 f"stopped: {summary.stopped}; {summary.done + summary.current} done, "
-                f"{summary.failed} failed ({kinds}), {summary.not_attempted} not attempted, see "
-                "manifest.jsonl; the same command goes on"
+                f"{summary.failed} failed ({kinds}), {summary.not_attempted} not attempted{where}"
+                f"{again}"
             )
         raise PartialFailureError(
-            f"{summary.failed} of {summary.items} files failed ({kinds}), see manifest.jsonl; the "
-            "others are done; the same command tries them again"
+            f"{summary.failed} of {summary.items} files failed ({kinds}){where}; "
+            f"{summary.done + summary.current} done{again}"
         )

@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 from wfvae_cli.cli.console import Console
 from wfvae_cli.cli.dataset import DatasetOptions, is_dataset, run_job, use_threads
-from wfvae_cli.cli.options import display
-from wfvae_cli.cli.output import Overwrite
+from wfvae_cli.cli.output import Overwrite, display
 from wfvae_cli.dataset.options import EngineOptions, FormatOptions, Selection, WorkOptions
 from wfvae_cli.errors import UsageError, WeightsError
 from wfvae_cli.media.options import Hwaccel, Sampling
@@ -136,6 +135,11 @@ def encode(
         )  # fmt: skip
         return
     dataset = dataset.isolated()
+    if model == DEFAULT_MODEL:
+        console.warn(
+            f"{DEFAULT_MODEL} is a toy of 5 M parameters to try things with: for latents to train "
+            "on, choose another --model (wfvae models lists them)"
+        )
     if run.compile and sampling.size is None:
         raise UsageError("--compile suits clips of one size: say which with --size")
 

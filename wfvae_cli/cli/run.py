@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import errno
-import functools
 import logging
 import os
 import sys
 from collections.abc import Callable
-from typing import ParamSpec
 
 import typer
 
@@ -17,8 +15,6 @@ from wfvae_cli.cli.signals import Stopped, ending, stop_behind
 from wfvae_cli.cli.streams import drop_unwritable_output, release_stdout
 from wfvae_cli.errors import DeviceError, WfvaeError, is_out_of_memory
 from wfvae_cli.heap import keep_freed_memory
-
-P = ParamSpec("P")
 
 owns_process = False
 """Whether this process is the `wfvae` program, rather than one that uses its commands."""
@@ -40,21 +36,11 @@ _OUT_OF_MEMORY = (
 )
 
 
-def reported(command: Callable[P, None]) -> Callable[P, None]:
-    """Make a command end with a message and an exit code rather than a traceback.
+def run_reported(call: Callable[[], None], console: Console) -> None:
+    """Make a call end with a message and an exit code rather than a traceback.
 
     Errors that are not ours are bugs: they keep their traceback and exit with 1.
     """
-
-    @functools.wraps(command)
-    def run(*args: P.args, **kwargs: P.kwargs) -> None:
-        run_reported(lambda: command(*args, **kwargs), Console.from_options(kwargs))
-
-    return run
-
-
-def run_reported(call: Callable[[], None], console: Console) -> None:
-    """Make a call end with a message and an exit code rather than a traceback: see `reported`."""
     _forward_notices(console)
     if console.quiet:  # read when huggingface_hub is imported, which is not yet
         os.environ["HF_HUB_DISABLE_PROGRESS_BARS"] = "1"
@@ -97,6 +83,12 @@ class _NoticeHandler(logging.Handler):
     def __init__(self, console: Console) -> None:
         super().__init__()
         self._console = console
+        self._described: set[str] = set()
 
     def emit(self, record: logging.LogRecord) -> None:
-        self._console.note(record.getMessage())
+        message = record.getMessage()
+        if record.name != "wfvae.run":
+            self._console.note(message)
+        elif message not in self._described:  # a benchmark runs the same many times
+            self._described.add(message)
+            self._console.say(message)

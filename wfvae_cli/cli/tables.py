@@ -26,11 +26,14 @@ def print_table(
 ) -> None:
     """Print a table on stdout: the first column to the left, numbers to the right.
 
+    Where the terminal is too narrow for all columns, the others follow below in tables that repeat
+    the first one.
+
     Args:
         header: names of the columns.
         rows: as many cells each.
         words: columns that hold no numbers, to the left as well.
-        spare: columns to leave out, the first of them first, where the terminal is too narrow.
+        spare: columns to move below, the first of them first, where the terminal is too narrow.
         title: a line above.
     """
     screen = _screen()
@@ -39,27 +42,25 @@ def print_table(
         if _width(header, rows, keep) <= screen.width:
             break
         keep.remove(list(header).index(name))
-    table = rich.table.Table(
-        title=None if title is None else Text(_shown(title, screen.encoding)),
-        title_justify="left",
-        title_style="bold",
-        box=rich.box.SIMPLE_HEAD,
-        pad_edge=False,
-    )
-    for column in keep:
-        left = column == 0 or header[column] in words
-        name = _shown(header[column], screen.encoding)
-        table.add_column(name, justify="left" if left else "right", overflow="fold")
-    for row in rows:
-        table.add_row(*(Text(_shown(row[column], screen.encoding)) for column in keep))
+    moved = [0, *(column for column in range(len(header)) if column not in keep)]
+    for columns in (
+        *_stacked(header, rows, keep, screen.width),
+        *_stacked(header, rows, moved, screen.width),
+    ):
+        _print_columns(screen, header, rows, columns, words, title)
+        title = None
+
+
+def print_facts(facts: Mapping[str, str]) -> None:
+    """Print names and values on stdout, one pair a line."""
+    screen = _screen()
+    table = rich.table.Table.grid(padding=(0, 2))
+    table.add_column(no_wrap=True)
+    table.add_column(overflow="fold")
+    for name, value in facts.items():
+        shown = _shown(value, screen.encoding)
+        table.add_row(Text(_shown(name, screen.encoding), style="bold"), Text(shown))
     screen.print(table)
-
-
-class _Screen(rich.console.Console):
-    """A console that leaves a closed pipe to the command's handler; Rich would exit with 1."""
-
-    def on_broken_pipe(self) -> None:
-        raise BrokenPipeError
 
 
 def _screen() -> rich.console.Console:
@@ -69,14 +70,48 @@ def _screen() -> rich.console.Console:
     return screen
 
 
-def print_facts(facts: Mapping[str, str]) -> None:
-    """Print names and values on stdout, one pair a line."""
-    screen = _screen()
-    table = rich.table.Table.grid(padding=(0, 2))
-    for name, value in facts.items():
-        shown = _shown(value, screen.encoding)
-        table.add_row(Text(_shown(name, screen.encoding), style="bold"), Text(shown))
+def _print_columns(
+    screen: rich.console.Console,
+    header: Sequence[str],
+    rows: Sequence[Sequence[str]],
+    columns: Sequence[int],
+    words: Sequence[str],
+    title: str | None,
+) -> None:
+    table = rich.table.Table(
+        title=None if title is None else Text(_shown(title, screen.encoding)),
+        title_justify="left",
+        title_style="bold",
+        box=rich.box.SIMPLE_HEAD,
+        pad_edge=False,
+    )
+    for column in columns:
+        left = column == 0 or header[column] in words
+        name = _shown(header[column], screen.encoding)
+        table.add_column(name, justify="left" if left else "right", overflow="fold")
+    for row in rows:
+        table.add_row(*(Text(_shown(row[column], screen.encoding)) for column in columns))
     screen.print(table)
+
+
+def _stacked(
+    header: Sequence[str], rows: Sequence[Sequence[str]], columns: Sequence[int], width: int
+) -> list[list[int]]:
+    """As many columns in each table as fit beside the first one; none where there is no other."""
+    tables: list[list[int]] = []
+    for column in columns[1:]:
+        if tables and _width(header, rows, [*tables[-1], column]) <= width:
+            tables[-1].append(column)
+        else:
+            tables.append([columns[0], column])
+    return tables
+
+
+class _Screen(rich.console.Console):
+    """A console that leaves a closed pipe to the command's handler; Rich would exit with 1."""
+
+    def on_broken_pipe(self) -> None:
+        raise BrokenPipeError
 
 
 def _shown(cell: str, encoding: str) -> str:

@@ -45,6 +45,11 @@ class DatasetJob(ABC):
     """Which halves of the model are needed."""
 
     @property
+    def revisits(self) -> bool:
+        """Whether items whose outputs are up to date are worked on, too."""
+        return False
+
+    @property
     @abstractmethod
     def how(self) -> Config:
         """What decides the outputs' bytes."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from wfvae_cli.dataset.config import WEIGHTS, ModelFingerprint, difference
@@ -37,6 +37,12 @@ class Plan:
     """Made with different options, and left as they are."""
     unrecorded: Sequence[ItemResult] = ()
     """Those of `done` of which the manifest has no line, since a run was killed before."""
+
+    def revisited(self, items: Iterable[Item]) -> Plan:
+        """Work on those that are up to date, too."""
+        by_name = {item.relative: item for item in items}
+        again = [Task(by_name[r.item], r.source_sha256, r) for r in self.done]
+        return replace(self, tasks=[*self.tasks, *again], done=[])
 
 
 @dataclass(frozen=True)
