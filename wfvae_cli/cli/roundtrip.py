@@ -11,7 +11,7 @@ from wfvae_cli.cli.dataset import DatasetOptions, is_dataset, run_job, use_threa
 from wfvae_cli.dataset.options import EngineOptions, Selection, WorkOptions
 from wfvae_cli.errors import UsageError
 from wfvae_cli.heap import keep_freed_memory
-from wfvae_cli.media.options import Hwaccel, Sampling, VideoOptions
+from wfvae_cli.media.options import Hwaccel, ImageMemory, Sampling, VideoOptions
 from wfvae_cli.models.options import DEFAULT_MODEL, ModelName, RunOptions
 from wfvae_cli.option import Argument, Option
 from wfvae_cli.pipeline.options import ChunkOptions, Limits
@@ -73,6 +73,7 @@ def roundtrip(
         Option("Copy the sound track without re-encoding, or leave it out.", "Output"),
     ] = "copy",
     hwaccel: Hwaccel = "none",
+    max_image_memory: ImageMemory = None,
     ms_ssim: Annotated[bool, Option("MS-SSIM too, which takes time.", "Metrics")] = False,
 ) -> None:
     """Encode, decode, and measure what was lost.
@@ -89,7 +90,7 @@ def roundtrip(
     if not is_dataset(sources, output, dataset, _SUFFIXES):
         _roundtrip_one(
             sources[0], output, console, run, chunks, targets, sampling, learned, video, work,
-            model, compare, audio, hwaccel, ms_ssim=ms_ssim,
+            model, compare, audio, hwaccel, max_image_memory, ms_ssim=ms_ssim,
         )  # fmt: skip
         return
     if output is None:
@@ -104,7 +105,7 @@ def roundtrip(
     config = RoundtripConfig(
         video, sampling, compare, audio, ms_ssim, chunks.chunk, chunks.tile, work.batch
     )
-    options = dataset.job_options(run, model, hwaccel)
+    options = dataset.job_options(run, model, hwaccel, max_image_memory)
     run_job(
         sources, output, RoundtripJob(OutputStore.of(output), config, **options), dataset, console
     )
@@ -147,6 +148,7 @@ def _roundtrip_one(
     compare: Literal["side-by-side", "diff"] | None,
     audio: Literal["copy", "none"],
     hwaccel: str,
+    image_memory: int | None,
     *,
     ms_ssim: bool,
 ) -> None:
@@ -154,6 +156,7 @@ def _roundtrip_one(
     from wfvae_cli.cli.paths import check_outputs
     from wfvae_cli.dataset.config import check_batch
     from wfvae_cli.media.audio import has_sound
+    from wfvae_cli.media.opening import is_playlist
     from wfvae_cli.media.reader import open_clip
     from wfvae_cli.pipeline.roundtrip import roundtrip_clip
 
@@ -168,7 +171,11 @@ def _roundtrip_one(
     check_batch(work.batch, chunks.tile)
     if source == "-" and output is not None and audio == "copy":
         console.note("a pipe can be read only once: its sound, if it has any, is not copied")
-    with open_clip(source, sampling, hwaccel=hwaccel) as reader:
+    elif is_playlist(source) and output is not None and audio == "copy":
+        console.note("the sound of what a playlist names, if it has any, is not copied")
+    with open_clip(
+        source, sampling, hwaccel=hwaccel, image_memory=image_memory, trusted=True
+    ) as reader:
         measures = learned.measures(run.device, ms_ssim=ms_ssim)
         loaded = run.load(model)
         use_threads(run.device, work.threads)

@@ -70,8 +70,7 @@ class RoundtripItems(Job[Task, ItemFrames, ItemResult]):
                 yield Ready(replace(task.current, stamp=source.stamp))
                 return
             sampling = job.config.sampling_of(task.item)
-            threads, hwaccel = job.decoder_threads, job.hwaccel
-            with open_clip(source.path, sampling, threads=threads, hwaccel=hwaccel) as reader:
+            with open_clip(source.path, sampling, **job.reader_options) as reader:
                 yield ItemFrames(task, source, reader, self._model.vae.strides, heartbeat)
 
     def sink(self, task: Task, source: ItemFrames, plan: ChunkPlan) -> Sink[ItemResult]:
@@ -87,7 +86,7 @@ class RoundtripItems(Job[Task, ItemFrames, ItemResult]):
         path, copies = source.file.path, config.audio == "copy" and not info.is_image
         return _Sink(
             part,
-            info,
+            source,
             conclude,
             metrics=ClipMetrics(ms_ssim=config.ms_ssim),
             compare=config.compare,

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Generic, Literal, TypeVar
 
 from wfvae_cli.errors import UsageError
-from wfvae_cli.media.clip import ClipInfo, Frame
+from wfvae_cli.media.clip import Frame
 from wfvae_cli.media.options import Sampling, VideoOptions
 from wfvae_cli.media.reader import ClipReader, open_clip
 from wfvae_cli.media.writer import open_writer
@@ -52,7 +52,7 @@ class RoundtripSink(Sink[ValueT], Generic[ValueT]):
 
     Args:
         target: what to write; None only measures.
-        info: of the clip.
+        source: of the clip's frames.
         conclude: makes the clip's result of its scores.
         metrics: what to measure.
         compare: what to write in place of the reconstruction.
@@ -64,7 +64,7 @@ class RoundtripSink(Sink[ValueT], Generic[ValueT]):
     def __init__(
         self,
         target: str | Path | None,
-        info: ClipInfo,
+        source: FrameSource,
         conclude: Callable[[ClipResult], ValueT],
         *,
         metrics: ClipMetrics,
@@ -73,7 +73,8 @@ class RoundtripSink(Sink[ValueT], Generic[ValueT]):
         overwrite: bool,
         audio_from: str | Path | None = None,
     ) -> None:
-        self.target, self._info = target, info
+        info = source.info
+        self.target, self._source, self._info = target, source, info
         self._conclude, self._metrics = conclude, metrics
         self._compare = compare
         self._waiting: deque[tuple[Pixels, int]] = deque()
@@ -111,6 +112,7 @@ class RoundtripSink(Sink[ValueT], Generic[ValueT]):
     def finish(self) -> ValueT:
         """Complete the file, and the scores."""
         if self._output is not None:
+            self._output.writer.end = self._source.end
             self._output.finish()
         return self._conclude(self._metrics.result())
 
@@ -130,7 +132,7 @@ class _RoundtripReader(Job[str, FrameSource, RoundtripResult]):
         reader: ClipReader,
         model: LoadedModel,
         open_sink: Callable[
-            [ClipInfo, Callable[[ClipResult], RoundtripResult]], Sink[RoundtripResult]
+            [FrameSource, Callable[[ClipResult], RoundtripResult]], Sink[RoundtripResult]
         ],
         target: str | Path | None,
     ) -> None:
@@ -146,7 +148,7 @@ class _RoundtripReader(Job[str, FrameSource, RoundtripResult]):
         """Open the video or image, if one is wanted."""
         target = None if self._target is None else str(self._target)
         return self._open_sink(
-            source.info, lambda scores: RoundtripResult(task, target, scores, plan.tile)
+            source, lambda scores: RoundtripResult(task, target, scores, plan.tile)
         )
 
 
@@ -196,11 +198,11 @@ def roundtrip_clip(
     begin = time.perf_counter()
 
     def open_sink(
-        info: ClipInfo, conclude: Callable[[ClipResult], RoundtripResult]
+        frames: FrameSource, conclude: Callable[[ClipResult], RoundtripResult]
     ) -> Sink[RoundtripResult]:
         return RoundtripSink(
             target,
-            info,
+            frames,
             conclude,
             metrics=metrics or ClipMetrics(),
             compare=compare,
