@@ -16,9 +16,6 @@ from wfvae_cli.cli.signals import Stopped, ending, leave_at_signals, raise_signa
 
 def main() -> None:
     """Run `wfvae` with the arguments of this process."""
-    # OpenMP's threads would otherwise spin while they wait for each other, against the threads that
-    # read, measure and write beside the model: many times slower where cores are few or busy.
-    os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     raise_signals()
     try:
         from wfvae_cli.cli import run
