@@ -5,6 +5,17 @@ from __future__ import annotations
 import torch
 
 
+def available_devices() -> list[torch.device]:
+    """List the CPU and the accelerator that PyTorch finds, with and without numbers."""
+    found = [torch.device("cpu")]
+    accelerator = torch.accelerator.current_accelerator()
+    if accelerator is not None and torch.accelerator.is_available():
+        found.append(torch.device(accelerator.type))
+        count = torch.accelerator.device_count()
+        found += [torch.device(accelerator.type, index) for index in range(count)]
+    return found
+
+
 def synchronize(device: torch.device) -> None:
     """Wait until a device has done all that it was given; the CPU always has."""
     if device.type not in ("cpu", "meta"):
