@@ -40,6 +40,14 @@ def free_device_memory(device: torch.device) -> int | None:
     return int(free + backend.memory_reserved(device) - backend.memory_allocated(device))
 
 
+def total_device_memory(device: torch.device) -> int | None:
+    """Bytes that a device has, used or not; None as for `free_device_memory`."""
+    backend = None if device.type == "cpu" else torch.get_device_module(device)
+    if not hasattr(backend, "mem_get_info"):
+        return None
+    return int(backend.mem_get_info(device)[1])
+
+
 def reset_peak_memory(device: torch.device) -> None:
     """Have `peak_memory_of` count from now on."""
     backend = torch.get_device_module(device)
