@@ -42,7 +42,9 @@ def free_device_memory(device: torch.device) -> int | None:
 
 def total_device_memory(device: torch.device) -> int | None:
     """Bytes that a device has, used or not; None as for `free_device_memory`."""
-    backend = None if device.type == "cpu" else torch.get_device_module(device)
+    if device.type == "cpu":
+        return None
+    backend = torch.get_device_module(device)
     if not hasattr(backend, "mem_get_info"):
         return None
     return int(backend.mem_get_info(device)[1])
