@@ -22,7 +22,13 @@ Names are imported when first used, so that importing the package loads neither 
 from __future__ import annotations
 
 import importlib
+import os
 from typing import TYPE_CHECKING, Any
+
+# Read when torch is loaded. OpenMP's threads would otherwise spin while they wait for each other,
+# against threads that read and write files and against other processes: many times slower where
+# cores are few or busy.
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
 if TYPE_CHECKING:
     from wfvae_cli.api import compare as compare

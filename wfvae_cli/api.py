@@ -80,7 +80,7 @@ def encode(
         sizes.append(plan.later * s.time)
     for number, part in enumerate(torch.split(x, _cut(sizes, x.size(2)), 2), start=1):
         stream.last = number == len(sizes)
-        placed = part.to(loaded.device, loaded.dtype)
+        placed = part.to(loaded.device, loaded.dtype_of("encode"))
         parts.append(encode_frames(loaded, placed, stream).mean[0].float().cpu())
     return torch.cat(parts, dim=1)
 
@@ -127,7 +127,7 @@ def decode(
     cut = torch.split(latents[None], _cut(sizes, latents.size(1)), 2)
     for number, part in enumerate(cut, start=1):
         stream.last = number == len(sizes)
-        y = decode_latents(loaded, part.to(loaded.device, loaded.dtype), stream)[0]
+        y = decode_latents(loaded, part.to(loaded.device, loaded.dtype_of("decode")), stream)[0]
         parts.append(y.float().clamp(-1, 1).add(1).mul(127.5).round().to(torch.uint8).cpu())
     video = torch.cat(parts, dim=1).transpose(0, 1)
     w, h = size or (width, height)

@@ -13,6 +13,7 @@ from wfvae_cli.pipeline.plan import (
     ChunkPlan,
     Memory,
     Picture,
+    _budget,
     check_memory,
     explained_memory,
     halved_if_too_large,
@@ -32,6 +33,16 @@ def test_the_default_shrinks_with_the_resolution_and_never_below_one_latent_fram
     assert sizes == sorted(sizes, reverse=True)
     assert sizes[0] == 8
     assert sizes[-1] == 1
+
+
+@pytest.mark.parametrize(("gib", "expected"), [(None, 16), (24, 16), (80, 32)])
+def test_large_accelerators_take_longer_chunks(
+    monkeypatch: pytest.MonkeyPatch, gib: int | None, expected: int
+) -> None:
+    total = None if gib is None else gib << 30
+    monkeypatch.setattr("wfvae_cli.pipeline.plan.total_device_memory", lambda device: total)
+    assert _budget(torch.device("xpu")) == expected << 30
+    assert _budget(torch.device("cpu")) == 2 << 30
 
 
 def test_chunks_do_not_depend_on_free_memory_that_is_enough() -> None:

@@ -18,9 +18,6 @@ from wfvae_cli.errors import OutputError
 
 def main() -> None:
     """Run `wfvae` with the arguments of this process."""
-    # OpenMP's threads would otherwise spin while they wait for each other, against the threads that
-    # read, measure and write beside the model: many times slower where cores are few or busy.
-    os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     repair_streams()
     raise_signals()
     try:

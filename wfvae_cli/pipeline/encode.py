@@ -240,7 +240,7 @@ def describe(
         posterior=options.posterior,
         seed=options.seed if options.posterior == "sample" else None,
         normalization=options.normalization,
-        compute_dtype=model.compute_dtype,
+        compute_dtype=model.compute_dtype_of("encode"),
         tile=plan.tile,
         frame_rate=info.frame_rate,
         time_base=info.time_base,

@@ -1,7 +1,7 @@
 """How a clip is cut into chunks, and what happens where memory is short.
 
-One rule for one clip and for many. A fixed budget for each kind of device decides the chunks, so
-that a clip is cut alike alone and in a folder, on any machine that has the room: sizes change the
+One rule for one clip and for many. A fixed budget decides the chunks, which depends on the device
+and not on what is free of it, so that a clip is cut alike alone and in a folder: sizes change the
 rounding. Where memory is short, the first of these that fits takes their place, is told, and is
 recorded in the header: shorter chunks, row bands (exact), and tiles where they are allowed (not
 exact).
@@ -21,7 +21,7 @@ from torch import Tensor
 from wfvae_cli.errors import DeviceError, UsageError, is_out_of_memory
 from wfvae_cli.media.memory import free_memory
 from wfvae_cli.models.base import LoadedModel, Task
-from wfvae_cli.nn.accelerator import free_device_memory
+from wfvae_cli.nn.accelerator import free_device_memory, total_device_memory
 from wfvae_cli.nn.stream import Stream
 from wfvae_cli.pipeline.options import Tile
 from wfvae_cli.pipeline.tiles import Grid, check_tile
@@ -30,9 +30,14 @@ from wfvae_cli.strides import latent_frames, latents_per_chunk, pad_to
 log = logging.getLogger("wfvae")
 
 _GIB = 2**30
-_BUDGET = {"cuda": 16 * _GIB}
+_DEVICE_BUDGET = 16 * _GIB
+"""Bytes that a chunk may take at its peak on an accelerator, and more on a large one."""
+_DEVICE_SHARE = 0.4
+"""Of an accelerator's memory that it may take: half of what a plan may, since the first chunk is
+longer, and another model may be there. Of 80 GB that is two latent frames of WF-VAE-L at 1080p in
+bfloat16, where 16 GiB hold one."""
 _HOST_BUDGET = 2 * _GIB
-"""Bytes that a chunk may take at its peak: by then devices are busy. Outputs of earlier versions
+"""The same on a CPU, which is busy by then. Outputs of earlier versions
 were cut for the same, so a change makes other bytes of what is resumed."""
 _MOST_LATENTS = 8
 """Longer chunks gain nothing: by then the frames fill the device and overheads are spread."""
@@ -303,9 +308,15 @@ class Picture:
 
 def _default_latents(model: LoadedModel, pixels: int) -> int:
     """Latent frames a chunk for frames of `pixels`, from the fixed budget."""
-    budget = _BUDGET.get(model.device.type, _HOST_BUDGET)
-    frames = budget / (model.vae.peak_values_per_pixel * model.value_bytes * pixels)
+    frames = _budget(model.device) / (model.vae.peak_values_per_pixel * model.value_bytes * pixels)
     return max(1, min(_MOST_LATENTS, int((frames - 1) // model.vae.strides.time)))
+
+
+def _budget(device: torch.device) -> float:
+    """Bytes that a chunk may take at its peak."""
+    if device.type == "cpu":
+        return _HOST_BUDGET
+    return max(_DEVICE_BUDGET, _DEVICE_SHARE * (total_device_memory(device) or 0))
 
 
 def check_memory(
