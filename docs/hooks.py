@@ -117,7 +117,7 @@ def _row(name: str, kind: Any, info: ParameterInfo, default: Any) -> str:
         # What Typer takes first is a default, or in Annotated the first spelling.
         first = (info.default,) if str(info.default).startswith("-") else ()
         flags = (*first, *(info.param_decls or ())) or (f"--{name.replace('_', '-')}",)
-        shown = ", ".join(f"`{flag}`" for flag in flags)
+        shown = ", ".join(f"`{flag}`" for flag in "/".join(flags).split("/"))
         value = _value(kind, info)
     notes = [_text(info.help or "")]
     if default is inspect.Parameter.empty:
@@ -146,7 +146,7 @@ def _value(kind: Any, info: ParameterInfo) -> str:
 def _text(help_text: str) -> str:
     r"""Make Markdown of a help text: `\[` is Rich's way to write a bracket."""
     plain = html.escape(help_text.replace("\\[", "["), quote=False)
-    return plain.replace("|", r"\|").replace("*", r"\*").replace("_", r"\_")
+    return re.sub(r"([|*_\[\]])", r"\\\1", plain)
 
 
 _API = (
