@@ -75,7 +75,7 @@ def _command(command: CommandInfo) -> str:
             panel = info.rich_help_panel or ("Options" if is_option else "Arguments")
             panels[panel].append(_row(name, kind, info, default))
     tables = (
-        f"**{panel}**\n\n| | | |\n|---|---|---|\n" + "\n".join(rows)
+        f"**{panel}**\n\n| | takes | |\n|---|---|---|\n" + "\n".join(rows)
         for panel, rows in panels.items()
     )
     text = inspect.cleandoc(command.help or function.__doc__ or "")
