@@ -13,7 +13,7 @@ from wfvae_cli.option import Option
 
 if TYPE_CHECKING:
     from wfvae_cli.metrics.compare import Measures
-    from wfvae_cli.metrics.result import ClipResult, JsonValue
+    from wfvae_cli.metrics.result import ClipResult
     from wfvae_cli.report.tracking import Target
 
 _METRICS, _OUT = "Metrics", "Output"
@@ -216,18 +216,6 @@ def _check_stills(count: int, folder: Path, *, overwrite: bool) -> None:
             raise OutputError(
                 f"--worst: {folder} is not empty: choose another folder or add --overwrite"
             )
-
-
-def distances(measures: Measures) -> dict[str, JsonValue]:
-    """The learned distances over all frames, by their names, with their numbers of samples."""
-    facts: dict[str, JsonValue] = {}
-    if measures.distances:
-        from wfvae_cli.metrics.frechet import FrechetDistance
-
-        for distance in measures.distances:
-            assert isinstance(distance, FrechetDistance)
-            facts |= distance.to_json()
-    return facts
 
 
 def describe_scores(result: ClipResult) -> str:
