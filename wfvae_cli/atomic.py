@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import hashlib
 import os
 import secrets
 import stat
-from collections.abc import Iterator
+import sys
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import BinaryIO
 
@@ -45,6 +47,46 @@ def check_output(target: str | Path, *, overwrite: bool = False) -> None:
         return
     if path.exists() and not overwrite:
         raise OutputError(f"{target} exists already; choose another name or add --overwrite")
+
+
+def check_not_input(
+    outputs: Iterable[str | Path | None], inputs: Iterable[str | Path | None]
+) -> None:
+    """Fail where an output is a file that the command reads, by whatever name or link.
+
+    Args:
+        outputs: files to be written; None and `-` (standard output) are none.
+        inputs: files to be read, `-` for standard input; what does not exist is none. They are
+            looked at only where an output exists.
+
+    Raises:
+        OutputError: the same file, by device and inode, is among both.
+    """
+    existing = {}
+    for output in outputs:
+        if output is not None and str(output) != STDOUT:
+            identity = _identity(output)
+            if identity is not None:
+                existing[identity] = output
+    if not existing:
+        return
+    for source in inputs:
+        identity = None if source is None else _identity(source)
+        output = None if identity is None else existing.get(identity)
+        if output is not None:
+            raise OutputError(
+                f"{output} is the input {source}: an output never replaces what is read; choose "
+                "another name"
+            )
+
+
+def _identity(path: str | Path) -> tuple[int, int] | None:
+    """Device and inode of a regular file, links followed; None for anything else."""
+    try:
+        status = os.fstat(0) if str(path) == STDOUT else Path(path).stat()
+    except (OSError, ValueError):
+        return None
+    return (status.st_dev, status.st_ino) if stat.S_ISREG(status.st_mode) else None
 
 
 def check_directory(directory: Path, target: str | Path) -> None:
@@ -91,10 +133,10 @@ def atomic_path(target: str | Path, *, overwrite: bool = False) -> Iterator[Path
         with reported(target):
             yield path
         return
-    part = path.with_name(f".{path.name[:48]}.{secrets.token_hex(4)}.part")
+    with reported(target, path.parent):
+        _remove_stale_parts(path)
+        part, descriptor = _create_part(path)
     with reported(target, part):
-        # Not tempfile: its files are private (0600), where outputs follow the user's umask.
-        os.close(os.open(part, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666))
         try:
             yield part
             _sync(part)
@@ -102,6 +144,55 @@ def atomic_path(target: str | Path, *, overwrite: bool = False) -> Iterator[Path
             part.replace(path)
         finally:
             part.unlink(missing_ok=True)
+            os.close(descriptor)
+
+
+def _part_prefix(path: Path) -> str:
+    """How the names of temporary files for `path`, and for no other file, begin."""
+    digest = hashlib.sha256(os.fsencode(path.name)).hexdigest()[:8]
+    return f".{path.name[:32]}.{digest}-"
+
+
+def _create_part(path: Path) -> tuple[Path, int]:
+    """Create a temporary file beside `path`, locked as long as the descriptor is open.
+
+    The lock ends with the process, however that ends: a part without one is a killed run's.
+    """
+    while True:
+        part = path.with_name(f"{_part_prefix(path)}{secrets.token_hex(4)}.part")
+        # Not tempfile: its files are private (0600), where outputs follow the user's umask.
+        descriptor = os.open(part, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666)
+        _try_lock(descriptor)
+        if part.exists():  # else another run took it for stale before it was locked
+            return part, descriptor
+        os.close(descriptor)
+
+
+def _remove_stale_parts(path: Path) -> None:
+    """Remove what killed runs left of `path`; files without a lock that can be told are kept."""
+    prefix = _part_prefix(path)
+    with contextlib.suppress(OSError), os.scandir(path.parent) as entries:
+        for entry in entries:
+            if entry.name.startswith(prefix) and entry.is_file(follow_symlinks=False):
+                descriptor = os.open(entry.path, os.O_WRONLY)
+                try:
+                    if _try_lock(descriptor):
+                        Path(entry.path).unlink()
+                finally:
+                    os.close(descriptor)
+
+
+def _try_lock(descriptor: int) -> bool:
+    """Lock an open file; False where another process has the lock, or there are no locks."""
+    if sys.platform == "win32":
+        return False
+    import fcntl
+
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        return False
+    return True
 
 
 @contextlib.contextmanager

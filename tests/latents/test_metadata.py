@@ -22,6 +22,8 @@ text = st.text(st.characters(exclude_categories=("Cs", "Cc")), max_size=20)
 name = text.filter(bool)
 integer = st.integers(1, 2**62)
 positive = st.builds(Fraction, integer, integer)
+term = st.integers(1, 2**31 - 1)
+rate = st.builds(Fraction, term, term)
 finite = st.floats(allow_nan=False, allow_infinity=False)
 stride = st.integers(1, 16)
 size = st.integers(1, 10**6)
@@ -56,10 +58,10 @@ def metadata(draw: st.DrawFn) -> LatentMetadata:
         seed=draw(st.integers(0, 2**63 - 1)) if posterior == "sample" else None,
         normalization=normalization,
         compute_dtype=draw(name),
-        frame_rate=draw(st.none() | positive),
-        time_base=draw(positive),
+        frame_rate=draw(st.none() | rate),
+        time_base=draw(rate),
         start=draw(positive) * draw(st.sampled_from((-1, 0, 1))),
-        sample_aspect=draw(positive),
+        sample_aspect=draw(rate),
         bits=draw(st.sampled_from((8, 16))),
         source_bits=draw(st.integers(1, 16)),
         colour_matrix=draw(text),
@@ -140,6 +142,9 @@ def test_a_missing_field_is_named(key: str) -> None:
         ("frame_rate", "30/0"),
         ("frame_rate", "-30/1"),
         ("frame_rate", "0/1"),
+        ("frame_rate", "2147483648/1"),
+        ("time_base", "1/2147483648"),
+        ("sample_aspect", "4294967296/3"),
         ("time_base", "1"),
         ("start", "nan"),
         ("sample_aspect", "0/1"),

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 from wfvae_cli.cli import measuring as m
 from wfvae_cli.cli.console import Console
+from wfvae_cli.cli.paths import check_outputs
 from wfvae_cli.errors import InputError, UsageError
 from wfvae_cli.media.options import Sampling
 from wfvae_cli.option import Argument, Option
@@ -83,6 +84,16 @@ def compare(
         learned = replace(learned, lpips_net=chosen.lpips_net)
     folders = _are_folders(original, reconstructions)
     title, labels = w.labels_of(original, reconstructions)
+    check_outputs(
+        [targets.report, targets.plot],
+        [
+            original,
+            *reconstructions,
+            learned.lpips_weights,
+            learned.fid_weights,
+            learned.fvd_weights,
+        ],
+    )
     targets.check()
     _check_stats(stats or [], targets, len(reconstructions))
     job = w.Job(

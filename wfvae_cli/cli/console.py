@@ -1,11 +1,11 @@
-"""What the user sees: stdout carries data, stderr everything else, bars only on a terminal."""
+"""Messages and data: stdout carries data, stderr everything else, bars only on a terminal."""
 
 from __future__ import annotations
 
 import contextlib
-import json
 import sys
 import time
+import unicodedata
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any
@@ -25,10 +25,33 @@ from rich.progress_bar import ProgressBar
 from rich.text import Text
 
 from wfvae_cli.errors import UsageError
+from wfvae_cli.json_text import to_json
 from wfvae_cli.option import Option
 
 stderr = rich.console.Console(stderr=True, highlight=False, soft_wrap=True)
 """Where everything goes that is no data."""
+
+_UNPRINTABLE = {"Cc", "Cf", "Cs", "Zl", "Zp"}
+"""Unicode categories that steer a terminal or reorder a line: controls, formats such as the
+bidirectional ones, lone surrogates (bytes of a name that are not UTF-8), line separators."""
+_JOINERS = "\u200c\u200d"
+"""Format characters that names in several scripts, and emoji, are spelled with."""
+
+
+def printable(text: str) -> str:
+    """Escape what a terminal would act on: file names and files' contents are anybody's."""
+    return "".join(
+        _escape(char)
+        if unicodedata.category(char) in _UNPRINTABLE and char not in f"\n{_JOINERS}"
+        else char
+        for char in text
+    )
+
+
+def _escape(char: str) -> str:
+    if "\udc80" <= char <= "\udcff":  # a byte that is not UTF-8, as Python keeps it
+        return f"\\x{ord(char) - 0xDC00:02x}"
+    return char.encode("unicode_escape", "surrogatepass").decode()
 
 
 @dataclass(frozen=True)
@@ -42,27 +65,27 @@ class Console:
 
     def error(self, message: str) -> None:
         """Say why the command failed, whatever the options."""
-        _print(Text.assemble(("error: ", "bold red"), message))
+        _print(Text.assemble(("error: ", "bold red"), printable(message)))
 
     def note(self, message: str) -> None:
         """Say something that the user should know and may ignore."""
         if not self.quiet:
-            _print(Text.assemble(("note: ", "yellow"), message))
+            _print(Text.assemble(("note: ", "yellow"), printable(message)))
 
     def warn(self, message: str) -> None:
         """Say something that is likely to be a mistake."""
         if not self.quiet:
-            _print(Text.assemble(("warning: ", "bold yellow"), message))
+            _print(Text.assemble(("warning: ", "bold yellow"), printable(message)))
 
     def say(self, message: str) -> None:
         """Say what was done."""
         if not (self.quiet or self.json):
-            _print(Text(message))
+            _print(Text(printable(message)))
 
     def result(self, value: Mapping[str, Any]) -> None:
         """Put one JSON object on stdout where `--json` asks for it."""
         if self.json:
-            sys.stdout.write(json.dumps(value, ensure_ascii=False) + "\n")
+            sys.stdout.write(to_json(value, sys.stdout.encoding or "ascii") + "\n")
 
     def check_stdout(self, target: str | None) -> None:
         """Refuse to mix data and JSON on stdout, or to fill a terminal with data.
@@ -99,7 +122,7 @@ class Console:
         )
         hidden = self.quiet or not stderr.is_terminal
         with Progress(*columns, console=stderr, transient=True, disable=hidden, expand=True) as bar:
-            task = bar.add_task(label, total=total)
+            task = bar.add_task(printable(label), total=total)
 
             def advance(count: int) -> None:
                 pace.advance(count)

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from wfvae_cli.cli import run
 from wfvae_cli.cli.console import Console
+from wfvae_cli.cli.paths import check_outputs
 from wfvae_cli.cli.signals import Stopped
 from wfvae_cli.dataset.isolation import Isolation, isolate
 from wfvae_cli.dataset.options import (
@@ -31,6 +32,10 @@ if TYPE_CHECKING:
     from wfvae_cli.dataset.job import DatasetJob
     from wfvae_cli.dataset.result import ItemResult
     from wfvae_cli.dataset.run import Summary
+
+
+_OF_FILES = frozenset((".pt", ".pth", ".npy", ".npz", ".tar"))
+"""Suffixes, beside those of media, that nobody gives a folder: who names one means a file."""
 
 
 @dataclass(frozen=True)
@@ -80,14 +85,14 @@ def is_dataset(
         sources: inputs.
         output: the output; None where a command may do without.
         options: those that only a dataset has.
-        suffixes: of single outputs, which cannot be a dataset's folder.
+        suffixes: of single outputs, beside those of all media: no folder has them.
         example: of such a folder.
         asked: whether another option asks for one.
 
     Raises:
         UsageError: a dataset was asked for, and the output cannot hold one.
     """
-    from wfvae_cli.dataset.items import is_single
+    from wfvae_cli.dataset.items import SUFFIXES, is_single
     from wfvae_cli.dataset.remote import is_url
 
     if list(sources) == ["-"] or output == "-":
@@ -99,7 +104,8 @@ def is_dataset(
     )
     asked = asked or bool(options.selection.shard is not None or options.engine.engine != "local")
     many = len(sources) > 1 or not is_single(sources[0]) or asked
-    if many and not folder and output is not None and output.endswith(suffixes):
+    of_files = _OF_FILES.union(suffixes, *SUFFIXES.values())
+    if many and not folder and output is not None and Path(output).suffix.lower() in of_files:
         raise UsageError(
             f"-o {output} names one file, but a folder, a list, a pattern or several inputs "
             f"make a dataset: give a folder, such as -o {example}"
@@ -144,7 +150,7 @@ def run_job(
     """
     from wfvae_cli.cli.dataset_view import DatasetView
     from wfvae_cli.dataset.items import find_inputs
-    from wfvae_cli.dataset.run import measure_dataset, run_dataset
+    from wfvae_cli.dataset.run import MANIFEST, measure_dataset, run_dataset
     from wfvae_cli.dataset.shard import Shard
 
     selection, work = options.selection, options.work
@@ -158,7 +164,10 @@ def run_job(
         exclude=selection.exclude or (),
         limit=selection.limit,
     )
-    engine = _engine(options)
+    if output is not None:
+        manifest = f"{MANIFEST}{shard.suffix if shard else ''}.jsonl"
+        check_outputs([Path(output) / manifest], sources)
+    engine = make_engine(options.engine, options.isolation)
     view = DatasetView(console, output or job.model, on_result)
     with view, _stopping(engine, console) as interrupted:
         if output is None:
@@ -177,6 +186,7 @@ def run_job(
                 shard=shard,
                 conflict="keep" if work.keep else "overwrite" if options.overwrite else "refuse",
                 max_failures=work.max_failures,
+                verify=work.verify,
                 callbacks=view,
             )
     view.conclude(summary, profile=work.profile)
@@ -185,15 +195,16 @@ def run_job(
     _judge(summary, is_recorded=output is not None)
 
 
-def _engine(options: DatasetOptions) -> Engine:
+def make_engine(options: EngineOptions, isolation: Isolation | None = None) -> Engine:
+    """Make the engine that was asked for; `isolation` is for this process."""
     from wfvae_cli.dataset.engine import LocalEngine
 
-    if options.engine.engine == "local":
-        return LocalEngine(options.isolation)
+    if options.engine == "local":
+        return LocalEngine(isolation)
 
     from wfvae_cli.dataset.ray_engine import RayEngine
 
-    return RayEngine(address=options.engine.address, workers=options.engine.workers)
+    return RayEngine(address=options.address, workers=options.workers)
 
 
 @contextmanager
@@ -225,13 +236,16 @@ def _stopping(engine: Engine, console: Console) -> Iterator[list[int]]:
 def _judge(summary: Summary, *, is_recorded: bool) -> None:
     if summary.failed:
         kinds = ", ".join(f"{count} {kind}" for kind, count in summary.failures.most_common())
-        left = summary.items - summary.done - summary.current - summary.skipped - summary.failed
-        rest = f", {left} not attempted" if left else ""
-        stopped = f"; stopped: {summary.stopped}" if summary.stopped else ""
         where, again = ", see manifest.jsonl", "; the same command tries them again"
         if not is_recorded:
             where = again = ""
+        if summary.stopped:
+            raise PartialFailureError(
+                f"stopped: {summary.stopped}; {summary.done + summary.current} done, "
+                f"{summary.failed} failed ({kinds}), {summary.not_attempted} not attempted{where}"
+                f"{again}"
+            )
         raise PartialFailureError(
             f"{summary.failed} of {summary.items} files failed ({kinds}){where}; "
-            f"{summary.done + summary.current} done{rest}{stopped}{again}"
+            f"{summary.done + summary.current} done{again}"
         )

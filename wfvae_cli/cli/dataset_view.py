@@ -212,4 +212,4 @@ class DatasetView:
 
 
 def _one_line(text: str) -> Text:
-    return Text(text, no_wrap=True, overflow="ellipsis")
+    return Text(_console.printable(text), no_wrap=True, overflow="ellipsis")

@@ -100,9 +100,10 @@ def decode(
     from wfvae_cli.dataset.config import DecodeConfig
     from wfvae_cli.dataset.decode_job import DecodeJob
     from wfvae_cli.dataset.store import OutputStore
+    from wfvae_cli.models.hub import source_named_by_file
 
     config = DecodeConfig(video, chunks.chunk, chunks.tile, work.batch, force, part)
-    found = model or _model_of(sources, selection)
+    found = model or source_named_by_file(_model_of(sources, selection))
     job = DecodeJob(OutputStore.of(output), config, **dataset.job_options(run, found))
     run_job(sources, output, job, dataset, console, _KINDS)
 
@@ -148,18 +149,21 @@ def _decode_one(
     overwrite: bool,
 ) -> None:
     from wfvae_cli.atomic import check_output
+    from wfvae_cli.cli.paths import check_outputs
     from wfvae_cli.dataset.config import check_batch
     from wfvae_cli.latents.file import LatentFile
 
+    check_outputs([output], [source, audio_from], model)
     check_output(output, overwrite=overwrite)
     check_batch(work.batch, chunks.tile)
     with LatentFile(sys.stdin.buffer if source == "-" else source) as file:
+        from wfvae_cli.models.hub import source_named_by_file
         from wfvae_cli.models.names import check_could_have_made
         from wfvae_cli.pipeline.decode import decode_clip
 
         made, name = file.metadata, model or file.metadata.model
         check_could_have_made(name, made.family, made.channels, made.strides)
-        loaded = run.load(name, "decode")
+        loaded = run.load(model or source_named_by_file(name), "decode")
         use_threads(run.device, work.threads)
         keep_freed_memory(loaded.nbytes)
         total = min(file.metadata.frames, part.frames or file.metadata.frames)

@@ -147,26 +147,33 @@ def encode(
     from wfvae_cli.dataset.encode_job import EncodeJob
     from wfvae_cli.dataset.store import OutputStore
 
+    options, family = _dataset_options(options, normalize, form, model)
     config = EncodeConfig(
-        options=_dataset_options(options, normalize, form, model),
+        options=options,
         sampling=sampling,
         batch=work.batch,
         format=form.chosen,
         tar=TarFormat(form.shard_clips, form.shard_size << 20),
     )
+    if form.chosen == "musubi":
+        _check_musubi(family, model)
     job = EncodeJob(OutputStore.of(output), config, **dataset.job_options(run, model, hwaccel))
     run_job(sources, output, job, dataset, console)
 
 
 def _dataset_options(
     options: EncodeOptions, normalize: Normalize, form: FormatOptions, model: str
-) -> EncodeOptions:
-    """Add what only the checkpoint knows; its weights are not loaded for it."""
+) -> tuple[EncodeOptions, str | None]:
+    """Add what only the checkpoint knows; its weights are not loaded for it.
+
+    Returns:
+        The options, and the model's family where its config was read.
+    """
     if form.chosen == "musubi":
         options = replace(options, save_dtype="bfloat16")
         normalize = replace(normalize, normalize=True)
     if not normalize.normalize:
-        return options
+        return options, None
 
     from wfvae_cli.models.base import Normalization
     from wfvae_cli.models.load import describe_checkpoint
@@ -174,7 +181,15 @@ def _dataset_options(
     facts = describe_checkpoint(model)
     found = facts["normalization"]
     of_config = None if found is None else Normalization(found["shift"], found["scale"])
-    return normalize.applied(options, model, facts["sha256"], of_config)
+    return normalize.applied(options, model, facts["sha256"], of_config), facts["family"]
+
+
+def _check_musubi(family: str | None, model: str) -> None:
+    if family != "wan":
+        raise UsageError(
+            f"--format musubi is the cache of musubi-tuner's Wan training, and {model} is of the "
+            f"family {family}: give a Wan VAE, such as --model wan-2.1"
+        )
 
 
 def _encode_one(
@@ -192,10 +207,13 @@ def _encode_one(
     overwrite: bool,
 ) -> None:
     from wfvae_cli.atomic import check_output
+    from wfvae_cli.cli.paths import check_latents_name, check_outputs
     from wfvae_cli.dataset.config import check_batch
     from wfvae_cli.media.reader import open_clip
     from wfvae_cli.pipeline.encode import encode_clip
 
+    check_outputs([output], [source, normalize.stats], model)
+    check_latents_name(output)
     check_output(output, overwrite=overwrite)
     check_batch(work.batch, options.tile)
     with open_clip(source, sampling, hwaccel=hwaccel) as reader:

@@ -69,7 +69,8 @@ def _describe_latents(source: str) -> dict[str, Any]:
             "kind": "latents",
             "shape": list(file.shape),
             "dtype": file.dtype,
-            "variable_frame_rate": file.pts is not None,
+            "checksum": "matches" if file.verify() else "none",
+            "variable_frame_rate": file.has_pts,
             **fields,
         }
 

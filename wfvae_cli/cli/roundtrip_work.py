@@ -15,6 +15,7 @@ from wfvae_cli.cli import measuring as m
 from wfvae_cli.cli.console import Console
 from wfvae_cli.cli.dataset import DatasetOptions, is_dataset, run_job, use_threads
 from wfvae_cli.cli.output import display
+from wfvae_cli.cli.paths import check_outputs
 from wfvae_cli.cli.scores import Side, Subject, summary, write
 from wfvae_cli.errors import PartialFailureError, UsageError
 from wfvae_cli.heap import keep_freed_memory
@@ -134,7 +135,12 @@ def run_one(console: Console, job: Roundtrip) -> None:
     from wfvae_cli.metrics.result import Comparison, FileResult
     from wfvae_cli.pipeline.roundtrip import roundtrip_clip
 
-    (source,), output, targets = job.sources, job.output, job.targets
+    (source,), output, targets, learned = job.sources, job.output, job.targets, job.learned
+    check_outputs(
+        [output, targets.report, targets.plot],
+        [source, learned.lpips_weights, learned.fid_weights, learned.fvd_weights],
+        job.models[0],
+    )
     if output is not None:
         check_output(output, overwrite=targets.overwrite)
     targets.check()

@@ -9,7 +9,11 @@ import rich.console
 import rich.table
 from rich.text import Text
 
+from wfvae_cli.cli.console import printable
+
 _PIPE_COLUMNS = 160
+_ASCII = str.maketrans("▁▂▃▄▅▆▇█σ×−–…·", ".:-=+*#@sx--..")
+"""For terminals without Unicode: bars by their ink, and look-alikes."""
 
 
 def print_table(
@@ -54,12 +58,13 @@ def print_facts(facts: Mapping[str, str]) -> None:
     table.add_column(no_wrap=True)
     table.add_column(overflow="fold")
     for name, value in facts.items():
-        table.add_row(Text(name, style="bold"), Text(value))
+        shown = _shown(value, screen.encoding)
+        table.add_row(Text(_shown(name, screen.encoding), style="bold"), Text(shown))
     screen.print(table)
 
 
 def _screen() -> rich.console.Console:
-    screen = rich.console.Console(highlight=False)
+    screen = _Screen(highlight=False)
     if not screen.is_terminal:
         screen.width = _PIPE_COLUMNS
     return screen
@@ -74,7 +79,7 @@ def _print_columns(
     title: str | None,
 ) -> None:
     table = rich.table.Table(
-        title=title,
+        title=None if title is None else Text(_shown(title, screen.encoding)),
         title_justify="left",
         title_style="bold",
         box=rich.box.SIMPLE_HEAD,
@@ -82,9 +87,10 @@ def _print_columns(
     )
     for column in columns:
         left = column == 0 or header[column] in words
-        table.add_column(header[column], justify="left" if left else "right", overflow="fold")
+        name = _shown(header[column], screen.encoding)
+        table.add_column(name, justify="left" if left else "right", overflow="fold")
     for row in rows:
-        table.add_row(*(Text(row[column]) for column in columns))
+        table.add_row(*(Text(_shown(row[column], screen.encoding)) for column in columns))
     screen.print(table)
 
 
@@ -99,6 +105,23 @@ def _stacked(
         else:
             tables.append([columns[0], column])
     return tables
+
+
+class _Screen(rich.console.Console):
+    """A console that leaves a closed pipe to the command's handler; Rich would exit with 1."""
+
+    def on_broken_pipe(self) -> None:
+        raise BrokenPipeError
+
+
+def _shown(cell: str, encoding: str) -> str:
+    """A cell as the output's encoding can say it, in as many characters."""
+    cell = printable(cell)
+    try:
+        cell.encode(encoding)
+    except UnicodeEncodeError:
+        return cell.translate(_ASCII).encode(encoding, "replace").decode(encoding)
+    return cell
 
 
 def _width(header: Sequence[str], rows: Sequence[Sequence[str]], keep: Sequence[int]) -> int:

@@ -100,6 +100,7 @@ class EncodeItems(Job[Task, ItemFrames, ItemResult]):
                 bytes=written.bytes,
                 stamp=source.file.stamp,
                 fingerprint=config.fingerprint(item, self._fingerprint),
+                data_sha256=written.data_sha256,
             )
 
         output = self._exporter.open(item, metadata, options)

@@ -139,17 +139,28 @@ class MediaFiles(Outputs):
             },
         )
 
+    def is_intact(self, output: ItemResult | Existing) -> bool:
+        """Compare a file with the hash that its line has; `find` has compared an `Existing`."""
+        if isinstance(output, Existing):
+            return True
+        assert output.output is not None, "only what is done has an output"
+        with contextlib.suppress(InputError, OSError):
+            return _sha256(self.store.root / output.output) == output.sha256
+        return False
+
     def begin(
         self,
         items: Sequence[Item],
         last: Mapping[str, ItemResult],
         model: ModelFingerprint,
         conflict: Conflict,
+        *,
+        verify: bool = False,
     ) -> Plan:
         """Take in the journal of a run that was killed, and find out what is left to do."""
         self.store.prepare()
         left = {result.item: result for result in self._read_journal()}
-        plan = plan_run(items, {**last, **left}, self, model, conflict)
+        plan = plan_run(items, {**last, **left}, self, model, conflict, verify=verify)
         return replace(plan, unrecorded=list(left.values()))
 
     def settle(self, result: ItemResult) -> Iterator[ItemResult]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
@@ -13,6 +14,8 @@ from wfvae_cli.dataset.outputs import Existing, Outputs
 from wfvae_cli.dataset.result import ItemResult, Task
 from wfvae_cli.dataset.source import stamp
 from wfvae_cli.errors import InputError, OutputError
+
+_log = logging.getLogger("wfvae")
 
 Conflict = Literal["refuse", "overwrite", "keep"]
 """What to do with an output that is complete and was made with other options or weights."""
@@ -55,6 +58,8 @@ def plan_run(
     outputs: Outputs,
     model: ModelFingerprint,
     conflict: Conflict,
+    *,
+    verify: bool = False,
 ) -> Plan:
     """Sort items by what is to be done with them.
 
@@ -68,17 +73,25 @@ def plan_run(
         outputs: what knows which are there, and how they are to be made now.
         model: which model is to work now.
         conflict: what to do with outputs that were made with different options.
+        verify: whether to read every output, and to make those again whose data are not what the
+            manifest, or else their header, has the checksum of.
 
     Raises:
         OutputError: some were, and `conflict` is `refuse`; the message shows how they differ.
     """
 
+    def is_intact(output: ItemResult | Existing) -> bool:
+        if not verify or outputs.is_intact(output):
+            return True
+        _log.warning("%s in %s: damaged, making it again", output.output, outputs.store.name)
+        return False
+
     def look(item: Item) -> Task | ItemResult | _Conflicting:
         known = last.get(item.relative)
         if known is not None and _is_current(known, item, outputs, model):
-            return known
+            return known if is_intact(known) else Task(item)
         found = outputs.find(item, known)
-        if found is None:
+        if found is None or not is_intact(found):
             return Task(item)
         if found.options is None:
             return _Conflicting(item, found, "not what the manifest knows")
@@ -125,6 +138,7 @@ def _found(item: Item, found: Existing, outputs: Outputs, model: ModelFingerprin
         shape=None if found.shape is None else tuple(found.shape),
         bytes=found.bytes,
         fingerprint=outputs.how.fingerprint(item, model),
+        data_sha256=found.data_sha256,
         **found.kept,
     )
 

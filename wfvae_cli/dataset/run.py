@@ -66,6 +66,11 @@ class Summary:
     _scores: dict[str, list[float]] = field(default_factory=dict, repr=False)
 
     @property
+    def not_attempted(self) -> int:
+        """Items that the run ended before."""
+        return self.items - self.done - self.current - self.failed - self.skipped
+
+    @property
     def metrics(self) -> dict[str, float]:
         """Means over the files that have metrics, those that were up to date included."""
         return {name: sum(each) / len(each) for name, each in self._scores.items()}
@@ -96,6 +101,7 @@ def run_dataset(
     shard: Shard | None = None,
     conflict: Conflict = "refuse",
     max_failures: int | None = None,
+    verify: bool = False,
     callbacks: RunCallbacks | None = None,
 ) -> Summary:
     """Do what is left to do of a dataset, and record what became of every item.
@@ -110,6 +116,7 @@ def run_dataset(
         shard: which share of the items is this run's; all by default.
         conflict: what to do with outputs that are there and were made with different options.
         max_failures: stop once so many files have failed.
+        verify: read the outputs that are there, and make those again that are damaged.
         callbacks: told how it goes.
 
     Returns:
@@ -134,7 +141,7 @@ def run_dataset(
         stack.callback(engine.close)
         fingerprint = engine.start(job, callbacks)
         last = last_results(path)
-        plan = outputs.begin(items, last, fingerprint, conflict)
+        plan = outputs.begin(items, last, fingerprint, conflict, verify=verify)
         for result in plan.unrecorded:
             manifest.append(result)
         if job.revisits:

@@ -26,6 +26,7 @@ _RANGES: tuple[Literal["tv", "pc"], ...] = ("tv", "pc")
 _EXTRA_PREFIX = "extra."
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 _LARGEST_STRIDE = 1024
+_LARGEST_RATE_TERM = 2**31 - 1
 
 
 @dataclass(frozen=True)
@@ -194,10 +195,15 @@ class LatentMetadata:
         for name in ("frame_rate", "time_base", "sample_aspect"):
             value = getattr(self, name)
             require(value is None or value > 0, name, "above 0", value)
-        for name in ("frame_rate", "time_base", "start", "sample_aspect"):
+        for name, largest, what in (
+            ("frame_rate", _LARGEST_RATE_TERM, "32-bit"),  # FFmpeg's AVRational
+            ("time_base", _LARGEST_RATE_TERM, "32-bit"),
+            ("sample_aspect", _LARGEST_RATE_TERM, "32-bit"),
+            ("start", LARGEST_TERM, "64-bit"),
+        ):
             value = getattr(self, name) or Fraction(0)
-            fits = max(abs(value.numerator), value.denominator) <= LARGEST_TERM
-            require(fits, name, "a fraction of 64-bit integers", value)
+            fits = max(abs(value.numerator), value.denominator) <= largest
+            require(fits, name, f"a fraction of {what} integers", value)
         require(self.bits in _BITS, "bits", "8 or 16", self.bits)
         require(1 <= self.source_bits <= 32, "source_bits", "1 to 32", self.source_bits)
         require(self.colour_range in _RANGES, "colour_range", "tv or pc", self.colour_range)

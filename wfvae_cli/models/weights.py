@@ -48,9 +48,19 @@ class Matching:
 
 
 def build_on_meta(family: type[VideoVAE], config: Mapping[str, Any]) -> VideoVAE:
-    """Build a model without memory for its weights."""
+    """Build a model without memory for its weights.
+
+    Raises:
+        WeightsError: the config is incomplete, or describes what cannot be built.
+    """
     with torch.device("meta"):
-        return family.from_config(config)
+        try:
+            return family.from_config(config)
+        except (RuntimeError, OverflowError, ZeroDivisionError) as error:
+            reason = str(error).partition("\n")[0]
+            raise WeightsError(
+                f"config.json describes a model that cannot be built: {reason}"
+            ) from error
 
 
 def match_tensors(

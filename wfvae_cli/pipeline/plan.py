@@ -19,7 +19,7 @@ import psutil
 import torch
 from torch import Tensor
 
-from wfvae_cli.errors import DeviceError, UsageError
+from wfvae_cli.errors import DeviceError, UsageError, is_out_of_memory
 from wfvae_cli.models.base import LoadedModel, Task
 from wfvae_cli.nn.stream import Stream
 from wfvae_cli.pipeline.options import Tile
@@ -365,18 +365,9 @@ def explained_memory(frames: int, width: int, height: int) -> Iterator[None]:
     try:
         yield
     except (MemoryError, RuntimeError) as error:
-        if not _is_out_of_memory(error):
+        if not is_out_of_memory(error):
             raise
         raise DeviceError(
             f"out of memory in a chunk of {frames} frames of {width}x{height}: use a smaller "
             "--chunk, a smaller --size, --dtype bfloat16, or --tile where the command has it"
         ) from error
-
-
-def _is_out_of_memory(error: BaseException) -> bool:
-    # PyTorch's CPU allocator raises a plain RuntimeError.
-    return (
-        isinstance(error, (MemoryError, torch.OutOfMemoryError))
-        or "can't allocate memory" in str(error)
-        or "could not create a memory object" in str(error)
-    )
