@@ -195,6 +195,7 @@ def run_many(console: Console, job: Roundtrip) -> None:
             f"--engine ray writes outputs only, and {asked[0]} needs the frames in this process: "
             "leave it out, or run wfvae compare on the outputs"
         )
+    check_outputs([job.targets.report, job.targets.plot], job.sources)
     dataset = job.dataset.isolated()  # before the checks, which may import PyTorch
     if dataset.isolation.is_retry:
         # All was checked before the crash, and some stills may have been written since.
