@@ -9,6 +9,7 @@ import pytest
 
 from wfvae_cli.atomic import (
     atomic_file,
+    atomic_folder,
     atomic_path,
     check_not_input,
     check_output,
@@ -133,6 +134,41 @@ def test_long_names(tmp_path: Path) -> None:
     with atomic_path(target) as part:
         part.write_bytes(b"1")
     assert target.read_bytes() == b"1"
+
+
+def test_a_folder_of_a_killed_run_is_removed(tmp_path: Path) -> None:
+    target = tmp_path / "f%d.png"
+    script = (
+        "import os, sys\n"
+        "from pathlib import Path\n"
+        "from wfvae_cli.atomic import atomic_folder\n"
+        "with atomic_folder(Path(sys.argv[1])) as folder:\n"
+        "    (folder / 'f1.png').write_bytes(b'half')\n"
+        "    os.kill(os.getpid(), 9)\n"
+    )
+    subprocess.run([sys.executable, "-c", script, str(target)], check=False)
+    assert len(names(tmp_path)) == 1
+    with atomic_folder(tmp_path / "other%d.png"):
+        assert len(names(tmp_path)) == 2, "another series' leftovers are its own"
+    with atomic_folder(target) as first:
+        assert names(tmp_path) == [first.name]
+        with atomic_folder(target) as second:
+            assert names(tmp_path) == sorted((first.name, second.name)), "one in use is kept"
+    assert names(tmp_path) == []
+
+
+def test_a_link_in_place_of_a_leftover_is_not_followed(tmp_path: Path) -> None:
+    target = tmp_path / "f%d.png"
+    with atomic_folder(target) as folder:
+        name = folder.name
+    victim = tmp_path / "victim"
+    victim.mkdir()
+    (victim / ".lock").touch()
+    (tmp_path / name).symlink_to(victim)
+    with atomic_folder(target):
+        pass
+    assert names(tmp_path) == sorted((name, "victim"))
+    assert names(victim) == [".lock"]
 
 
 def test_other_errors_pass_unchanged(tmp_path: Path) -> None:

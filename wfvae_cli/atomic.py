@@ -7,6 +7,7 @@ import errno
 import hashlib
 import os
 import secrets
+import shutil
 import stat
 import sys
 from collections.abc import Iterable, Iterator
@@ -17,6 +18,8 @@ from wfvae_cli.errors import OutputError, WfvaeError
 
 STDOUT = "-"
 """The target that means standard output."""
+_LOCK = ".lock"
+"""In a temporary folder, the file that stays locked while a run uses it."""
 
 _NO_SPACE = {
     errno.ENOSPC: "the disk is full",
@@ -147,39 +150,74 @@ def atomic_path(target: str | Path, *, overwrite: bool = False) -> Iterator[Path
             os.close(descriptor)
 
 
+@contextlib.contextmanager
+def atomic_folder(target: Path) -> Iterator[Path]:
+    """Give a hidden folder beside `target`, for files that are moved to their names when complete.
+
+    Args:
+        target: what the files make together, such as `frame%05d.png`.
+
+    Yields:
+        The folder; it is removed at the end, however that comes, with what is still in it.
+
+    Raises:
+        OutputError: it cannot be created.
+    """
+    with reported(target, target.parent):
+        _remove_stale_parts(target)
+        part, descriptor = _create_part(target, folder=True)
+    try:
+        yield part
+    finally:
+        shutil.rmtree(part, ignore_errors=True)
+        os.close(descriptor)
+
+
 def _part_prefix(path: Path) -> str:
     """How the names of temporary files for `path`, and for no other file, begin."""
     digest = hashlib.sha256(os.fsencode(path.name)).hexdigest()[:8]
     return f".{path.name[:32]}.{digest}-"
 
 
-def _create_part(path: Path) -> tuple[Path, int]:
-    """Create a temporary file beside `path`, locked as long as the descriptor is open.
+def _create_part(path: Path, *, folder: bool = False) -> tuple[Path, int]:
+    """Create a temporary file or folder beside `path`, locked as long as the descriptor is open.
 
     The lock ends with the process, however that ends: a part without one is a killed run's.
     """
     while True:
         part = path.with_name(f"{_part_prefix(path)}{secrets.token_hex(4)}.part")
+        if folder:
+            part.mkdir()
+        lock = part / _LOCK if folder else part
         # Not tempfile: its files are private (0600), where outputs follow the user's umask.
-        descriptor = os.open(part, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666)
+        descriptor = os.open(lock, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666)
         _try_lock(descriptor)
-        if part.exists():  # else another run took it for stale before it was locked
+        if lock.exists():  # else another run took it for stale before it was locked
             return part, descriptor
         os.close(descriptor)
 
 
 def _remove_stale_parts(path: Path) -> None:
-    """Remove what killed runs left of `path`; files without a lock that can be told are kept."""
+    """Remove what killed runs left of `path`; what has no lock that can be told is kept."""
     prefix = _part_prefix(path)
     with contextlib.suppress(OSError), os.scandir(path.parent) as entries:
         for entry in entries:
-            if entry.name.startswith(prefix) and entry.is_file(follow_symlinks=False):
-                descriptor = os.open(entry.path, os.O_WRONLY)
-                try:
-                    if _try_lock(descriptor):
-                        Path(entry.path).unlink()
-                finally:
-                    os.close(descriptor)
+            if entry.name.startswith(prefix) and not entry.is_symlink():
+                with contextlib.suppress(OSError):
+                    _remove_unlocked(Path(entry.path), folder=entry.is_dir())
+
+
+def _remove_unlocked(part: Path, *, folder: bool) -> None:
+    descriptor = os.open(part / _LOCK if folder else part, os.O_WRONLY)
+    try:
+        if not _try_lock(descriptor):
+            return
+        if folder:
+            shutil.rmtree(part, ignore_errors=True)
+        else:
+            part.unlink()
+    finally:
+        os.close(descriptor)
 
 
 def _try_lock(descriptor: int) -> bool:

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from tests.latents.samples import describe, full_metadata
 from wfvae_cli.errors import LatentError
 from wfvae_cli.latents.metadata import (
+    LONGEST_HOLD,
     SCHEMA_VERSION,
     AppliedNormalization,
     LatentMetadata,
@@ -61,6 +62,7 @@ def metadata(draw: st.DrawFn) -> LatentMetadata:
         frame_rate=draw(st.none() | rate),
         time_base=draw(rate),
         start=draw(positive) * draw(st.sampled_from((-1, 0, 1))),
+        last_duration=draw(st.none() | positive.filter(lambda hold: hold <= LONGEST_HOLD)),
         sample_aspect=draw(rate),
         bits=draw(st.sampled_from((8, 16))),
         source_bits=draw(st.integers(1, 16)),
@@ -86,6 +88,13 @@ def test_strings_carry_everything(original: LatentMetadata) -> None:
 def test_the_latent_shape_covers_clip_and_padding() -> None:
     assert describe(frames=6, pad_frames=3).latent_shape == (4, 3, 3, 4)
     assert describe(frames=1).latent_shape == (4, 1, 3, 4)
+
+
+def test_a_hold_is_left_out_where_there_is_none() -> None:
+    assert "last_duration" not in full_metadata(frames=5).to_strings()
+    for hold in (Fraction(0), Fraction(-1), LONGEST_HOLD + 1, Fraction(1, 10**20)):
+        with pytest.raises(LatentError, match="last_duration"):
+            describe(frames=5, last_duration=hold)
 
 
 def test_unknown_keys_are_left_aside() -> None:

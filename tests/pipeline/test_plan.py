@@ -94,6 +94,26 @@ def test_state_is_offloaded_only_where_the_device_has_no_room_and_the_host_has()
     assert not any(plan_4k(gib, host=0).offloaded for gib in offloaded)
 
 
+def test_state_that_grows_is_told() -> None:
+    growing = dataclasses.replace(model(), vae=build("mini-wfvae-trilinear"))
+    growing.vae.state_growth_per_latent = 2048
+    memory = Memory(2**40)
+    plan = ChunkPlan.of(growing, 5, 512, 256, memory=memory)
+    positions = 64 * 32
+    assert plan.growth == 2 * 2048 * positions * growing.value_bytes
+    assert "32.0 MiB more for each" in plan.notices[0]
+    half = ChunkPlan.of(growing, 5, 512, 256, memory=memory, task="encode")
+    assert 2 * half.growth == plan.growth
+    assert ChunkPlan.of(model(), 5, 512, 256, memory=memory).notices == []
+
+
+def test_memory_of_a_device_and_of_the_host(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("wfvae_cli.pipeline.plan.free_memory", lambda: 7)
+    assert Memory.now(torch.device("cpu")) == Memory(7)
+    monkeypatch.setattr("wfvae_cli.pipeline.plan.free_device_memory", lambda device: 5)
+    assert Memory.now(torch.device("cuda")) == Memory(5, 7)
+
+
 def test_off_and_models_of_whole_clips_never_make_tiles() -> None:
     little = Memory(2**20, 2**40)
     for case, tile in (("mini-wfvae-trilinear", "off"), ("mini-wfvae-groupnorm", "auto")):

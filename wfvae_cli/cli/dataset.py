@@ -23,6 +23,7 @@ from wfvae_cli.dataset.options import (
     default_threads,
 )
 from wfvae_cli.errors import PartialFailureError, UsageError
+from wfvae_cli.media.options import DATASET_IMAGE_MEMORY
 from wfvae_cli.models.options import RunOptions
 from wfvae_cli.pipeline.options import Limits
 
@@ -55,7 +56,13 @@ class DatasetOptions:
         watched = run.owns_process and self.engine.engine == "local"
         return replace(self, isolation=isolate()) if watched else self
 
-    def job_options(self, place: RunOptions, model: str, hwaccel: str = "none") -> dict[str, Any]:
+    def job_options(
+        self,
+        place: RunOptions,
+        model: str,
+        hwaccel: str = "none",
+        image_memory: int | None = None,
+    ) -> dict[str, Any]:
         """Give the options that all jobs have in common, by the names of `DatasetJob`."""
         return {
             "model": model,
@@ -65,6 +72,7 @@ class DatasetOptions:
             "threads": self.work.threads or default_threads(),
             "readers": self.work.readers or default_readers(),
             "hwaccel": hwaccel,
+            "image_memory": image_memory or DATASET_IMAGE_MEMORY,
             "limits": self.limits,
             "profile": self.work.profile,
         }

@@ -12,7 +12,7 @@ from wfvae_cli.cli.dataset import DatasetOptions, is_dataset, run_job, use_threa
 from wfvae_cli.cli.output import Overwrite, display
 from wfvae_cli.dataset.options import EngineOptions, FormatOptions, Selection, WorkOptions
 from wfvae_cli.errors import UsageError, WeightsError
-from wfvae_cli.media.options import Hwaccel, Sampling
+from wfvae_cli.media.options import Hwaccel, ImageMemory, Sampling
 from wfvae_cli.models.options import DEFAULT_MODEL, ModelName, RunOptions
 from wfvae_cli.option import Argument, Option
 from wfvae_cli.pipeline.options import EncodeOptions, Limits
@@ -114,6 +114,7 @@ def encode(
     console: Console,
     model: ModelName = DEFAULT_MODEL,
     hwaccel: Hwaccel = "none",
+    max_image_memory: ImageMemory = None,
     overwrite: Overwrite = False,
 ) -> None:
     """Turn a video, an image or a whole dataset into latents.
@@ -131,7 +132,7 @@ def encode(
     if not is_dataset(sources, output, dataset, (_SUFFIX,), example="latents/", asked=asked):
         _encode_one(
             sources[0], output, console, run, options, normalize, sampling, work, model, hwaccel,
-            overwrite=overwrite,
+            max_image_memory, overwrite=overwrite,
         )  # fmt: skip
         return
     dataset = dataset.isolated()
@@ -157,7 +158,9 @@ def encode(
     )
     if form.chosen == "musubi":
         _check_musubi(family, model)
-    job = EncodeJob(OutputStore.of(output), config, **dataset.job_options(run, model, hwaccel))
+    job = EncodeJob(
+        OutputStore.of(output), config, **dataset.job_options(run, model, hwaccel, max_image_memory)
+    )
     run_job(sources, output, job, dataset, console)
 
 
@@ -203,6 +206,7 @@ def _encode_one(
     work: WorkOptions,
     model: str,
     hwaccel: str,
+    image_memory: int | None,
     *,
     overwrite: bool,
 ) -> None:
@@ -216,7 +220,9 @@ def _encode_one(
     check_latents_name(output)
     check_output(output, overwrite=overwrite)
     check_batch(work.batch, options.tile)
-    with open_clip(source, sampling, hwaccel=hwaccel) as reader:
+    with open_clip(
+        source, sampling, hwaccel=hwaccel, image_memory=image_memory, trusted=True
+    ) as reader:
         loaded = run.load(model, "encode")
         use_threads(run.device, work.threads)
         options = normalize.applied(options, model, loaded.sha256, loaded.vae.normalization)

@@ -99,7 +99,7 @@ def _describe_stats(path: Path) -> dict[str, Any]:
 def _describe_clip(source: str) -> dict[str, Any]:
     from wfvae_cli.media.reader import probe
 
-    clip = probe(source)
+    clip = probe(source, trusted=True)
     facts = {name: _plain(value) for name, value in asdict(clip).items()}
     return {"kind": "image" if facts.pop("is_image") else "video", **facts}
 

@@ -9,7 +9,7 @@ from wfvae_cli.cli import roundtrip_work as w
 from wfvae_cli.cli.console import Console
 from wfvae_cli.cli.dataset import DatasetOptions
 from wfvae_cli.dataset.options import EngineOptions, Selection, WorkOptions
-from wfvae_cli.media.options import Hwaccel, Sampling, VideoOptions
+from wfvae_cli.media.options import Hwaccel, ImageMemory, Sampling, VideoOptions
 from wfvae_cli.models.options import DEFAULT_MODEL, ModelNames, RunOptions
 from wfvae_cli.option import Argument, Option
 from wfvae_cli.pipeline.options import ChunkOptions, Limits
@@ -67,6 +67,7 @@ def roundtrip(
         Option("Copy the sound track without re-encoding, or leave it out.", "Output"),
     ] = "copy",
     hwaccel: Hwaccel = "none",
+    max_image_memory: ImageMemory = None,
     ms_ssim: Annotated[bool, Option("MS-SSIM too, which takes time.", "Metrics")] = False,
 ) -> None:
     """Encode, decode, and measure what was lost.
@@ -95,6 +96,7 @@ def roundtrip(
         compare=compare,
         audio=audio,
         hwaccel=hwaccel,
+        image_memory=max_image_memory,
         ms_ssim=ms_ssim,
     )
     if job.is_dataset:

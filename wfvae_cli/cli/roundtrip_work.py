@@ -50,6 +50,7 @@ class Roundtrip:
     compare: Literal["side-by-side", "diff"] | None
     audio: Literal["copy", "none"]
     hwaccel: str
+    image_memory: int | None
     ms_ssim: bool
 
     def __post_init__(self) -> None:
@@ -131,6 +132,7 @@ def run_one(console: Console, job: Roundtrip) -> None:
     from wfvae_cli.atomic import check_output
     from wfvae_cli.dataset.config import check_batch
     from wfvae_cli.media.audio import has_sound
+    from wfvae_cli.media.opening import is_playlist
     from wfvae_cli.media.reader import open_clip
     from wfvae_cli.metrics.result import Comparison, FileResult
     from wfvae_cli.pipeline.roundtrip import roundtrip_clip
@@ -147,7 +149,12 @@ def run_one(console: Console, job: Roundtrip) -> None:
     check_batch(job.dataset.work.batch, job.chunks.tile)
     if source == "-" and output is not None and job.audio == "copy":
         console.note("a pipe can be read only once: its sound, if it has any, is not copied")
-    with open_clip(source, job.sampling, hwaccel=job.hwaccel) as reader, _report(job) as report:
+    elif is_playlist(source) and output is not None and job.audio == "copy":
+        console.note("the sound of what a playlist names, if it has any, is not copied")
+    opened = open_clip(
+        source, job.sampling, hwaccel=job.hwaccel, image_memory=job.image_memory, trusted=True
+    )
+    with opened as reader, _report(job) as report:
         recorder = job.recorder(report, 0)
         loaded = job.run.load(job.models[0])
         use_threads(job.run.device, job.dataset.work.threads)
@@ -255,7 +262,7 @@ def _run_model(
             config,
             recorder,
             output is not None,
-            **dataset.job_options(job.run, job.models[place], job.hwaccel),
+            **dataset.job_options(job.run, job.models[place], job.hwaccel, job.image_memory),
         ),
         dataset,
         console,

@@ -78,8 +78,7 @@ class EncodeItems(Job[Task, ItemFrames, ItemResult]):
                 yield Ready(replace(task.current, stamp=file.stamp))
                 return
             sampling = job.config.sampling_of(item)
-            threads, hwaccel = job.decoder_threads, job.hwaccel
-            with open_clip(file.path, sampling, threads=threads, hwaccel=hwaccel) as reader:
+            with open_clip(file.path, sampling, **job.reader_options) as reader:
                 convert_on(self._model.device, reader)
                 yield ItemFrames(task, file, reader, self._model.vae.strides, heartbeat)
 
@@ -104,4 +103,4 @@ class EncodeItems(Job[Task, ItemFrames, ItemResult]):
             )
 
         output = self._exporter.open(item, metadata, options)
-        return EncodeSink(output, source.info, options, conclude)
+        return EncodeSink(output, source, options, conclude)

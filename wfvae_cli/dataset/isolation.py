@@ -10,6 +10,7 @@ systems do not survive a fork of a process with frameworks loaded, or have none.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -181,4 +182,5 @@ def _die_with(parent: int) -> None:
 
 
 def _say(text: str) -> None:
-    os.write(sys.stderr.fileno(), text.encode())
+    with contextlib.suppress(OSError, ValueError):  # closed or full: only the message is lost
+        os.write(sys.stderr.fileno(), text.encode())

@@ -22,7 +22,7 @@ from wfvae_cli.dataset.outputs import Existing, Outputs
 from wfvae_cli.dataset.plan import Conflict, Plan, plan_run
 from wfvae_cli.dataset.result import ItemResult
 from wfvae_cli.dataset.source import Source, content_sha256, stamp
-from wfvae_cli.dataset.store import OutputStore
+from wfvae_cli.dataset.store import OutputStore, refuse_links
 from wfvae_cli.errors import InputError, OutputError, UsageError
 from wfvae_cli.media.options import VideoOptions
 
@@ -159,6 +159,7 @@ class MediaFiles(Outputs):
     ) -> Plan:
         """Take in the journal of a run that was killed, and find out what is left to do."""
         self.store.prepare()
+        refuse_links(self._journal)
         left = {result.item: result for result in self._read_journal()}
         plan = plan_run(items, {**last, **left}, self, model, conflict, verify=verify)
         return replace(plan, unrecorded=list(left.values()))
@@ -216,7 +217,7 @@ class MediaFiles(Outputs):
     def _read_journal(self) -> Iterator[ItemResult]:
         """Give the items whose file got its name, and whose line was not written."""
         for path in sorted(self._journal.glob("*.json")):
-            with contextlib.suppress(OSError, ValueError, TypeError, KeyError):
+            with contextlib.suppress(OSError, ValueError, TypeError, KeyError, RecursionError):
                 result = ItemResult.from_json(json.loads(path.read_bytes()))
                 target = self.store.root / (result.output or "")
                 if target.is_file() and _sha256(target) == result.sha256:

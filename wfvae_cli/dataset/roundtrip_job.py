@@ -89,8 +89,7 @@ class RoundtripItems(Job[Task, ItemFrames, ItemResult]):
                 yield Ready(replace(task.current, stamp=source.stamp))
                 return
             sampling = job.config.sampling_of(task.item)
-            threads, hwaccel = job.decoder_threads, job.hwaccel
-            with open_clip(source.path, sampling, threads=threads, hwaccel=hwaccel) as reader:
+            with open_clip(source.path, sampling, **job.reader_options) as reader:
                 yield ItemFrames(task, source, reader, self._model.vae.strides, heartbeat)
 
     def sink(self, task: Task, source: ItemFrames, plan: ChunkPlan) -> Sink[ItemResult]:
@@ -109,7 +108,9 @@ class RoundtripItems(Job[Task, ItemFrames, ItemResult]):
                 return replace(result, stamp=source.file.stamp, metrics=_metrics(scores))
 
             video = VideoOptions()
-            return RoundtripSink(None, info, measured, record=record, video=video, overwrite=False)
+            return RoundtripSink(
+                None, source, measured, record=record, video=video, overwrite=False
+            )
         name = outputs.name(item, is_image=info.is_image)
         part = outputs.store.part(Path(name).suffix)
 
@@ -120,7 +121,7 @@ class RoundtripItems(Job[Task, ItemFrames, ItemResult]):
         path, copies = source.file.path, config.audio == "copy" and not info.is_image
         return _Sink(
             part,
-            info,
+            source,
             conclude,
             record=record,
             compare=config.compare,

@@ -68,25 +68,15 @@ class OutputStore:
             OutputError: they cannot be written.
         """
         with reported(self.root):
-            self._refuse_links()
+            refuse_links(self.work)
             shutil.rmtree(self.work, ignore_errors=True)
             self._make_work()
 
     def _make_work(self) -> None:
         if self.url is not None:
             make_private(self.root)
-        self._refuse_links()
+        refuse_links(self.work)
         self.work.mkdir(parents=True, exist_ok=True)
-
-    def _refuse_links(self) -> None:
-        """Refuse hidden folders that are links: what is in them gets removed."""
-        for folder in (self.work, *self.work.parents[:3]):  # of tar shards, also .wfvae-clips
-            is_hidden = folder == self.work or folder.name.startswith(".wfvae-")
-            if is_hidden and folder.is_symlink():
-                raise OutputError(
-                    f"{folder} is a symbolic link, and what is in it would be removed: remove the "
-                    "link"
-                )
 
     def tidy(self) -> None:
         """Remove the hidden folder, where no other shard uses it."""
@@ -137,6 +127,19 @@ class OutputStore:
         if self.url is not None:
             return remote.open_remote(f"{self.url}/{name}")
         return (self.root / name).open("rb")
+
+
+def refuse_links(hidden: Path) -> None:
+    """Refuse a hidden folder that is a link, or in one: what is in it gets removed.
+
+    Raises:
+        OutputError: it is.
+    """
+    for folder in (hidden, *hidden.parents[:3]):  # of tar shards, also .wfvae-clips
+        if (folder == hidden or folder.name.startswith(".wfvae-")) and folder.is_symlink():
+            raise OutputError(
+                f"{folder} is a symbolic link, and what is in it would be removed: remove the link"
+            )
 
 
 def check_inputs(place: OutputStore, items: Iterable[Item]) -> None:

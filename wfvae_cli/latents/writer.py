@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from dataclasses import replace
+from fractions import Fraction
 from pathlib import Path
 from types import TracebackType
 from typing import BinaryIO
@@ -37,7 +38,8 @@ class LatentWriter:
 
     Args:
         target: a path, or a binary stream such as stdout's, which need not be seekable.
-        metadata: what is known of the clip; `frames` and `pad_frames` are filled in by `finish`.
+        metadata: what is known of the clip; `finish` fills in `frames`, `pad_frames`
+            and `last_duration`.
         dtype: what latents are stored as.
         overwrite: whether `target` may exist.
 
@@ -129,12 +131,18 @@ class LatentWriter:
             )
         return stored
 
-    def finish(self, frames: int, pts: Sequence[int] | NDArray[np.int64] | None = None) -> None:
+    def finish(
+        self,
+        frames: int,
+        pts: Sequence[int] | NDArray[np.int64] | None = None,
+        last_duration: Fraction | None = None,
+    ) -> None:
         """Write the file: whole, or not at all.
 
         Args:
             frames: frames of the clip before padding.
             pts: with a variable frame rate, each frame's time in units of `time_base`.
+            last_duration: seconds that the last frame is shown, where that is not usual.
 
         Raises:
             LatentError: `pts` do not increase.
@@ -147,7 +155,10 @@ class LatentWriter:
                 f"{self.latent_frames} latent frames that were appended"
             )
         metadata = replace(
-            self._metadata, frames=frames, pad_frames=padded_frames(frames, stride) - frames
+            self._metadata,
+            frames=frames,
+            pad_frames=padded_frames(frames, stride) - frames,
+            last_duration=last_duration,
         )
         times = None if pts is None else _checked_pts(pts, frames).astype("<i8")
         checksum = self._checksum(times)

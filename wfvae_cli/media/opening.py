@@ -44,6 +44,11 @@ _SCRIPTS = (b"#EXTM3U", b"ffconcat", b"v=0", b"<MPD", b"[playlist]")
 """How playlists, concat scripts and session descriptions begin."""
 
 
+def is_playlist(path: str | Path) -> bool:
+    """Tell by the suffix whether a file is a playlist or concat script, if it is meant as one."""
+    return Path(path).suffix.lower() in _PLAYLISTS
+
+
 def check_exists(path: Path, *, trusted: bool = False) -> None:
     """Check that `path` is there, is not empty, and is neither prose nor a playlist.
 
@@ -65,7 +70,7 @@ def check_exists(path: Path, *, trusted: bool = False) -> None:
     if not head:
         raise VideoError(f"{path}: the file is empty: copy or download it again")
     if _is_script(head):
-        if not (trusted and path.suffix.lower() in _PLAYLISTS):
+        if not (trusted and is_playlist(path)):
             raise VideoError(f"{path}: {_script_refused(path, trusted)}")
     elif _is_text(head) and not _READABLE_TEXT.match(head):
         raise VideoError(f"{path}: {_text_refused(head)}")

@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from wfvae_cli.errors import DeviceError, WeightsError
+from wfvae_cli.errors import DeviceError, WeightsError, is_out_of_memory
 from wfvae_cli.heap import return_freed_memory
 from wfvae_cli.models.base import LoadedModel, Normalization, Task, VideoVAE
 from wfvae_cli.models.checkpoint import (
@@ -88,7 +88,9 @@ def load_model(
         digest = pool.submit(weights_sha256, found.files.weights)  # hashlib releases the GIL
         try:
             fill(vae, found.entries, found.matching, placed, resolved, task)
-        except torch.OutOfMemoryError as error:
+        except (MemoryError, RuntimeError) as error:
+            if not is_out_of_memory(error):
+                raise
             raise DeviceError(f"{name} does not fit into the memory of {placed}") from error
         sha256 = digest.result()
     return_freed_memory()  # weights as stored, and laid out anew

@@ -159,6 +159,8 @@ class DecodeSink(Sink[ValueT], Generic[ValueT]):
         self._done = 0
         writer = open_writer(target, info, video, overwrite=overwrite, audio_from=audio_from)
         self._output = WriterContext(writer)
+        if file.metadata.last_duration is not None:
+            writer.end = self._pts[-1] + round(file.metadata.last_duration / info.time_base)
 
     def stage(self, chunk: Chunk, output: ModelOutput) -> Staged:
         """Start to bring the frames to the host."""

@@ -15,12 +15,13 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 
-import psutil
 import torch
 from torch import Tensor
 
 from wfvae_cli.errors import DeviceError, UsageError, is_out_of_memory
+from wfvae_cli.media.memory import free_memory
 from wfvae_cli.models.base import LoadedModel, Task
+from wfvae_cli.nn.accelerator import free_device_memory
 from wfvae_cli.nn.stream import Stream
 from wfvae_cli.pipeline.options import Tile
 from wfvae_cli.pipeline.tiles import Grid, check_tile
@@ -60,10 +61,8 @@ class Memory:
     @classmethod
     def now(cls, device: torch.device) -> Memory:
         """Ask for what is free at the moment."""
-        available = psutil.virtual_memory().available
-        if device.type == "cuda":
-            return cls(torch.cuda.mem_get_info(device)[0], available)
-        return cls(available)
+        host, own = free_memory(), free_device_memory(device)
+        return cls(host) if own is None else cls(own, host)
 
 
 @dataclass(frozen=True)
@@ -82,6 +81,8 @@ class ChunkPlan:
     """Whether bands and tiles leave their state on the host until their turn comes."""
     is_reduced: bool = field(default=False, compare=False)
     """Whether memory was short of what the fixed budget asks for."""
+    growth: int = field(default=0, compare=False)
+    """Bytes that the model's state of a clip grows by with every latent frame."""
 
     @classmethod
     def of(
@@ -116,6 +117,14 @@ class ChunkPlan:
         check_tile(tile, model.vae.strides)
         memory = memory or Memory.now(model.device)
         picture = Picture(model, width, height, task)
+        plan = cls._for_memory(picture, chunk, tile, memory)
+        return replace(plan, growth=picture.growth)
+
+    @classmethod
+    def _for_memory(
+        cls, picture: Picture, chunk: int | None, tile: Tile, memory: Memory
+    ) -> ChunkPlan:
+        model, width, height = picture.model, picture.width, picture.height
         if isinstance(tile, int) and picture.grid(tile).tiles > 1:
             plan = cls._in_time(model, chunk, min(tile, width) * min(tile, height))
             plan = replace(plan, tile=tile)
@@ -168,6 +177,11 @@ class ChunkPlan:
             notices.append(
                 f"memory is short: {self.describe()}; the result is the same to rounding"
             )
+        if self.growth:
+            notices.append(
+                "this model keeps state of all of a clip's latent frames: some "
+                f"{self.growth / 2**20:.1f} MiB more for each"
+            )
         return notices
 
     def describe(self) -> str:
@@ -199,6 +213,15 @@ class Picture:
     width: int
     height: int
     task: Task = "both"
+
+    @property
+    def growth(self) -> int:
+        """Bytes that state grows by with every latent frame, in the halves that are used."""
+        vae = self.model.vae
+        height = (self.height + pad_to(self.height, vae.strides.height)) // vae.strides.height
+        width = (self.width + pad_to(self.width, vae.strides.width)) // vae.strides.width
+        numbers = vae.state_growth_per_latent * height * width * (2 if self.task == "both" else 1)
+        return numbers * self.model.value_bytes
 
     def grid(self, tile: int) -> Grid:
         """Lay tiles over the padded picture."""
@@ -307,7 +330,7 @@ def check_memory(
     if model.device.type != "cpu":
         return
     cut = replace(plan, first=latent_frames(frames, model.vae.strides.time))
-    available = psutil.virtual_memory().available
+    available = free_memory()
     needed, _ = Picture(model, width, height, task).needs(cut, Memory(available))
     if needed > available:
         raise DeviceError(

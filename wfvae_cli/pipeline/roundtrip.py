@@ -104,7 +104,7 @@ class RoundtripSink(Sink[ValueT], Generic[ValueT]):
 
     Args:
         target: what to write; None only measures.
-        info: of the clip.
+        source: of the clip's frames.
         conclude: makes the clip's result of its scores.
         record: what to measure and collect.
         compare: what to write in place of the reconstruction.
@@ -116,7 +116,7 @@ class RoundtripSink(Sink[ValueT], Generic[ValueT]):
     def __init__(
         self,
         target: str | Path | None,
-        info: ClipInfo,
+        source: FrameSource,
         conclude: Callable[[ClipResult], ValueT],
         *,
         record: ClipRecord,
@@ -125,7 +125,8 @@ class RoundtripSink(Sink[ValueT], Generic[ValueT]):
         overwrite: bool,
         audio_from: str | Path | None = None,
     ) -> None:
-        self.target, self._info = target, info
+        info = source.info
+        self.target, self._source, self._info = target, source, info
         self._conclude, self._record = conclude, record
         self._is_recorded = False
         self._compare = compare
@@ -171,6 +172,7 @@ class RoundtripSink(Sink[ValueT], Generic[ValueT]):
     def finish(self) -> ValueT:
         """Complete the file, and the scores."""
         if self._output is not None:
+            self._output.writer.end = self._source.end
             self._output.finish()
         scores = self._record.metrics.result()
         value = self._conclude(scores)
@@ -197,7 +199,7 @@ class _RoundtripReader(Job[str, FrameSource, RoundtripResult]):
         reader: ClipReader,
         model: LoadedModel,
         open_sink: Callable[
-            [ClipInfo, ChunkPlan, Callable[[ClipResult], RoundtripResult]], Sink[RoundtripResult]
+            [FrameSource, ChunkPlan, Callable[[ClipResult], RoundtripResult]], Sink[RoundtripResult]
         ],
         target: str | Path | None,
     ) -> None:
@@ -213,7 +215,7 @@ class _RoundtripReader(Job[str, FrameSource, RoundtripResult]):
         """Open the video or image, if one is wanted."""
         target = None if self._target is None else str(self._target)
         return self._open_sink(
-            source.info, plan, lambda scores: RoundtripResult(task, target, scores, plan.tile)
+            source, plan, lambda scores: RoundtripResult(task, target, scores, plan.tile)
         )
 
 
@@ -265,15 +267,15 @@ def roundtrip_clip(
     begin = time.perf_counter()
 
     def open_sink(
-        info: ClipInfo, plan: ChunkPlan, conclude: Callable[[ClipResult], RoundtripResult]
+        frames: FrameSource, plan: ChunkPlan, conclude: Callable[[ClipResult], RoundtripResult]
     ) -> Sink[RoundtripResult]:
         if recorder is None:
             record: ClipRecord = ScoresOnly(metrics)
         else:
-            record = recorder.begin(Path(reader.name).name, info, plan)
+            record = recorder.begin(Path(reader.name).name, frames.info, plan)
         return RoundtripSink(
             target,
-            info,
+            frames,
             conclude,
             record=record,
             compare=compare,

@@ -17,7 +17,7 @@ from typing import Any
 
 from wfvae_cli.errors import InputError, UsageError, VideoError
 from wfvae_cli.media.clip import ClipInfo
-from wfvae_cli.media.options import Sampling
+from wfvae_cli.media.options import DATASET_IMAGE_MEMORY, Sampling
 from wfvae_cli.media.reader import ClipReader, open_clip
 from wfvae_cli.media.sampling import seconds
 from wfvae_cli.stats.accumulate import file_identity
@@ -182,7 +182,13 @@ def latent_window(name: str, draw: Draw, total: int, stride: int) -> tuple[int, 
 
 
 def _open(source: Source, sampling: Sampling, threads: int) -> tuple[ClipReader, str]:
-    reader = open_clip(source.path, sampling, threads=threads, hwaccel=source.hwaccel)
+    reader = open_clip(
+        source.path,
+        sampling,
+        threads=threads,
+        hwaccel=source.hwaccel,
+        image_memory=DATASET_IMAGE_MEMORY,
+    )
     try:
         return reader, source.identity(_part(sampling))
     except BaseException:

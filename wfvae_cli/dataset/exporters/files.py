@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from fractions import Fraction
 from pathlib import Path
 
 from torch import Tensor
@@ -61,9 +62,11 @@ class LatentFileOutput:
         """Take the next latent frames."""
         self._writer.append(latents, logvar)
 
-    def finish(self, frames: int, pts: Sequence[int] | None) -> Written:
+    def finish(
+        self, frames: int, pts: Sequence[int] | None, last_duration: Fraction | None
+    ) -> Written:
         """Complete the file, and give it its name."""
-        self._writer.finish(frames, pts)
+        self._writer.finish(frames, pts, last_duration)
         size = self._store.publish(self._part, self._name)
         shape = (self._channels, self._writer.latent_frames, self._height, self._width)
         return Written(self._name, shape, size, self._writer.data_sha256)

@@ -108,8 +108,10 @@ class _MusubiOutput:
         check_finite(stored, self.latent_frames)
         self._spool.append(stored)
 
-    def finish(self, frames: int, pts: Sequence[int] | None) -> Written:
-        del pts  # the trainer counts frames
+    def finish(
+        self, frames: int, pts: Sequence[int] | None, last_duration: Fraction | None
+    ) -> Written:
+        del pts, last_duration  # the trainer counts frames
         info = self._metadata
         shape = self._channels, self._spool.frames, self._height, self._width
         size = "x".join(map(str, shape[1:]))
