@@ -140,6 +140,9 @@ def test_what_cannot_be_is_refused(clips: Path) -> None:
     assert_refused(wfvae("roundtrip", "-", "-m", "x", "-m", "y"), 2, "share a pipe")
     one_file = wfvae("roundtrip", clip, "-m", "x", "-m", "y", "-o", "o.mp4")
     assert_refused(one_file, 2, "several models need a folder")
+    assert_refused(
+        wfvae("roundtrip", clips, "-m", "x", "-m", "y", "--engine", "ray"), 2, "without -o"
+    )
     on_ray = wfvae("roundtrip", clips, "-o", "out", "--engine", "ray", "--html", "p")
     assert_refused(on_ray, 2, "--html needs the frames in this process", "wfvae compare")
 
@@ -154,3 +157,11 @@ def test_what_cannot_be_is_refused(clips: Path) -> None:
 )
 def test_names_of_models_fit_for_folders(names: list[str], labels: tuple[str, ...]) -> None:
     assert model_labels(names) == labels
+
+
+def test_a_list_is_not_replaced_by_its_report(clips: Path, tmp_path: Path) -> None:
+    listed = tmp_path / "list.csv"
+    listed.write_text(f"path\n{clips / 'a.mp4'}\n")
+    answer = wfvae("roundtrip", listed, "--report", listed, "--overwrite")
+    assert_refused(answer, 5, "list.csv")
+    assert listed.read_text().startswith("path")

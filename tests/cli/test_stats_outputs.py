@@ -141,3 +141,14 @@ def test_a_broken_file_whose_name_is_no_text_loses_no_report(tmp_path: Path, vid
     (failed,) = json.loads((tmp_path / "s.json").read_bytes())["failed"]
     assert os.fsencode(failed["name"]) == b"bad\xff.mp4"
     assert r"bad\xff.mp4" in answer.stderr
+
+
+def test_statistics_are_logged_to_a_tracker(tmp_path: Path, clip: Path) -> None:
+    pytest.importorskip("tensorboard", reason="needs the extra tensorboard")
+    target = f"tensorboard:{tmp_path / 'runs'}"
+    answer = wfvae("stats", clip, "--log-to", target, "-q")
+    assert answer.code == 0, answer
+    assert list((tmp_path / "runs/wfvae-tiny").glob("events.*"))
+    frames = wfvae("stats", clip, "--subbands", "--log-to", target)
+    assert_refused(frames, 2, "leave --log-to out")
+    assert_refused(wfvae("stats", clip, "--log-to", "elsewhere"), 2, "tensorboard:DIR")

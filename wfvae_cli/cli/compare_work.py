@@ -151,7 +151,7 @@ def _compare_side(
     facts: dict[str, JsonValue] = {"original": job.original, "reconstruction": path}
     if job.protocol is not None:
         facts["protocol"] = job.protocol.describe()
-    return Side(label, comparison, m.distances(measures), facts)
+    return Side(label, comparison, measures.figures, facts)
 
 
 def _observers(

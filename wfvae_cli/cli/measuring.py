@@ -7,14 +7,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
-from wfvae_cli.cli.output import Overwrite
+from wfvae_cli.cli.output import LogTo, Overwrite, trackers
 from wfvae_cli.errors import OutputError, UsageError
 from wfvae_cli.option import Option
 
 if TYPE_CHECKING:
     from wfvae_cli.metrics.compare import Measures
-    from wfvae_cli.metrics.result import ClipResult, JsonValue
-    from wfvae_cli.report.tracking import Target
+    from wfvae_cli.metrics.result import ClipResult
 
 _METRICS, _OUT = "Metrics", "Output"
 
@@ -139,27 +138,8 @@ class Targets:
             metavar="K DIR",
         ),
     ] = None
-    log_to: Annotated[
-        list[str] | None,
-        Option(
-            "Log the scores to tensorboard:DIR or wandb:PROJECT (extras of those names); may be "
-            "repeated. Nothing is sent anywhere unless WANDB_MODE says so.",
-            _OUT,
-            metavar="TRACKER",
-        ),
-    ] = None
+    log_to: LogTo = None
     overwrite: Overwrite = False
-
-    @property
-    def tracking(self) -> list[Target]:
-        """Where scores are logged.
-
-        Raises:
-            UsageError: a text names no tracker.
-        """
-        from wfvae_cli.report.tracking import Target
-
-        return [Target.parse(text) for text in self.log_to or []]
 
     @property
     def names(self) -> list[str]:
@@ -199,7 +179,7 @@ class Targets:
             from wfvae_cli.report.report import check_report_folder
 
             check_report_folder(self.html, overwrite=self.overwrite)
-        for target in self.tracking:
+        for target in trackers(self.log_to):
             target.check()
 
 
@@ -216,18 +196,6 @@ def _check_stills(count: int, folder: Path, *, overwrite: bool) -> None:
             raise OutputError(
                 f"--worst: {folder} is not empty: choose another folder or add --overwrite"
             )
-
-
-def distances(measures: Measures) -> dict[str, JsonValue]:
-    """The learned distances over all frames, by their names, with their numbers of samples."""
-    facts: dict[str, JsonValue] = {}
-    if measures.distances:
-        from wfvae_cli.metrics.frechet import FrechetDistance
-
-        for distance in measures.distances:
-            assert isinstance(distance, FrechetDistance)
-            facts |= distance.to_json()
-    return facts
 
 
 def describe_scores(result: ClipResult) -> str:

@@ -6,7 +6,7 @@ import shlex
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -183,7 +183,7 @@ def run_one(console: Console, job: Roundtrip) -> None:
         "seconds": round(done.seconds, 3),
     }
     comparison = Comparison((FileResult(m.title_of(source), done.metrics),), ())
-    side = Side(job.labels[0], comparison, recorder.distances, facts)
+    side = Side(job.labels[0], comparison, recorder.measures.figures, facts)
     write(console, job.subject, [side])
     _tell(console, job, done, side)
     console.result(summary(job.subject, [side]))
@@ -196,13 +196,19 @@ def run_many(console: Console, job: Roundtrip) -> None:
         PartialFailureError: some files failed; everything is written.
     """
     if job.is_recorded and job.dataset.engine.engine != "local":
-        asked = [*job.targets.names, *job.learned.names, "several --model", "a run without -o"]
+        asked = [*job.targets.names, *job.learned.names]
+        asked += ["a run without -o" if job.output is None else "several --model"]
         raise UsageError(
             f"--engine ray writes outputs only, and {asked[0]} needs the frames in this process: "
             "leave it out, or run wfvae compare on the outputs"
         )
-    job.targets.check()
-    dataset = job.dataset.isolated()
+    check_outputs([job.targets.report, job.targets.plot], job.sources)
+    dataset = job.dataset.isolated()  # before the checks, which may import PyTorch
+    if dataset.isolation.is_retry:
+        # All was checked before the crash, and some stills may have been written since.
+        job = replace(job, targets=replace(job.targets, overwrite=True))
+    else:
+        job.targets.check()
     if not job.is_recorded:
         _run_model(console, job, dataset, 0, None)
         return
@@ -304,7 +310,7 @@ def _side(job: Roundtrip, place: int, recorder: ModelRecorder) -> Side:
         "model": recorder.identity.name,
         "model_sha256": recorder.identity.sha256,
     }
-    return Side(label, recorder.comparison, recorder.distances, facts)
+    return Side(label, recorder.comparison, recorder.measures.figures, facts)
 
 
 def _conclude(console: Console, job: Roundtrip, sides: Sequence[Side]) -> None:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from wfvae_cli.cli.console import Console
 from wfvae_cli.cli.measuring import Targets
+from wfvae_cli.cli.output import trackers
 
 if TYPE_CHECKING:
     from wfvae_cli.metrics.protocol import Protocol
@@ -58,7 +59,7 @@ def write(console: Console, subject: Subject, sides: Sequence[Side]) -> None:
         written.append(targets.plot)
     if targets.html is not None:
         written.append(targets.html / "index.html")
-    for target in targets.tracking:
+    for target in trackers(targets.log_to):
         from wfvae_cli.report.tracking import log_comparison
 
         for side in sides:

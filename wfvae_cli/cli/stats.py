@@ -22,7 +22,7 @@ from wfvae_cli.dataset.options import (
 )
 from wfvae_cli.errors import PartialFailureError, UsageError
 from wfvae_cli.media.options import Hwaccel, Sampling
-from wfvae_cli.models.options import DEFAULT_MODEL, RunOptions
+from wfvae_cli.models.options import DEFAULT_MODEL, RunOptions, model_names
 from wfvae_cli.option import Argument, Option
 from wfvae_cli.pipeline.options import Chunk, Limits
 
@@ -126,6 +126,7 @@ def stats(
             flags=("--model", "-m"),
             metavar="NAME",
             common=True,
+            complete=model_names,
         ),
     ] = None,
     chunk: Chunk = None,
@@ -153,6 +154,7 @@ def stats(
         "--time-limit": limits.time is not None,
         "--engine": engine.engine != "local",
         "--write-config": subbands and targets.write_config,
+        "--log-to": subbands and targets.log_to,
     }
     _check_modes(merge=merge, subbands=subbands, levels=levels, others=others)
     check_outputs([targets.output, targets.plot], sources, model)
@@ -322,7 +324,7 @@ def _check_modes(
         raise UsageError(f"--merge only reads reports: leave {listed} out")
     if "--until" in given and "--shard" in given:
         raise UsageError("--until looks at all clips together: leave --shard or --until out")
-    names = ("--until", "--model", "--write-config", "--engine")
+    names = ("--until", "--model", "--write-config", "--log-to", "--engine")
     latents = [name for name in names if name in given]
     if subbands and latents:
         raise UsageError(f"--subbands is about frames: leave {', '.join(latents)} out")

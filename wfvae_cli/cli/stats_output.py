@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 from wfvae_cli.cli.console import Console
-from wfvae_cli.cli.output import Overwrite
+from wfvae_cli.cli.output import LogTo, Overwrite, trackers
 from wfvae_cli.errors import UsageError
 from wfvae_cli.option import Option
 
@@ -46,6 +46,7 @@ class Targets:
         ),
     ] = None
     """The checkpoint's folder."""
+    log_to: LogTo = None
     overwrite: Overwrite = False
 
     def check(self) -> None:
@@ -69,6 +70,8 @@ class Targets:
             from wfvae_cli.pipeline.scaled_config import scaled_config_path
 
             scaled_config_path(self.write_config, overwrite=self.overwrite)
+        for target in trackers(self.log_to):
+            target.check()
 
 
 def merge_files(console: Console, paths: Sequence[Path], targets: Targets) -> None:
@@ -105,6 +108,10 @@ def write_report(console: Console, report: StatsReport, targets: Targets) -> Non
         from wfvae_cli.report.latent_plot import plot_stats
 
         plot_stats(report, targets.plot, overwrite=targets.overwrite)
+    for target in trackers(targets.log_to):
+        from wfvae_cli.report.tracking import log_stats
+
+        log_stats(target, report)
     written = [path for path in (targets.output, targets.plot) if path is not None]
     if targets.write_config is not None:
         from wfvae_cli.pipeline.scaled_config import write_scaled_config

@@ -52,6 +52,11 @@ class Isolation:
     _open: set[str] = field(default_factory=set)
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
+    @property
+    def is_retry(self) -> bool:
+        """Whether the process has crashed before."""
+        return bool(self.suspects or self.crashed)
+
     def sort(self, tasks: Sequence[Task]) -> tuple[list[ItemResult], list[Task], list[Task]]:
         """Sort tasks into those that have failed, those to be tried alone, and all others."""
         failed = [task for task in tasks if task.item.relative in self.crashed]

@@ -87,15 +87,6 @@ class ModelRecorder:
             tuple(FailedFile(name, self._failed[name]) for name in sorted(self._failed)),
         )
 
-    @property
-    def distances(self) -> dict[str, JsonValue]:
-        """Distances over all clips, and how many samples each rests on."""
-        facts: dict[str, JsonValue] = {}
-        for distance in self.measures.distances:
-            assert isinstance(distance, FrechetDistance)
-            facts |= distance.to_json()
-        return facts
-
     def loaded(self, model: LoadedModel) -> None:
         """Take what identifies the model; the weights are not held on to."""
         self._identity = ModelIdentity(model.name, model.sha256, model.vae.family)
@@ -155,7 +146,7 @@ class ModelRecorder:
         report, place = self._report
         facts = {"model": self.identity.name, **self._facts}
         report.set_model(place, ReportModel(self.name, facts, self.latents))
-        report.set_distances(place, self.distances)
+        report.set_distances(place, self.measures.figures)
 
 
 class ClipRecorder:
