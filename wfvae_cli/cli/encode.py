@@ -158,16 +158,25 @@ def _dataset_options(
     options: EncodeOptions, normalize: Normalize, form: FormatOptions, model: str
 ) -> EncodeOptions:
     """Add what only the checkpoint knows; its weights are not loaded for it."""
-    if form.chosen == "musubi":
-        options = replace(options, save_dtype="bfloat16")
-        normalize = replace(normalize, normalize=True)
-    if not normalize.normalize:
+    from wfvae_cli.dataset.trainer_formats import TRAINER_FORMATS
+
+    trainer = TRAINER_FORMATS.get(form.chosen)
+    if not normalize.normalize and trainer is None:
         return options
 
     from wfvae_cli.models.base import Normalization
     from wfvae_cli.models.load import describe_checkpoint
 
     facts = describe_checkpoint(model)
+    if trainer is not None:
+        wanted = trainer.content_of(facts["family"], model) == "normalised"
+        if normalize.normalize and not wanted:
+            raise UsageError(
+                f"--format {form.chosen} stores the latents of {model} as the model gives them: "
+                "leave --normalize out"
+            )
+        options = replace(options, save_dtype=trainer.dtype)
+        normalize = replace(normalize, normalize=wanted)
     found = facts["normalization"]
     of_config = None if found is None else Normalization(found["shift"], found["scale"])
     return normalize.applied(options, model, facts["sha256"], of_config)
