@@ -12,6 +12,7 @@ import pytest
 
 from tests.cli.program import assert_refused, start, wfvae
 from tests.dataset.clips import contents, write_clip, write_image
+from tests.models.checkpoints import write_wan
 from wfvae_cli.dataset.manifest import read_outcomes
 from wfvae_cli.latents.file import LatentFile
 
@@ -121,9 +122,11 @@ def test_selection_and_shards(tmp_path: Path, videos: Path) -> None:
 
 
 def test_musubi_layout(tmp_path: Path, videos: Path) -> None:
-    answer = wfvae("encode", videos, "-o", tmp_path / "z", "--layout", "musubi", "--limit", "1")
+    model = write_wan(tmp_path / "wan")
+    options = ("--layout", "musubi", "--model", model, "--limit", "1")
+    answer = wfvae("encode", videos, "-o", tmp_path / "z", *options)
     assert answer.code == 0, answer
-    assert list(contents(tmp_path / "z")) == ["a/clip_00000-005_0032x0024_wan.safetensors"]
+    assert list(contents(tmp_path / "z")) == ["clip_00000-005_0032x0024_wan.safetensors"]
 
 
 @pytest.mark.parametrize(
@@ -135,7 +138,7 @@ def test_musubi_layout(tmp_path: Path, videos: Path) -> None:
         (["--batch", "0"], "batch of 1 to 4096"),
         (["--workers", "2"], "--engine ray"),
         (["--layout", "musubi", "--format", "webdataset"], "no tar shards"),
-        (["--layout", "musubi", "--posterior", "sample"], "normalised mean"),
+        (["--format", "energon", "--posterior", "sample"], "the posterior's mean"),
         (["--stats", "x.json"], "add --normalize"),
         (["--limit", "0"], "at least 1"),
         (["--chunk", "6"], "1 + 4k"),
