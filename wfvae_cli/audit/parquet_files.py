@@ -79,7 +79,7 @@ def _read(path: Path, group: int, index: int, shape: tuple[int, ...], dtype: str
 
 def _pyarrow() -> Any:
     try:
-        import pyarrow.parquet
+        import pyarrow.parquet  # type: ignore[import-untyped, unused-ignore]
     except ImportError as error:
         raise MissingExtraError("pyarrow", "parquet", "a cache in parquet") from error
     return pyarrow.parquet

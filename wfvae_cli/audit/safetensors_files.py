@@ -12,12 +12,12 @@ from typing import BinaryIO
 import torch
 from torch import Tensor
 
-from wfvae_cli.audit.entry import CacheEntry
+from wfvae_cli.audit.entry import CacheEntry, CacheFormat
 from wfvae_cli.dataset.exporters.musubi import ARCHITECTURES
 from wfvae_cli.errors import LatentError
 from wfvae_cli.latents.file import LatentFile
 from wfvae_cli.latents.header import SAFETENSORS_DTYPES, Header, read_header
-from wfvae_cli.latents.metadata import SCHEMA, LatentMetadata
+from wfvae_cli.latents.metadata import SCHEMA
 from wfvae_cli.latents.raw import read_into
 from wfvae_cli.pipeline.encode import SOURCE_SIZE
 
@@ -44,7 +44,7 @@ def read_entry(path: Path, name: str) -> CacheEntry | None:
     except (LatentError, OSError) as error:
         return CacheEntry(name, path, "wfvae", bytes=size, problems=(f"cannot be read: {error}",))
     if header.metadata.get("schema") == SCHEMA:
-        return ours(path, name, header, size)
+        return ours(path, name, size)
     if header.metadata.get("architecture") and any(map(_LATENT_KEY.fullmatch, header.tensors)):
         return _musubi(path, name, header, size)
     if path.parent.name == "_latent_cache" and "latent" in header.tensors:
@@ -55,12 +55,11 @@ def read_entry(path: Path, name: str) -> CacheEntry | None:
 def ours(
     path: Path,
     name: str,
-    header: Header,
     size: int,
     opened: Callable[[], Path | BinaryIO] | None = None,
 ) -> CacheEntry:
     """Describe one of our latent files, or such a member of a tar."""
-    form = "wfvae" if opened is None else "wfvae tar shards"
+    form: CacheFormat = "wfvae" if opened is None else "wfvae tar shards"
     source = opened or (lambda: path)
     try:
         with LatentFile(source()) as file:
@@ -86,14 +85,6 @@ def ours(
         source_size=(int(width), int(height)) if known else None,
         frame_rate=None if info.frame_rate is None else float(info.frame_rate),
     )
-
-
-def metadata_of(header: Header) -> LatentMetadata | None:
-    """Read the strings of a header of ours."""
-    try:
-        return LatentMetadata.from_strings(header.metadata)
-    except LatentError:
-        return None
 
 
 def _musubi(path: Path, name: str, header: Header, size: int) -> CacheEntry:

@@ -93,7 +93,7 @@ def read_frames(path: Path, sampling: Sampling, most: int = MOST_FRAMES) -> Tens
 
 
 def fit(frames: Tensor, count: int, width: int, height: int) -> Tensor:
-    """Repeat the last frame and the right and bottom edges, or cut, to `[3, count, height, width]`."""
+    """Cut to `[3, count, height, width]`, or repeat the last frame and the far edges."""
     for dim, length in ((1, count), (2, height), (3, width)):
         frames = frames.narrow(dim, 0, min(length, frames.size(dim)))
         missing = length - frames.size(dim)
@@ -123,7 +123,9 @@ def _recorded(entry: CacheEntry) -> Sampling | None:
     if fps not in (None, "None") and info.frame_rate is not None:
         values["fps"] = info.frame_rate
     sampling = Sampling(**values)
-    if options.get("size") not in (None, "None") or options.get("short_side") not in (None, "None"):
+    if options.get("short_side") not in (None, "None"):
+        return replace(sampling, short_side=int(options["short_side"]))
+    if options.get("size") not in (None, "None"):
         kind = options.get("fit", "crop")
         return replace(sampling, size=(info.width, info.height), fit=kind)
     return sampling

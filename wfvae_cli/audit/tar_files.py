@@ -14,7 +14,6 @@ from torch import Tensor
 from wfvae_cli.audit import safetensors_files, torch_files
 from wfvae_cli.audit.entry import CacheEntry
 from wfvae_cli.errors import LatentError
-from wfvae_cli.latents.header import read_header
 from wfvae_cli.latents.metadata import LatentMetadata
 
 
@@ -33,13 +32,7 @@ def read_entries(path: Path, name: str) -> Iterator[CacheEntry]:
         label = f"{name}#{key}"
         if suffix == "safetensors":
             opened = partial(_member, path, begin, size)
-            try:
-                header = read_header(opened(), size)
-            except LatentError as error:
-                problem = (f"cannot be read: {error}",)
-                yield CacheEntry(label, path, "wfvae tar shards", bytes=size, problems=problem)
-                continue
-            yield safetensors_files.ours(path, label, header, size, opened)
+            yield safetensors_files.ours(path, label, size, opened)
         elif suffix == "pth":
             side = members.get(f"{key}.json")
             strings = b"{}" if side is None else _bytes(path, side.offset_data, side.size)
