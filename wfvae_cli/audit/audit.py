@@ -147,7 +147,7 @@ def compare_with_sources(
         InputError: no clip has one.
     """
     unknown = 0
-    for entry in _spread([c.entry for c in report.clips if c.count], len(report.clips)):
+    for entry in _spread([clip.entry for clip in report.clips if clip.count], most):
         if len(report.comparisons) == most:
             break
         source = sources.find(entry)
@@ -186,7 +186,7 @@ def write_sheets(
     """
     folder.mkdir(parents=True, exist_ok=True)
     readable = [clip.entry for clip in report.clips if clip.count]
-    for entry in _spread(readable, most):
+    for entry in _spread(readable, most)[:most]:
         content = content_of(entry, report.scale)
         source = None if sources is None else sources.find(entry)
         try:
@@ -237,8 +237,7 @@ def _scale_problems(report: AuditReport) -> list[str]:
 
 
 def _spread(entries: list[CacheEntry], most: int) -> list[CacheEntry]:
-    """Pick `most` of many, evenly over the cache; all in an order that begins so."""
+    """Give all of them, beginning with `most` that lie evenly over the cache."""
     step = max(1, len(entries) // max(1, most))
-    first = entries[::step]
-    rest = [entry for entry in entries if entry not in first]
-    return (first + rest)[:most]
+    rest = [entry for index, entry in enumerate(entries) if index % step]
+    return entries[::step] + rest

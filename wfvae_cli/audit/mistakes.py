@@ -12,7 +12,7 @@ from torch import Tensor
 
 from wfvae_cli.audit.sources import Reading, fit, read_frames
 from wfvae_cli.errors import WfvaeError
-from wfvae_cli.media.options import Sampling
+from wfvae_cli.media.options import Fit, Sampling
 
 _BLACK, _STEPS, _PEAK = 16, 219, 255
 """Of limited range: the code of black, and steps from there to white; and the peak of full."""
@@ -56,7 +56,8 @@ def _signed(frames: Tensor) -> Tensor:
 
 def _other_matrix(source: tuple[float, float], target: tuple[float, float]) -> Tensor:
     """RGB to RGB where YUV of one matrix was read as another's; weights are red's and blue's."""
-    return torch.linalg.inv(_to_yuv(*target)) @ _to_yuv(*source)
+    inverse: Tensor = torch.linalg.inv(_to_yuv(*target))
+    return inverse @ _to_yuv(*source)
 
 
 def _to_yuv(red: float, blue: float) -> Tensor:
@@ -121,11 +122,12 @@ def _of_geometry(path: Path, reading: Reading) -> Iterator[Variant]:
     """Other ways to the same size."""
     size, sampling = (reading.width, reading.height), reading.sampling
     plain = replace(sampling, size=None, short_side=None)
-    for kind, name in (
+    kinds: tuple[tuple[Fit, str], ...] = (
         ("crop", "scaled to cover and cropped at the centre"),
         ("stretch", "stretched without regard to the aspect"),
         ("pad", "padded with black bars"),
-    ):
+    )
+    for kind, name in kinds:
         frames = _try(path, replace(plain, size=size, fit=kind))
         if frames is not None:
             yield Variant(name, _cut(frames[:, reading.first :], reading))
@@ -153,7 +155,7 @@ def _of_geometry(path: Path, reading: Reading) -> Iterator[Variant]:
 
 def _of_axes(path: Path, reading: Reading, base: Tensor) -> Iterator[Variant]:
     """Latents whose axes are in another order."""
-    turned = replace(reading, width=reading.height, height=reading.width, sampling=reading.sampling)
+    turned = replace(reading, width=reading.height, height=reading.width)
     sampling = reading.sampling
     if sampling.size is not None:
         sampling = replace(sampling, size=(sampling.size[1], sampling.size[0]))
