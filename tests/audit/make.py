@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,8 +14,8 @@ from torch import Tensor
 from wfvae_cli.models.base import LoadedModel
 from wfvae_cli.nn.stream import Stream
 
-WIDTH, HEIGHT, FRAMES = 96, 64, 30
-SIZE = 48
+WIDTH, HEIGHT, FRAMES = 64, 40, 30
+SIZE = 32
 """Pixels of a side of what is encoded: another aspect than the source's."""
 
 
@@ -74,7 +73,14 @@ class Musubi:
 
     folder: Path
 
-    def write(self, stem: str, latents: Tensor, frames: int, position: int = 0) -> Path:
+    def write(
+        self,
+        stem: str,
+        latents: Tensor,
+        frames: int,
+        position: int = 0,
+        dtype: torch.dtype = torch.bfloat16,
+    ) -> Path:
         """Write one clip."""
         self.folder.mkdir(parents=True, exist_ok=True)
         name = f"{stem}_{position:05d}-{frames:03d}_{WIDTH:04d}x{HEIGHT:04d}_wan.safetensors"
@@ -87,8 +93,5 @@ class Musubi:
             "frame_count": str(frames),
         }
         path = self.folder / name
-        save_file({key: latents.bfloat16().contiguous()}, path, strings)
+        save_file({key: latents.to(dtype).contiguous()}, path, strings)
         return path
-
-
-Change = Callable[[Tensor], Tensor]

@@ -18,8 +18,11 @@ COMPUTE_NOISE = 3e-4
 """Relative error between two float32 implementations of one encoder."""
 CLOSE = 0.05
 """Relative error that an encoder in lower precision, or another resizing filter, explains."""
-_SIGMA_RANGE = (0.85, 1.15)
-_SIGMA_MEAN = 0.15
+_SIGMAS = (0.85, 1.15)
+_SIGMAS_OF_CHANNEL = (0.5, 1.6)
+_CORRELATION = 0.2
+"""What tells noise from an error that happens to be of its size: the root mean square in sigmas, of
+all and of each channel; the correlation between neighbours, and with the mean."""
 
 
 @dataclass(frozen=True)
@@ -91,14 +94,43 @@ def _compare(stored: Tensor, expected: Tensor, sigma: Tensor, variant: str, scal
     # Half a unit in the last place of each number, and what rounding within the encoder adds.
     rounding = 0.5 * torch.finfo(stored.dtype).eps * _rms(expected)
     in_sigmas = difference / sigma.clamp(min=1e-12)
-    sigmas, offset = float(_rms(in_sigmas)), abs(float(in_sigmas.mean()))
+    sigmas = float(_rms(in_sigmas))
     if error <= rounding + COMPUTE_NOISE * spread:
         kind: Kind = "equal"
-    elif _SIGMA_RANGE[0] <= sigmas <= _SIGMA_RANGE[1] and offset < _SIGMA_MEAN:
+    elif _is_noise(in_sigmas, expected):
         kind = "sample"
     else:
         kind = "close" if error <= CLOSE * spread else "far"
     return Match(variant, scale, kind, float(error / spread), sigmas)
+
+
+def _is_noise(in_sigmas: Tensor, mean: Tensor) -> bool:
+    """Whether a difference in units of sigma looks like independent standard normal numbers."""
+    of_channel = in_sigmas.flatten(1).square().mean(1).sqrt()
+    centred = mean - mean.mean(dim=(1, 2, 3), keepdim=True)
+    correlations = (
+        in_sigmas.mean(),
+        _correlation(in_sigmas[..., 1:], in_sigmas[..., :-1]),
+        _correlation(in_sigmas[..., 1:, :], in_sigmas[..., :-1, :]),
+        _correlation(in_sigmas, centred),
+    )
+    low, high = _SIGMAS_OF_CHANNEL
+    limit = max(
+        _CORRELATION, 3 / in_sigmas.numel() ** 0.5
+    )  # of few numbers chance alone makes some
+    return (
+        _SIGMAS[0] <= float(_rms(in_sigmas)) <= _SIGMAS[1]
+        and low <= float(of_channel.min())
+        and float(of_channel.max()) <= high
+        and all(abs(float(each)) < limit for each in correlations)
+    )
+
+
+def _correlation(one: Tensor, other: Tensor) -> Tensor:
+    """Of numbers whose mean is about zero; 0 where there are none."""
+    if not one.numel():
+        return one.new_zeros(())
+    return (one * other).mean() / (_rms(one) * _rms(other)).clamp(min=1e-12)
 
 
 def _rms(values: Tensor) -> Tensor:

@@ -11,6 +11,7 @@ from typing import Literal
 
 from wfvae_cli.audit.cache import Cache
 from wfvae_cli.audit.entry import CacheEntry
+from wfvae_cli.audit.sources import ENCODED_OPTIONS
 from wfvae_cli.dataset.config import EncodeConfig, ModelFingerprint
 from wfvae_cli.dataset.exporters import make_exporter
 from wfvae_cli.dataset.exporters.base import Exporter
@@ -176,7 +177,9 @@ def _metadata(
     if entry.source_size is not None:
         extra[SOURCE_SIZE] = "{}x{}".format(*entry.source_size)
     if entry.metadata is not None:
-        kept = {k: v for k, v in entry.metadata.extra.items() if k not in extra and k != "item"}
+        had = entry.metadata.extra
+        kept = {k: v for k, v in had.items() if k not in extra and k != "item"}
+        kept.setdefault(ENCODED_OPTIONS, had.get("options", ""))
         return replace(
             entry.metadata,
             normalization=applied,

@@ -20,6 +20,8 @@ from wfvae_cli.media.options import Sampling
 from wfvae_cli.media.reader import open_clip
 from wfvae_cli.strides import Strides
 
+ENCODED_OPTIONS = "encoded_options"
+"""The extra string with the options of the encoding, in files that were converted since."""
 MOST_FRAMES = 600
 """Frames of a source that are held at once, at the size of the latents."""
 
@@ -108,10 +110,11 @@ def _recorded(entry: CacheEntry) -> Sampling | None:
     if entry.metadata is None:
         return None
     try:
-        options: dict[str, Any] = json.loads(entry.metadata.extra.get("options", ""))
+        extra = entry.metadata.extra
+        options: dict[str, Any] = json.loads(extra.get(ENCODED_OPTIONS, extra.get("options", "")))
     except ValueError:
         return None
-    if "start" not in options:
+    if "start" not in options or str(options.get("compute_dtype")).startswith("converted"):
         return None
     values: dict[str, Any] = {"start": float(options["start"])}
     if options.get("duration") not in (None, "None"):
