@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from fractions import Fraction
 from pathlib import Path
 
 import pytest
@@ -118,7 +119,7 @@ def test_other_frames(
 
 
 def test_another_rate(tmp_path: Path, source: Path, model: LoadedModel) -> None:
-    with open_clip(source, Sampling(size=(SIZE, SIZE), fps=8)) as reader:
+    with open_clip(source, Sampling(size=(SIZE, SIZE), fps=Fraction(8))) as reader:
         frames = torch.stack([torch.from_numpy(frame.in_rgb().copy()) for frame in reader])
     found = check(tmp_path, source, model, signed(frames[:COUNT]))
     assert found.problems == ("resampled to 8 frames/s",)

@@ -44,7 +44,7 @@ def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def encode(source: Path, output: Path, model: Path, form: str, *more: str) -> None:
-    options = ("--model", model, "--format", form, "--size", "32x32", *more)
+    options: tuple[str | Path, ...] = ("--model", model, "--format", form, "--size", "32x32", *more)
     answer = wfvae("encode", source, "-o", output, *options)
     assert answer.code == 0, answer
 
@@ -52,7 +52,7 @@ def encode(source: Path, output: Path, model: Path, form: str, *more: str) -> No
 def mean_of(clip: Path, model: Path, tmp_path: Path, *more: str) -> Tensor:
     """The posterior's mean of a clip alone."""
     target = tmp_path / "alone.safetensors"
-    options = ("--model", model, "--size", "32x32", "--overwrite", *more)
+    options: tuple[str | Path, ...] = ("--model", model, "--size", "32x32", "--overwrite", *more)
     assert wfvae("encode", clip, "-o", target, *options).code == 0
     with LatentFile(target) as file:
         return file.read()
