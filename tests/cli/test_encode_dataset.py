@@ -12,8 +12,7 @@ import pytest
 
 from tests.cli.program import assert_refused, start, wfvae
 from tests.dataset.clips import contents, write_clip, write_image
-from tests.models.tiny import write_checkpoint
-from tests.parity.cases import case_config, case_weights
+from tests.models.checkpoints import write_wan
 from wfvae_cli.dataset.manifest import read_outcomes
 from wfvae_cli.latents.file import LatentFile
 
@@ -127,12 +126,10 @@ def test_selection_and_shards(tmp_path: Path, videos: Path) -> None:
 
 def test_musubi_layout(tmp_path: Path, videos: Path) -> None:
     command = ("encode", videos, "-o", tmp_path / "z", "--layout", "musubi", "--limit", "1")
-    assert_refused(wfvae(*command), USAGE, "Wan", "family wfvae", "--model wan-2.1")
-    config = {**case_config("mini-wan"), "latents_mean": [0.0] * 4, "latents_std": [1.0] * 4}
-    write_checkpoint(tmp_path / "wan", case_weights("mini-wan"), config)
-    answer = wfvae(*command, "--model", tmp_path / "wan")
+    assert_refused(wfvae(*command), USAGE, "family wfvae")
+    answer = wfvae(*command, "--model", write_wan(tmp_path / "wan"))
     assert answer.code == 0, answer
-    assert list(contents(tmp_path / "z")) == ["a/clip_00000-005_0032x0024_wan.safetensors"]
+    assert list(contents(tmp_path / "z")) == ["clip_00000-005_0032x0024_wan.safetensors"]
 
 
 @pytest.mark.parametrize(
@@ -144,7 +141,7 @@ def test_musubi_layout(tmp_path: Path, videos: Path) -> None:
         (["--batch", "0"], "batch of 1 to 4096"),
         (["--workers", "2"], "--engine ray"),
         (["--layout", "musubi", "--format", "webdataset"], "no tar shards"),
-        (["--layout", "musubi", "--posterior", "sample"], "normalised mean"),
+        (["--format", "energon", "--posterior", "sample"], "the posterior's mean"),
         (["--stats", "x.json"], "add --normalize"),
         (["--limit", "0"], "at least 1"),
         (["--chunk", "6"], "1 + 4k"),

@@ -9,8 +9,7 @@ import pytest
 
 from tests.cli.program import assert_refused, wfvae
 from tests.dataset.clips import write_clip, write_image
-from tests.models.tiny import write_checkpoint
-from tests.parity.cases import case_config, case_weights
+from tests.models.checkpoints import write_wan
 from wfvae_cli.media.reader import open_clip
 
 OUTPUT, USAGE, SOME_FAILED = 5, 2, 7
@@ -101,11 +100,10 @@ def test_contradictions(
 
 
 def test_the_old_spelling_of_a_format(clips: Path, tmp_path: Path) -> None:
-    config = {**case_config("mini-wan"), "latents_mean": [0.0] * 4, "latents_std": [1.0] * 4}
-    write_checkpoint(tmp_path / "wan", case_weights("mini-wan"), config)
-    model = ("--model", tmp_path / "wan")
+    model = write_wan(tmp_path / "wan")
     for number, spelling in enumerate(("--format", "--layout")):
-        answer = wfvae("encode", clips, "-o", tmp_path / str(number), spelling, "musubi", *model)
+        options = (spelling, "musubi", "--model", model, "--include", "*.mkv")
+        answer = wfvae("encode", clips, "-o", tmp_path / str(number), *options)
         assert answer.code == 0, answer
     one, other = (sorted((tmp_path / each).rglob("*.safetensors")) for each in ("0", "1"))
     assert [path.read_bytes() for path in one] == [path.read_bytes() for path in other]

@@ -105,7 +105,7 @@ def _outputs(folder: Path) -> dict[str, bytes]:
 
 
 def _count(folder: Path) -> int:
-    return sum(1 for path in folder.rglob("*") if path.suffix in (".safetensors", ".tar"))
+    return sum(1 for path in folder.rglob("*") if path.suffix in (".safetensors", ".tar", ".pt"))
 
 
 def _check_manifest(folder: Path) -> None:

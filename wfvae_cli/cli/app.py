@@ -7,7 +7,19 @@ from typing import Annotated
 import typer
 
 from wfvae_cli import __version__
-from wfvae_cli.cli import bench, compare, convert, decode, encode, info, models, roundtrip, stats
+from wfvae_cli.cli import (
+    audit,
+    bench,
+    compare,
+    convert,
+    convert_cache,
+    decode,
+    encode,
+    info,
+    models,
+    roundtrip,
+    stats,
+)
 from wfvae_cli.cli.params import add_command
 from wfvae_cli.cli.program import Program
 
@@ -32,6 +44,8 @@ add_command(app, info.info, info.EXAMPLES)
 add_command(app, models.models, models.EXAMPLES)
 add_command(app, bench.bench, bench.EXAMPLES)
 add_command(app, convert.convert, convert.EXAMPLES)
+add_command(app, audit.audit, audit.EXAMPLES)
+add_command(app, convert_cache.convert_cache, convert_cache.EXAMPLES)
 
 
 def _print_version(wanted: bool) -> None:

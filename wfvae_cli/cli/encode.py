@@ -148,7 +148,7 @@ def encode(
     from wfvae_cli.dataset.encode_job import EncodeJob
     from wfvae_cli.dataset.store import OutputStore
 
-    options, family = _dataset_options(options, normalize, form, model)
+    options = _dataset_options(options, normalize, form, model)
     config = EncodeConfig(
         options=options,
         sampling=sampling,
@@ -156,8 +156,6 @@ def encode(
         format=form.chosen,
         tar=TarFormat(form.shard_clips, form.shard_size << 20),
     )
-    if form.chosen == "musubi":
-        _check_musubi(family, model)
     job = EncodeJob(
         OutputStore.of(output), config, **dataset.job_options(run, model, hwaccel, max_image_memory)
     )
@@ -166,33 +164,30 @@ def encode(
 
 def _dataset_options(
     options: EncodeOptions, normalize: Normalize, form: FormatOptions, model: str
-) -> tuple[EncodeOptions, str | None]:
-    """Add what only the checkpoint knows; its weights are not loaded for it.
+) -> EncodeOptions:
+    """Add what only the checkpoint knows; its weights are not loaded for it."""
+    from wfvae_cli.dataset.trainer_formats import TRAINER_FORMATS
 
-    Returns:
-        The options, and the model's family where its config was read.
-    """
-    if form.chosen == "musubi":
-        options = replace(options, save_dtype="bfloat16")
-        normalize = replace(normalize, normalize=True)
-    if not normalize.normalize:
-        return options, None
+    trainer = TRAINER_FORMATS.get(form.chosen)
+    if not normalize.normalize and trainer is None:
+        return options
 
     from wfvae_cli.models.base import Normalization
     from wfvae_cli.models.load import describe_checkpoint
 
     facts = describe_checkpoint(model)
+    if trainer is not None:
+        wanted = trainer.content_of(facts["family"], model) == "normalised"
+        if normalize.normalize and not wanted:
+            raise UsageError(
+                f"--format {form.chosen} stores the latents of {model} as the model gives them: "
+                "leave --normalize out"
+            )
+        options = replace(options, save_dtype=trainer.dtype)
+        normalize = replace(normalize, normalize=wanted)
     found = facts["normalization"]
     of_config = None if found is None else Normalization(found["shift"], found["scale"])
-    return normalize.applied(options, model, facts["sha256"], of_config), facts["family"]
-
-
-def _check_musubi(family: str | None, model: str) -> None:
-    if family != "wan":
-        raise UsageError(
-            f"--format musubi is the cache of musubi-tuner's Wan training, and {model} is of the "
-            f"family {family}: give a Wan VAE, such as --model wan-2.1"
-        )
+    return normalize.applied(options, model, facts["sha256"], of_config)
 
 
 def _encode_one(

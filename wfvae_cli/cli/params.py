@@ -22,7 +22,7 @@ from wfvae_cli.option import Argument, Option
 
 
 def add_command(app: typer.Typer, function: Callable[..., None], examples: str) -> None:
-    """Add a function to a program, as the command of the function's name.
+    """Add a function to a program, as the command of the function's name, with dashes.
 
     Args:
         app: the program.
@@ -59,7 +59,7 @@ def add_command(app: typer.Typer, function: Callable[..., None], examples: str) 
     )
     common = frozenset(key for key, field in fields.items() if field.is_common)
     register = app.command(
-        function.__name__,
+        function.__name__.replace("_", "-"),
         cls=_command_class(common),
         help=_help(function, examples),
         context_settings={"help_option_names": ["-h", "--help"]},

@@ -11,6 +11,7 @@ from typing import Literal
 
 from wfvae_cli.dataset.items import Item
 from wfvae_cli.dataset.options import Format
+from wfvae_cli.dataset.trainer_formats import TRAINER_FORMATS
 from wfvae_cli.errors import UsageError
 from wfvae_cli.media.options import Sampling, VideoOptions
 from wfvae_cli.models.base import LoadedModel
@@ -125,6 +126,10 @@ def _sampling_values(sampling: Sampling) -> dict[str, object]:
     return values
 
 
+_LAYOUTS = {"files": "wfvae", "webdataset": "wfvae", "musubi": "musubi-2"}
+"""What options record of a format, where it is not the format's name."""
+
+
 @dataclass(frozen=True)
 class EncodeConfig(Config):
     """How every clip of a dataset is encoded."""
@@ -138,17 +143,19 @@ class EncodeConfig(Config):
     def __post_init__(self) -> None:
         """Refuse what contradicts itself."""
         self.check()
-        if self.format == "musubi":
-            self._check_musubi()
-
-    def _check_musubi(self) -> None:
+        trainer = TRAINER_FORMATS.get(self.format)
+        if trainer is None:
+            return
         if self.options.posterior != "mean":
             raise UsageError(
-                "--format musubi stores the normalised mean: leave --posterior "
+                f"--format {self.format} stores the posterior's mean: leave --posterior "
                 f"{self.options.posterior} out"
             )
-        if self.options.normalization is None or self.options.save_dtype != "bfloat16":
-            raise UsageError("the format musubi needs a normalization and bfloat16")
+        if self.options.save_dtype != trainer.dtype:
+            raise UsageError(
+                f"--format {self.format} stores {trainer.dtype}, got a save_dtype of "
+                f"{self.options.save_dtype}"
+            )
 
     @property
     def chunk(self) -> int | None:
@@ -185,8 +192,9 @@ class EncodeConfig(Config):
             "posterior": self.options.posterior,
             "normalization": "none" if normalization is None else normalization.source,
             "save_dtype": self.options.save_dtype,
-            # Tar shards hold latent files; the name is that of the version before --format.
-            "layout": "musubi" if self.format == "musubi" else "wfvae",
+            # Tar shards hold latent files; the name is that of the version before --format, whose
+            # cache files for musubi-tuner were named by the size of what was encoded.
+            "layout": _LAYOUTS.get(self.format, self.format),
         }
         if self.options.posterior == "sample":
             values["seed"] = self.options.seed

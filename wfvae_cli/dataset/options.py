@@ -10,7 +10,7 @@ from wfvae_cli.errors import UsageError
 from wfvae_cli.option import Option
 from wfvae_cli.pipeline.options import BatchOption
 
-Format = Literal["files", "webdataset", "musubi"]
+Format = Literal["files", "webdataset", "musubi", "ltx", "simpletuner", "energon"]
 """How latents are written: see `exporters`."""
 
 _WHICH, _HOW, _WHERE = "Datasets: which files", "Datasets: how", "Datasets: where"
@@ -141,8 +141,8 @@ class FormatOptions:
     format: Annotated[
         Format,
         Option(
-            "Latent files, tar shards for the webdataset library, or the cache files that "
-            "musubi-tuner reads.",
+            "Latent files, tar shards for the webdataset library, or the cache of a trainer: "
+            "musubi-tuner, LTX-2, SimpleTuner, or Energon's shards.",
             _HOW,
         ),
     ] = "files"

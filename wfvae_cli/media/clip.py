@@ -64,6 +64,8 @@ class ClipInfo:
     """Short name of the source's container: `mp4`, `matroska`, `png`, …"""
     codec: str = ""
     is_image: bool = False
+    source_size: tuple[int, int] | None = None
+    """Width and height of the file's pictures, after rotation and before scaling and cropping."""
     notices: tuple[str, ...] = ()
     """What a user should know of this source, such as alpha composited onto black."""
 

@@ -111,6 +111,9 @@ class ClipReader:
             container=source.container,
             codec=source.codec,
             is_image=image,
+            source_size=(source.height, source.width)
+            if source.orientation.transpose
+            else (source.width, source.height),
             notices=tuple(source.notices),
         )
         for notice in source.notices:

@@ -29,6 +29,8 @@ from wfvae_cli.pipeline.plan import ChunkPlan
 from wfvae_cli.pipeline.staging import Download, download
 from wfvae_cli.strides import pad_to
 
+SOURCE_SIZE = "source_size"
+"""The header's extra string with the width and height of the file's pictures, such as 1920x1080."""
 Progress = Callable[[int], None]
 """Told how many more frames are done."""
 WrittenT = TypeVar("WrittenT", covariant=True)
@@ -225,6 +227,8 @@ def describe(
     """Make the header of a clip's latent file; its length is not known yet."""
     strides = model.vae.strides
     extra = dict(options.extra)
+    if info.source_size is not None:
+        extra[SOURCE_SIZE] = "{}x{}".format(*info.source_size)
     if plan.is_reduced:
         extra["memory_was_short"] = plan.describe()
     return LatentMetadata(

@@ -30,3 +30,15 @@ def make_exporter(store: OutputStore, how: EncodeConfig) -> Exporter:
             from wfvae_cli.dataset.exporters.musubi import MusubiFiles
 
             return MusubiFiles(store, how)
+        case "ltx":
+            from wfvae_cli.dataset.exporters.ltx import LtxFiles
+
+            return LtxFiles(store, how)
+        case "simpletuner":
+            from wfvae_cli.dataset.exporters.simpletuner import SimpleTunerFiles
+
+            return SimpleTunerFiles(store, how)
+        case "energon":
+            from wfvae_cli.dataset.exporters.energon import EnergonShards
+
+            return EnergonShards(store, how)

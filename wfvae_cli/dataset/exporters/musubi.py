@@ -1,17 +1,19 @@
-"""The latent cache of musubi-tuner (https://github.com/kohya-ss/musubi-tuner), for Wan training.
+"""The latent cache of musubi-tuner (https://github.com/kohya-ss/musubi-tuner).
 
-A video's file is `{name}_{position:05d}-{count:03d}_{W:04d}x{H:04d}_wan.safetensors`, an image's
-the same without position and count; `W` and `H` are pixels. It holds one tensor
-`latents_{F}x{H}x{W}_bfloat16` of the normalised posterior mean, `[C, F, H, W]`. The trainer finds
-the name by splitting at underscores from the right.
+A video's file is `{name}_{position:05d}-{count:03d}_{W:04d}x{H:04d}_{arch}.safetensors`, an image's
+the same without position and count. `W` and `H` are the pixels of the source, before scaling: the
+trainer picks the bucket by them. It holds one tensor `latents_{F}x{H}x{W}_bfloat16`,
+`[C, F, H, W]`: the normalised posterior mean for `wan` and `qi`, the mean as it is for `hv15`. The
+trainer finds the name by splitting at underscores from the right, in one folder without folders.
 """
 
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from fractions import Fraction
 from pathlib import Path, PurePosixPath
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -19,6 +21,7 @@ from torch import Tensor
 from wfvae_cli.atomic import atomic_file
 from wfvae_cli.dataset.config import WEIGHTS, EncodeConfig
 from wfvae_cli.dataset.exporters.base import Exporter, Written, check_finite
+from wfvae_cli.dataset.exporters.content import check_content, stem_of
 from wfvae_cli.dataset.items import Item
 from wfvae_cli.dataset.outputs import Existing, parse_options
 from wfvae_cli.dataset.result import ItemResult
@@ -30,26 +33,41 @@ from wfvae_cli.latents.metadata import LatentMetadata
 from wfvae_cli.latents.raw import Digest, write_all
 from wfvae_cli.latents.spool import PlaneSpool
 from wfvae_cli.latents.strings import clean_text
-from wfvae_cli.pipeline.encode import LatentOutput
+from wfvae_cli.pipeline.encode import SOURCE_SIZE, LatentOutput
 from wfvae_cli.pipeline.options import EncodeOptions
 
-_ARCHITECTURE = "wan"
+
+class Architecture(NamedTuple):
+    """What the trainer calls a model."""
+
+    short: str
+    """In file names."""
+    full: str
+    """In the files' metadata."""
+
+
+ARCHITECTURES: Mapping[str, Architecture] = {
+    "wan": Architecture("wan", "wan"),
+    "qwenimage": Architecture("qi", "qwen_image"),
+    "hunyuanvideo15": Architecture("hv15", "hunyuan_video_1_5"),
+}
+"""By the family of models here."""
 _FORMAT_VERSION = "1.0.1"
-_ENDING = f"_{_ARCHITECTURE}.safetensors"
+_SUFFIX = ".safetensors"
 _OURS = "wfvae_"
 """Before the keys of the metadata that musubi-tuner does not know."""
 
 
 class MusubiFiles(Exporter):
-    """Cache files, in folders that mirror the inputs': each is a `cache_directory`."""
+    """Cache files in one folder, the `cache_directory` of a dataset."""
 
     def __init__(self, store: OutputStore, how: EncodeConfig) -> None:
         super().__init__(store, how)
-        self._listed: dict[Path, dict[str, list[Path]]] = {}
+        self._listed: dict[str, list[Path]] | None = None
         self._lock = threading.Lock()
 
     def check(self, items: Iterable[Item]) -> None:
-        """Refuse items that differ by their suffix only, which is no part of a name here."""
+        """Refuse items of one name, of which folders and suffixes are no part here."""
         if self.store.url is not None:
             raise UsageError(
                 f"{self.store.url}: the format musubi is written to a file system: mount the "
@@ -60,20 +78,20 @@ class MusubiFiles(Exporter):
         seen: dict[tuple[str, int], Item] = {}
         for item in items:
             start = self.how.sampling_of(item).start
-            other = seen.setdefault((_stem(item), round(start * 1000)), item)
+            other = seen.setdefault((_name(item), round(start * 1000)), item)
             if other != item:
                 raise InputError(
-                    f"{item.path} and {other.path} would both be {_stem(item)!r} to musubi-tuner, "
-                    "which knows no suffix: rename one, or give them ids in a manifest"
+                    f"{item.path} and {other.path} would both be {_name(item)!r} to musubi-tuner, "
+                    "which knows neither suffixes nor folders: rename one, or give them ids in a "
+                    "manifest"
                 )
 
     def find(self, item: Item, known: ItemResult | None = None) -> Existing | None:
-        """Look for an item's file among those of its folder."""
-        folder = (self.store.root / _stem(item)).parent
+        """Look for an item's file among those of the folder."""
         with self._lock:
-            if folder not in self._listed:
-                self._listed[folder] = _list(folder)
-            candidates = self._listed[folder].get(PurePosixPath(_stem(item)).name, [])
+            if self._listed is None:
+                self._listed = _list(self.store.root)
+            candidates = self._listed.get(_name(item), [])
         found = (_read(path, item, self.store.root) for path in candidates)
         return next((each for each in found if each is not None), None)
 
@@ -81,6 +99,7 @@ class MusubiFiles(Exporter):
         self, item: Item, metadata: LatentMetadata, options: EncodeOptions
     ) -> LatentOutput[Written]:
         """Begin an item's file."""
+        check_content(self.how.format, metadata)
         start = self.how.sampling_of(item).start
         position = round(Fraction(start) * (metadata.frame_rate or 0))
         return _MusubiOutput(self.store, item, metadata, position)
@@ -113,12 +132,14 @@ class _MusubiOutput:
     ) -> Written:
         del pts, last_duration  # the trainer counts frames
         info = self._metadata
+        width, height = source_size(info)
+        architecture = ARCHITECTURES[info.family]
         shape = self._channels, self._spool.frames, self._height, self._width
         size = "x".join(map(str, shape[1:]))
         strings = {
-            "architecture": _ARCHITECTURE,
-            "width": str(info.width),
-            "height": str(info.height),
+            "architecture": architecture.full,
+            "width": str(width),
+            "height": str(height),
             "format_version": _FORMAT_VERSION,
             f"{_OURS}item": clean_text(self._item.relative),
             f"{_OURS}frames": str(frames),
@@ -136,7 +157,8 @@ class _MusubiOutput:
         with atomic_file(self._part) as file:
             write_all(file, header)
             self._spool.copy_to(file)
-        name = f"{_stem(self._item)}{window}_{info.width:04d}x{info.height:04d}{_ENDING}"
+        size_of_source = f"_{width:04d}x{height:04d}_{architecture.short}"
+        name = f"{_name(self._item)}{window}{size_of_source}{_SUFFIX}"
         written = self._store.publish(self._part, name)
         return Written(name, shape, written, digest.hexdigest())
 
@@ -145,19 +167,30 @@ class _MusubiOutput:
         self._part.unlink(missing_ok=True)
 
 
-def _stem(item: Item) -> str:
-    """Give an item's name without the suffix, which the trainer takes off, too."""
-    if item.id is not None:
-        return item.id
-    is_part = item.start or item.duration is not None
-    name = item.relative.rpartition("@")[0] if is_part else item.relative
-    return str(PurePosixPath(name).with_suffix(""))
+def source_size(metadata: LatentMetadata) -> tuple[int, int]:
+    """Width and height of the pictures of a clip's file, before scaling.
+
+    Raises:
+        UsageError: the header does not say them.
+    """
+    width, cross, height = metadata.extra.get(SOURCE_SIZE, "").partition("x")
+    if not (cross and width.isdecimal() and height.isdecimal()):
+        raise UsageError(
+            f"{metadata.source or 'this clip'}: musubi-tuner picks buckets by the size of the "
+            "source, which these latents do not record: encode the source again"
+        )
+    return int(width), int(height)
+
+
+def _name(item: Item) -> str:
+    """Give an item's name, without folders and suffix."""
+    return PurePosixPath(stem_of(item)).name
 
 
 def _list(folder: Path) -> dict[str, list[Path]]:
     """List the cache files of a folder by the name of their item."""
     found: dict[str, list[Path]] = {}
-    for path in sorted(folder.glob(f"*{_ENDING}")):
+    for path in sorted(folder.glob(f"*{_SUFFIX}")):
         parts = path.name.split("_")
         for name in ("_".join(parts[:-3]), "_".join(parts[:-2])):  # of a video, of an image
             found.setdefault(name, []).append(path)

@@ -288,6 +288,11 @@ class TarShards(Exporter):
             (self._clips.root / outcome.output).unlink(missing_ok=True)
         return placed
 
+    def members(self, item: str, path: Path) -> dict[str, bytes]:
+        """Give the members of a clip by their suffix, of the latent file that waits for them."""
+        strings = {"item": item, **_strings(path)}
+        return {"safetensors": path.read_bytes(), "json": json.dumps(strings).encode()}
+
     def _write_tars(
         self, name: str, done: Sequence[ItemResult]
     ) -> tuple[dict[str, int], dict[str, str], dict[str, str]]:
@@ -313,13 +318,8 @@ class TarShards(Exporter):
                 path = self._clips.root / outcome.output
                 strings = _strings(path)
                 sources[outcome.item] = strings.get("extra.source_sha256", "")
-                writer.write(
-                    {
-                        "__key__": key_of(outcome.item),
-                        "safetensors": path.read_bytes(),
-                        "json": json.dumps({"item": outcome.item, **strings}).encode(),
-                    }
-                )
+                members_of_clip = self.members(outcome.item, path)
+                writer.write({"__key__": key_of(outcome.item), **members_of_clip})
                 members[outcome.item] = Path(str(writer.fname)).name
         tars = {}
         for part in sorted({*members.values()}):

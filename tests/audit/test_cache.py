@@ -1,0 +1,226 @@
+"""Caches of every program are recognised, and what does not fit in them is told."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import pickle
+import tarfile
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from tests.audit.make import Musubi
+from tests.cli.program import assert_refused, wfvae
+from tests.dataset.clips import write_clip
+from wfvae_cli.audit.cache import open_cache
+from wfvae_cli.audit.entry import CacheEntry
+from wfvae_cli.audit.hypotheses import judge_scale, known_normalization
+from wfvae_cli.audit.measure import find_mixed_shapes, find_outliers, measure
+from wfvae_cli.errors import InputError
+
+INPUT, PARTIAL = 3, 7
+
+
+def random(*shape: int, seed: int = 0) -> torch.Tensor:
+    return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
+
+
+def only(path: Path) -> CacheEntry:
+    (entry,) = open_cache(path).entries
+    return entry
+
+
+def problems(path: Path, channels: int | None = None) -> tuple[str, ...]:
+    return measure(only(path), channels).problems
+
+
+def test_musubi_tuner(tmp_path: Path) -> None:
+    path = Musubi(tmp_path).write("my_clip", random(16, 3, 5, 8), 9, 48)
+    save_file({"t5": random(2, 3)}, tmp_path / "my_clip_wan_te.safetensors")
+    entry = only(tmp_path)
+    assert (entry.format, entry.stem, entry.position, entry.frames) == (
+        "musubi-tuner", "my_clip", 48, 9,
+    )  # fmt: skip
+    assert (entry.content, entry.posterior, entry.family) == ("normalised", "mean", "wan")
+    assert (entry.source_size, entry.dtype, problems(path, 16)) == ((64, 40), "bfloat16", ())
+    assert entry.read is not None
+    assert torch.equal(entry.read(), random(16, 3, 5, 8).bfloat16())
+
+
+def test_musubi_names_that_do_not_fit(tmp_path: Path) -> None:
+    (problem,) = problems(Musubi(tmp_path / "a").write("a", random(16, 3, 5, 8), 17))
+    assert problem == "3 latent frames do not fit the 17 frames of the name"
+    (problem,) = problems(Musubi(tmp_path / "b").write("a", random(16, 3, 8, 5), 9))
+    assert problem.startswith("latents of 5x8 do not fit a source of 0064x0040")
+    Musubi(tmp_path / "c").write("a", random(16, 3, 5, 8), 9)
+    other = Musubi(tmp_path / "c").write("b", random(16, 3, 4, 8), 9)
+    mixed = find_mixed_shapes(open_cache(tmp_path / "c").entries)
+    assert list(mixed) == [other.name]
+    assert "cannot be in one batch" in mixed[other.name]
+
+
+def test_ltx(tmp_path: Path) -> None:
+    folder = tmp_path / ".precomputed/latents/deep"
+    folder.mkdir(parents=True)
+    good = {"latents": random(128, 2, 3, 4), "num_frames": 2, "height": 3, "width": 4, "fps": 24.0}
+    torch.save(good, folder / "a.pt")
+    conditions = tmp_path / ".precomputed/conditions"
+    conditions.mkdir()
+    torch.save({"prompt_embeds": random(2, 2)}, conditions / "a.pt")
+    entry = only(tmp_path)
+    assert (entry.format, entry.stem, entry.frame_rate) == ("LTX-2 trainer", "a", 24.0)
+    assert measure(entry, 128).problems == ()
+    torch.save({**good, "height": 96, "width": 128}, folder / "a.pt")
+    assert "they count latents" in problems(tmp_path)[0]
+
+
+def test_simpletuner_and_finetrainers(tmp_path: Path) -> None:
+    name = hashlib.sha256(b"clip").hexdigest()
+    torch.save(random(16, 2, 3, 4).half(), tmp_path / f"{name}.pt")
+    entry = only(tmp_path)
+    assert (entry.format, entry.stem_sha256, entry.dtype) == ("SimpleTuner", name, "float16")
+    moments = {
+        "latents": random(1, 8, 2, 3, 4),
+        "latents_mean": random(4),
+        "latents_std": random(4),
+    }
+    (tmp_path / "fine").mkdir()
+    torch.save(moments, tmp_path / "fine/latents-0-12.pt")
+    entry = only(tmp_path / "fine")
+    assert (entry.format, entry.posterior, entry.content) == ("finetrainers", "moments", "raw")
+    assert entry.grid == (4, 2, 3, 4)
+    assert entry.read is not None
+    assert torch.equal(entry.read(), moments["latents"][0, :4])
+
+
+def test_ai_toolkit(tmp_path: Path) -> None:
+    (tmp_path / "_latent_cache").mkdir()
+    save_file({"latent": random(16, 3, 4)}, tmp_path / "_latent_cache/my_pic_A1b2.safetensors")
+    entry = only(tmp_path)
+    assert (entry.format, entry.stem, entry.posterior) == ("ai-toolkit", "my_pic", "sample")
+    assert (entry.grid, measure(entry, 16).problems) == ((16, 1, 3, 4), ())
+
+
+def test_fastvideo(tmp_path: Path) -> None:
+    pa = pytest.importorskip("pyarrow", reason="the extra parquet is not installed")
+    parquet = pytest.importorskip("pyarrow.parquet", reason="the extra parquet is not installed")
+    latents = [random(16, 2, 3, 4, seed=i).numpy() for i in range(3)]
+    table = pa.table(
+        {
+            "id": ["a", "b", "c"],
+            "vae_latent_bytes": [each.tobytes() for each in latents],
+            "vae_latent_shape": [list(each.shape) for each in latents],
+            "vae_latent_dtype": ["float32"] * 3,
+            "file_name": ["a.mp4", "b.mp4", "c.mp4"],
+            "num_frames": [2, 2, 7],
+            "fps": [16.0, 16.0, 16.0],
+        }
+    )
+    parquet.write_table(table, tmp_path / "data.parquet", compression="zstd", row_group_size=2)
+    cache = open_cache(tmp_path)
+    assert (cache.format, [entry.stem for entry in cache.entries]) == ("FastVideo", ["a", "b", "c"])
+    for entry, expected in zip(cache.entries, latents, strict=True):
+        assert entry.read is not None
+        assert torch.equal(entry.read(), torch.from_numpy(expected))
+    assert cache.entries[2].problems == ("num_frames is 7, the latents have 2 frames",)
+
+
+def test_energon(tmp_path: Path) -> None:
+    fields = {"video_path": "videos/a.mp4", "processed_frames": 5}
+    with tarfile.open(tmp_path / "shard-000000.tar", "w") as tar:
+        for name, data in {
+            "000000.pth": _saved(random(16, 2, 3, 4)),
+            "000000.json": json.dumps(fields).encode(),
+            "000000.pickle": pickle.dumps([1]),
+        }.items():
+            member = tarfile.TarInfo(name)
+            member.size = len(data)
+            tar.addfile(member, io.BytesIO(data))
+    entry = only(tmp_path)
+    assert (entry.format, entry.stem, entry.frames) == ("Energon", "a", 5)
+    assert measure(entry, 16).problems == ()
+
+
+@pytest.mark.parametrize("form", ["files", "webdataset", "energon"])
+def test_our_own(tmp_path: Path, form: str) -> None:
+    write_clip(tmp_path / "in/a.mp4", 9)
+    answer = wfvae("encode", tmp_path / "in", "-o", tmp_path / "out", "--format", form)
+    assert answer.code == 0, answer
+    entry = only(tmp_path / "out")
+    names = {"files": "wfvae", "webdataset": "wfvae tar shards", "energon": "Energon"}
+    assert (entry.format, entry.stem, entry.frames) == (names[form], "a", 9)
+    assert measure(entry, 16).problems == ()
+
+
+class _Evil:
+    def __reduce__(self) -> tuple[Any, tuple[str]]:
+        return (exec, ("import pathlib; pathlib.Path('/tmp/executed').touch()",))
+
+
+def test_nothing_is_executed(tmp_path: Path) -> None:
+    torch.save({"latents": _Evil()}, tmp_path / "evil.pt")
+    torch.save(random(4, 2, 3, 4), tmp_path / "good.pt")
+    evil, good = open_cache(tmp_path).entries
+    assert "is not unpickled" in evil.problems[0]
+    assert good.problems == ()
+
+
+def test_what_is_no_cache_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "readme.txt").write_text("nothing")
+    with pytest.raises(InputError, match="expected latents of wfvae, musubi-tuner"):
+        open_cache(tmp_path)
+    assert_refused(wfvae("audit", tmp_path / "none"), INPUT, "none")
+
+
+def test_bad_numbers(tmp_path: Path) -> None:
+    latents = random(4, 2, 3, 4)
+    latents[1, 0, 0, :2] = torch.tensor([float("nan"), float("inf")])
+    latents[2, 0, 0, 0] = 5000
+    torch.save(latents, tmp_path / "a.pt")
+    figures = measure(only(tmp_path), None)
+    assert (figures.nan, figures.infinite, figures.largest) == (1, 1, 5000)
+    assert figures.problems[0] == "1 NaN and 1 infinities"
+    assert "loaders drop" in figures.problems[1]
+    torch.save(torch.ones(4, 2, 3, 4), tmp_path / "a.pt")
+    assert problems(tmp_path) == ("all values of each channel are equal",)
+    torch.save(random(3, 16, 4, 4), tmp_path / "a.pt")
+    assert "channels and time are transposed" in problems(tmp_path, 16)[0]
+    assert problems(tmp_path, 48) == ("the model has 48 channels, these latents have 3",)
+
+
+def test_outliers(tmp_path: Path) -> None:
+    for index in range(12):
+        scale = 9.0 if index == 5 else 1.0
+        torch.save(random(4, 2, 8, 8, seed=index) * scale, tmp_path / f"{index:02}.pt")
+    figures = [measure(entry, None) for entry in open_cache(tmp_path).entries]
+    assert list(find_outliers(figures)) == ["05.pt"]
+    assert find_outliers(figures[:7]) == {}
+
+
+@pytest.mark.parametrize(
+    ("verdict", "factor"),
+    [("raw", 1.0), ("normalised", 1.0), ("normalised twice", 1.0), ("scaled by 7", 7.0)],
+)
+def test_the_scale_is_judged_by_its_figures(verdict: str, factor: float) -> None:
+    normalization = known_normalization("wan")
+    assert normalization is not None
+    raw = random(16, 64, 8, 8) / torch.tensor(normalization.scale).view(-1, 1, 1, 1)
+    raw = raw + torch.tensor(normalization.shift).view(-1, 1, 1, 1)
+    once = normalization.apply(raw)
+    latents = {"normalised": once, "normalised twice": normalization.apply(once)}
+    chosen = latents.get(verdict, raw * factor).flatten(1)
+    mean, std = chosen.mean(1).tolist(), chosen.std(1).tolist()
+    found = judge_scale(mean, std, normalization)
+    assert found.verdict == verdict if factor == 1 else found.verdict[:10] in ("scaled by ",)
+    assert list(found.distances.values()) == sorted(found.distances.values())
+
+
+def _saved(value: object) -> bytes:
+    target = io.BytesIO()
+    torch.save(value, target)
+    return target.getvalue()

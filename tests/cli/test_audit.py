@@ -1,0 +1,119 @@
+"""`wfvae audit` and `wfvae convert-cache`, as users run them."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import load_file
+
+from tests.audit.make import write_source
+from tests.cli.program import assert_refused, wfvae
+from tests.models import checkpoints
+from wfvae_cli.latents.file import LatentFile
+
+USAGE, INPUT, OUTPUT, PARTIAL = 2, 3, 5, 7
+OPTIONS = ("--size", "48x32", "--frames", "9")
+
+
+@pytest.fixture(scope="module")
+def videos(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("videos")
+    for index in range(2):
+        write_source(folder / f"{index}.mkv", index)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def wan(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return checkpoints.write_wan(tmp_path_factory.mktemp("models") / "wan")
+
+
+def encode(videos: Path, output: Path, *options: str | Path) -> Path:
+    answer = wfvae("encode", videos, "-o", output, *OPTIONS, *options)
+    assert answer.code == 0, answer
+    return output
+
+
+def test_a_sound_cache(videos: Path, tmp_path: Path) -> None:
+    cache = encode(videos, tmp_path / "z", "--normalize")
+    sheets = tmp_path / "sheets"
+    answer = wfvae("audit", cache, "--source", videos, "--decode", "1", sheets, "--json")
+    assert answer.code == 0, answer
+    told = json.loads(answer.stdout)
+    assert (told["format"], told["clips"], told["sound"]) == ("wfvae", 2, True)
+    assert [each["kind"] for each in told["comparisons"]] == ["equal", "equal"]
+    assert [each["scale"] for each in told["comparisons"]] == ["normalised"] * 2
+    (sheet,) = told["sheets"]
+    assert Image.open(sheet).size == (6 * 48, 2 * 32)
+    answer = wfvae("audit", cache)
+    assert answer.code == 0
+    assert "wfvae: 2 clips" in answer.stdout
+
+
+def test_what_is_wrong_ends_with_7(videos: Path, tmp_path: Path, wan: Path) -> None:
+    cache = encode(videos, tmp_path / "z", "--model", wan, "--format", "simpletuner")
+    path = sorted(cache.glob("*.pt"))[0]
+    latents = torch.load(path, weights_only=True)
+    latents[0, 0, 0, 0] = float("nan")
+    torch.save(latents, path)
+    answer = wfvae("audit", cache, "--model", wan, "--json")
+    assert answer.code == PARTIAL
+    files = {each["name"]: each for each in json.loads(answer.stdout)["files"]}
+    assert files[path.name]["problems"] == ["1 NaN and 0 infinities"]
+    assert_refused(answer, PARTIAL, "something is wrong with 1 of 2 clips")
+
+
+def test_a_model_is_needed_to_compare(videos: Path, tmp_path: Path) -> None:
+    torch.save(torch.ones(16, 2, 3, 4), tmp_path / "a.pt")
+    answer = wfvae("audit", tmp_path, "--source", videos)
+    assert_refused(answer, USAGE, "give it with --model")
+
+
+@pytest.mark.parametrize("form", ["musubi", "simpletuner", "energon"])
+def test_conversions_give_what_encoding_gives(
+    form: str, videos: Path, wan: Path, tmp_path: Path
+) -> None:
+    raw = encode(videos, tmp_path / "raw", "--model", wan)
+    direct = encode(videos, tmp_path / "direct", "--model", wan, "--format", form)
+    # the header names the model's folder, whose config gives shift and scale
+    answer = wfvae("convert-cache", raw, "-o", tmp_path / "made", "--format", form)
+    assert answer.code == 0, answer
+    back = tmp_path / "back"
+    for path in (direct, tmp_path / "made"):
+        told = wfvae("audit", path, "--model", wan, "--source", videos, "--json")
+        assert told.code == 0, told
+        comparisons = json.loads(told.stdout)["comparisons"]
+        assert [(each["kind"], each["scale"]) for each in comparisons] == [
+            ("equal", "normalised")
+        ] * 2
+    if form == "musubi":
+        one, other = (sorted(p.glob("*_wan.safetensors")) for p in (direct, tmp_path / "made"))
+        assert [path.name for path in one] == [path.name for path in other]
+        for a, b in zip(one, other, strict=True):
+            assert load_file(a).keys() == load_file(b).keys()
+            assert all(torch.equal(load_file(a)[k], load_file(b)[k]) for k in load_file(a))
+    answer = wfvae(
+        "convert-cache", tmp_path / "made", "-o", back, "--format", "files", "--model", wan
+    )
+    assert answer.code == 0, answer
+    with LatentFile(sorted(back.rglob("*.safetensors"))[0]) as file:
+        assert file.shape == (4, 3, 4, 6)
+    again = wfvae("convert-cache", raw, "-o", tmp_path / "made", "--format", form, "--json")
+    assert json.loads(again.stdout)["current"] == 2
+
+
+def test_what_cannot_be_converted_is_refused(videos: Path, wan: Path, tmp_path: Path) -> None:
+    sample = encode(videos, tmp_path / "sample", "--model", wan, "--posterior", "sample")
+    answer = wfvae("convert-cache", sample, "-o", tmp_path / "a", "--format", "musubi")
+    assert_refused(answer, USAGE, "this is a sample of it")
+    torch.save(torch.ones(4, 2, 3, 4), tmp_path / "a.pt")
+    answer = wfvae("convert-cache", tmp_path / "a.pt", "-o", tmp_path / "b", "--format", "files")
+    assert_refused(answer, USAGE, "give it with --model")
+    tiny = encode(videos, tmp_path / "tiny")
+    answer = wfvae("convert-cache", tiny, "-o", tmp_path / "c", "--format", "musubi")
+    assert_refused(answer, USAGE, "family wfvae")
+    assert not (tmp_path / "c").exists()

@@ -1,0 +1,243 @@
+"""The audit of a cache, from its files to a report."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from wfvae_cli.audit.cache import Cache
+from wfvae_cli.audit.entry import CacheEntry
+from wfvae_cli.audit.hypotheses import ScaleVerdict, judge_scale, known_normalization
+from wfvae_cli.audit.measure import (
+    CacheFigures,
+    ClipFigures,
+    find_mixed_shapes,
+    find_outliers,
+    measure,
+)
+from wfvae_cli.audit.reencode import Comparison, compare_clip
+from wfvae_cli.audit.sheets import write_sheet
+from wfvae_cli.audit.sources import Sources
+from wfvae_cli.dataset.trainer_formats import Content
+from wfvae_cli.errors import InputError, WfvaeError
+from wfvae_cli.models.base import LoadedModel, Normalization
+
+_CLEARLY = 2.0
+"""How many times nearer another hypothesis must be than what the format says, to be a problem."""
+
+
+@dataclass(frozen=True)
+class KnownModel:
+    """What an audit knows of the model that made a cache, without its weights."""
+
+    name: str | None
+    channels: int | None
+    normalization: Normalization | None
+
+
+@dataclass
+class AuditReport:
+    """What an audit found."""
+
+    cache: Cache
+    model: KnownModel
+    clips: list[ClipFigures]
+    figures: CacheFigures | None
+    scale: ScaleVerdict
+    problems: list[str] = field(default_factory=list)
+    """Of the cache as a whole."""
+    comparisons: list[Comparison] = field(default_factory=list)
+    sheets: list[Path] = field(default_factory=list)
+
+    @property
+    def by_clip(self) -> Mapping[str, tuple[str, ...]]:
+        """Every problem of the clips that have any, in order."""
+        found = {clip.entry.name: clip.problems for clip in self.clips}
+        for each in self.comparisons:
+            found[each.entry.name] = (*found[each.entry.name], *each.problems)
+        return {name: tuple(dict.fromkeys(each)) for name, each in found.items() if each}
+
+    @property
+    def is_sound(self) -> bool:
+        """Whether nothing is wrong; outliers are told, and are no fault by themselves."""
+        return not self.problems and not self.by_clip
+
+    def to_json(self) -> dict[str, Any]:
+        """Give the report as JSON values."""
+        by_clip = self.by_clip
+        return {
+            "cache": str(self.cache.path),
+            "format": self.cache.format,
+            "model": self.model.name,
+            "clips": len(self.clips),
+            "sound": self.is_sound,
+            "problems": self.problems,
+            "scale": {"verdict": self.scale.verdict, "distances": dict(self.scale.distances)},
+            "mean": None if self.figures is None else list(self.figures.mean),
+            "std": None if self.figures is None else list(self.figures.std),
+            "files": [
+                {
+                    "name": clip.entry.name,
+                    "format": clip.entry.format,
+                    "shape": list(clip.entry.shape),
+                    "dtype": clip.entry.dtype,
+                    "bytes": clip.entry.bytes,
+                    "nan": clip.nan,
+                    "infinite": clip.infinite,
+                    "largest": clip.largest,
+                    "outlier": clip.outlier,
+                    "problems": list(by_clip.get(clip.entry.name, ())),
+                }
+                for clip in self.clips
+            ],
+            "comparisons": [each.to_json() for each in self.comparisons],
+            "sheets": [str(path) for path in self.sheets],
+        }
+
+
+def audit_cache(
+    cache: Cache, model: KnownModel, progress: Callable[[int], None] = lambda done: None
+) -> AuditReport:
+    """Read every clip of a cache, and say what is wrong with each and with all.
+
+    Args:
+        cache: from `open_cache`.
+        model: what is known of the model that made it.
+        progress: called after every clip with 1.
+    """
+    mixed = find_mixed_shapes(cache.entries)
+    clips, figures = [], None
+    for entry in cache.entries:
+        clip = measure(entry, model.channels)
+        extra = [mixed[entry.name]] if entry.name in mixed else []
+        if entry.format != cache.format and entry.read is not None:
+            extra.append(f"a file of {entry.format} among those of {cache.format}")
+        clip = replace(clip, problems=(*clip.problems, *extra))
+        clips.append(clip)
+        if clip.count:
+            figures = figures or CacheFigures(len(clip.mean))
+            if len(clip.mean) == figures.channels:
+                figures.add(clip)
+            elif model.channels is None:
+                told = f"{len(clip.mean)} channels, the clips before have {figures.channels}"
+                clips[-1] = replace(clip, problems=(*clip.problems, told))
+        progress(1)
+    outliers = find_outliers(clips)
+    clips = [replace(clip, outlier=outliers.get(clip.entry.name)) for clip in clips]
+    scale = ScaleVerdict("unknown", {})
+    if figures is not None:
+        scale = judge_scale(figures.mean, figures.std, model.normalization)
+    report = AuditReport(cache, model, clips, figures, scale)
+    report.problems += _scale_problems(report)
+    return report
+
+
+def compare_with_sources(
+    report: AuditReport, sources: Sources, model: LoadedModel, most: int
+) -> int:
+    """Encode the sources of up to `most` clips again, and add what is found to the report.
+
+    Returns:
+        How many clips have no source that their name tells.
+
+    Raises:
+        InputError: no clip has one.
+    """
+    unknown = 0
+    for entry in _spread([clip.entry for clip in report.clips if clip.count], most):
+        if len(report.comparisons) == most:
+            break
+        source = sources.find(entry)
+        if source is None:
+            unknown += 1
+            continue
+        try:
+            report.comparisons.append(compare_clip(entry, source, model))
+        except WfvaeError as error:
+            report.problems.append(f"{entry.name}: cannot be compared: {error}")
+    if not report.comparisons and unknown:
+        raise InputError(
+            f"{report.cache.path}: the names of its clips lead to none of the sources"
+            + (
+                " (finetrainers keeps no names)"
+                if report.cache.format == "finetrainers"
+                else ": give the folder that they were made from with --source"
+            )
+        )
+    return unknown
+
+
+def write_sheets(
+    report: AuditReport,
+    model: LoadedModel,
+    most: int,
+    folder: Path,
+    sources: Sources | None,
+    *,
+    overwrite: bool,
+) -> None:
+    """Write contact sheets of up to `most` clips, and add them to the report.
+
+    Raises:
+        OutputError: they cannot be written.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    readable = [clip.entry for clip in report.clips if clip.count]
+    for entry in _spread(readable, most)[:most]:
+        content = content_of(entry, report.scale)
+        source = None if sources is None else sources.find(entry)
+        try:
+            sheet = write_sheet(entry, content, model, folder, source, overwrite=overwrite)
+        except InputError as error:
+            report.problems.append(f"{entry.name}: cannot be decoded: {error}")
+            continue
+        report.sheets.append(sheet)
+
+
+def known_model(entries: tuple[CacheEntry, ...]) -> KnownModel:
+    """Say what a cache's own names and headers tell of its model."""
+    infos = [entry.metadata for entry in entries if entry.metadata is not None]
+    families = Counter(entry.family for entry in entries if entry.family is not None)
+    family = families.most_common(1)[0][0] if families else None
+    if infos:
+        info = infos[0]
+        applied = info.normalization
+        of_header = None if applied is None else Normalization(applied.shift, applied.scale)
+        return KnownModel(info.model, info.channels, of_header or known_normalization(family))
+    published = known_normalization(family)
+    channels = None if published is None else len(published.shift)
+    return KnownModel(None, channels, published)
+
+
+def content_of(entry: CacheEntry, scale: ScaleVerdict) -> Content:
+    """Whether to undo a normalisation: what the format says, else what the figures say."""
+    if entry.content is not None:
+        return entry.content
+    return "normalised" if scale.verdict == "normalised" else "raw"
+
+
+def _scale_problems(report: AuditReport) -> list[str]:
+    """Say where the figures contradict what the format says of its latents."""
+    contents = {clip.entry.content for clip in report.clips if clip.count}
+    distances, verdict = report.scale.distances, report.scale.verdict
+    if len(contents) != 1 or None in contents or verdict in ("unknown", "undecided"):
+        return []
+    (claimed,) = contents
+    assert claimed is not None
+    near = distances.get(verdict, 0.0)
+    if verdict == claimed or distances[claimed] < _CLEARLY * near:
+        return []
+    return [
+        f"latents look {verdict}, where {claimed} ones are expected (distance {near:.2f} against "
+        f"{distances[claimed]:.2f})"
+    ]
+
+
+def _spread(entries: list[CacheEntry], most: int) -> list[CacheEntry]:
+    """Give all of them, beginning with `most` that lie evenly over the cache."""
+    step = max(1, len(entries) // max(1, most))
+    rest = [entry for index, entry in enumerate(entries) if index % step]
+    return entries[::step] + rest

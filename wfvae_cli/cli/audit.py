@@ -1,0 +1,170 @@
+"""`wfvae audit`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+from wfvae_cli.cli.console import Console
+from wfvae_cli.cli.output import Overwrite
+from wfvae_cli.errors import PartialFailureError, UsageError
+from wfvae_cli.models.options import RunOptions, model_names
+from wfvae_cli.option import Argument, Option
+
+if TYPE_CHECKING:
+    from wfvae_cli.audit.audit import AuditReport, KnownModel
+    from wfvae_cli.audit.entry import CacheEntry
+    from wfvae_cli.models.base import Task
+
+EXAMPLES = """
+    wfvae audit latents/
+    wfvae audit cache/ --model wan-2.1 --source videos/
+    wfvae audit latents/ --decode 4 sheets/
+    wfvae audit latents/ --json
+"""
+_ROWS = 30
+"""Clips in the table, those with problems first."""
+
+
+def audit(
+    cache: Annotated[
+        Path,
+        Argument(
+            "CACHE",
+            "A folder of latents, or one file: of wfvae, musubi-tuner, LTX-2, SimpleTuner, "
+            "Energon, finetrainers, FastVideo or ai-toolkit.",
+        ),
+    ],
+    run: RunOptions,
+    console: Console,
+    model: Annotated[
+        str | None,
+        Option(
+            "The model that made it; by default the one that the cache's headers name.",
+            "Model",
+            flags=("--model", "-m"),
+            metavar="NAME",
+            common=True,
+            complete=model_names,
+        ),
+    ] = None,
+    source: Annotated[
+        list[str] | None,
+        Option(
+            "The videos and images that it was made from: some are encoded again and compared.",
+            metavar="VIDEOS",
+            common=True,
+        ),
+    ] = None,
+    compare: Annotated[
+        int, Option("Clips that --source compares.", metavar="K", least=1, common=True)
+    ] = 8,
+    decode: Annotated[
+        tuple[int, Path] | None,
+        Option("Write contact sheets of K clips.", metavar="K DIR", common=True),
+    ] = None,
+    overwrite: Overwrite = False,
+) -> None:
+    """Check a cache of latents, whichever program wrote it.
+
+    Says of each clip whether shapes, names and numbers fit; of all, whether latents are raw,
+    normalised or scaled otherwise; and with --source, whether they are the posterior's mean, a
+    sample of it, or which usual mistake made them. Ends with 7 where something is wrong.
+    Nothing is unpickled but tensors, numbers and strings.
+    """
+    from wfvae_cli.audit.audit import audit_cache, compare_with_sources, write_sheets
+    from wfvae_cli.audit.cache import open_cache
+    from wfvae_cli.audit.sources import Sources
+
+    if decode is not None and decode[0] < 1:
+        raise UsageError(f"--decode: expected at least 1 clip, got {decode[0]}")
+    found = open_cache(cache)
+    known = _known(model, found.entries)
+    needs_model = source or decode
+    if needs_model and known.name is None:
+        raise UsageError(
+            f"{cache} does not say which model made it: give it with --model, to compare or decode"
+        )
+    with console.progress("reading", len(found.entries), "clips") as progress:
+        report = audit_cache(found, known, progress)
+    if needs_model:
+        assert known.name is not None
+        task: Task = "both" if source and decode else "encode" if source else "decode"
+        loaded = run.load(known.name, task)
+        sources = Sources(source) if source else None
+        if sources is not None:
+            unknown = compare_with_sources(report, sources, loaded, compare)
+            if unknown:
+                console.note(f"{unknown} clips whose source is not known were not compared")
+        if decode is not None:
+            write_sheets(report, loaded, *decode, sources, overwrite=overwrite)
+    if console.json:
+        console.result(report.to_json())
+    elif not console.quiet:
+        _show(report)
+    if not report.is_sound:
+        count = len(report.by_clip)
+        raise PartialFailureError(
+            f"{cache}: something is wrong with {count} of {len(report.clips)} clips"
+            + "".join(f"; {problem}" for problem in report.problems[:3])
+        )
+
+
+def _known(name: str | None, entries: tuple[CacheEntry, ...]) -> KnownModel:
+    """Say what is known of the model without its weights: the checkpoint's, or the cache's word."""
+    from wfvae_cli.audit.audit import KnownModel, known_model
+    from wfvae_cli.errors import WeightsError
+    from wfvae_cli.models.base import Normalization
+    from wfvae_cli.models.load import describe_checkpoint
+    from wfvae_cli.models.published import find_published
+
+    of_cache = known_model(entries)
+    named = name or of_cache.name
+    if named is None:
+        return of_cache
+    published = find_published(named)
+    if name is None and (published is None or published.source is not None):
+        return of_cache  # a header's word is no reason to download weights
+    try:
+        facts = describe_checkpoint(named)
+    except WeightsError:
+        if name is not None:
+            raise
+        return of_cache
+    values = facts["normalization"]
+    of_config = None if values is None else Normalization(values["shift"], values["scale"])
+    return KnownModel(named, facts["latent_channels"], of_config or of_cache.normalization)
+
+
+def _show(report: AuditReport) -> None:
+    from wfvae_cli.cli.tables import print_table
+
+    by_clip = report.by_clip
+    clips = sorted(report.clips, key=lambda each: each.entry.name not in by_clip)
+    rows = []
+    for clip in clips[:_ROWS]:
+        entry, told = clip.entry, by_clip.get(clip.entry.name, ())
+        shape = "x".join(map(str, entry.shape))
+        words = "; ".join(told) or (f"outlier: {clip.outlier}" if clip.outlier else "ok")
+        bad = str(clip.nan + clip.infinite)
+        rows.append((entry.name, shape, entry.dtype, f"{entry.bytes:,}", bad, words))
+    title = f"{report.cache.format}: {len(clips)} clips"
+    header = ("clip", "shape", "dtype", "bytes", "NaN, inf", "verdict")
+    print_table(header, rows, words=("verdict",), title=title)
+    if report.figures is not None:
+        figures = zip(report.figures.mean, report.figures.std, strict=True)
+        print_table(
+            ("channel", "mean", "std"),
+            [(str(c), f"{mean:.4f}", f"{std:.4f}") for c, (mean, std) in enumerate(figures)],
+        )
+    if report.scale.distances:
+        print_table(
+            ("hypothesis", "distance"),
+            [(name, f"{far:.3f}") for name, far in report.scale.distances.items()],
+            title=f"latents are: {report.scale.verdict}",
+        )
+    if report.comparisons:
+        compared = [(each.entry.name, each.verdict) for each in report.comparisons]
+        print_table(("clip", "beside its source"), compared, words=("beside its source",))
+    if report.sheets:
+        print_table(("contact sheet",), [(str(path),) for path in report.sheets])

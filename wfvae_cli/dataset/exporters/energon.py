@@ -1,0 +1,47 @@
+"""Tar shards for NVIDIA's Energon (https://github.com/NVIDIA/Megatron-Energon), as DFM reads them.
+
+A clip is two members of one key: `KEY.pth`, `torch.save` of `[C, T, H, W]` bfloat16, normalised;
+and `KEY.json`, how many frames and pixels were encoded, and the strings of a latent file's header.
+DFM's `WanTaskEncoder` wants the text's embedding as `KEY.pickle`, too, which is not written here.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+from pathlib import Path
+
+from wfvae_cli.dataset.exporters.base import Written
+from wfvae_cli.dataset.exporters.content import check_content
+from wfvae_cli.dataset.exporters.pt_file import save_object
+from wfvae_cli.dataset.exporters.webdataset import TarShards
+from wfvae_cli.dataset.items import Item
+from wfvae_cli.latents.file import LatentFile
+from wfvae_cli.latents.metadata import LatentMetadata
+from wfvae_cli.pipeline.encode import LatentOutput
+from wfvae_cli.pipeline.options import EncodeOptions
+
+
+class EnergonShards(TarShards):
+    """The shards of one run, to be prepared with `energon prepare`."""
+
+    def open(
+        self, item: Item, metadata: LatentMetadata, options: EncodeOptions
+    ) -> LatentOutput[Written]:
+        """Begin an item's latent file, which waits for the others of its group."""
+        check_content(self.how.format, metadata)
+        return super().open(item, metadata, options)
+
+    def members(self, item: str, path: Path) -> dict[str, bytes]:
+        """Give a clip's members, of its latent file."""
+        target = io.BytesIO()
+        with LatentFile(path) as file:
+            info, strings = file.metadata, file.metadata.to_strings()
+            save_object(file.read(), target, {})
+        fields = {
+            "item": item,
+            "processed_frames": info.frames + info.pad_frames,
+            "processed_height": info.height + info.pad_bottom,
+            "processed_width": info.width + info.pad_right,
+        }
+        return {"pth": target.getvalue(), "json": json.dumps({**strings, **fields}).encode()}

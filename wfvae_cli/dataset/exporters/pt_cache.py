@@ -1,0 +1,138 @@
+"""Caches of one `torch.save` file a clip: those of the LTX-2 trainer and of SimpleTuner."""
+
+from __future__ import annotations
+
+import os
+from abc import abstractmethod
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from fractions import Fraction
+from math import prod
+
+import torch
+from torch import Tensor
+
+from wfvae_cli.atomic import atomic_file
+from wfvae_cli.dataset.config import WEIGHTS
+from wfvae_cli.dataset.exporters.base import Exporter, Written, check_finite
+from wfvae_cli.dataset.exporters.content import check_content, stem_of
+from wfvae_cli.dataset.exporters.pt_file import read_strings, save_object
+from wfvae_cli.dataset.items import Item
+from wfvae_cli.dataset.outputs import Existing, parse_options
+from wfvae_cli.dataset.result import ItemResult
+from wfvae_cli.errors import InputError, LatentError, UsageError
+from wfvae_cli.latents.metadata import LatentMetadata
+from wfvae_cli.latents.spool import PlaneSpool
+from wfvae_cli.pipeline.encode import LatentOutput
+from wfvae_cli.pipeline.options import EncodeOptions
+from wfvae_cli.strides import padded_frames
+
+
+class PtCache(Exporter):
+    """Files of `torch.save`, in folders that mirror the inputs'."""
+
+    @abstractmethod
+    def name_of(self, item: Item) -> str:
+        """Give the file of an item, relative to the output folder."""
+
+    @abstractmethod
+    def content(self, latents: Tensor, metadata: LatentMetadata) -> object:
+        """Give the object that the trainer loads, of bfloat16 latents `[Z, T', H', W']`."""
+
+    def check(self, items: Iterable[Item]) -> None:
+        """Refuse stores that are no file system, and items whose files would have one name."""
+        form = self.how.format
+        if self.store.url is not None:
+            raise UsageError(
+                f"{self.store.url}: the format {form} is written to a file system: mount the "
+                "store, or write to a folder and copy it"
+            )
+        seen: dict[str, Item] = {}
+        for item in items:
+            other = seen.setdefault(self.name_of(item), item)
+            if other != item:
+                raise InputError(
+                    f"{item.path} and {other.path} would both be {stem_of(item)!r} in the format "
+                    f"{form}, which knows neither suffixes nor parts of a file: rename one, or "
+                    "give them ids in a manifest"
+                )
+
+    def find(self, item: Item, known: ItemResult | None = None) -> Existing | None:
+        """Read the strings at the end of an item's file."""
+        name = self.name_of(item)
+        path = self.store.root / name
+        strings = read_strings(path)
+        if strings is None:
+            return None
+        try:
+            metadata = LatentMetadata.from_strings(strings)
+        except LatentError:
+            return None
+        if metadata.extra.get("item") != item.relative:
+            return None
+        return Existing(
+            output=name,
+            options={**parse_options(metadata.extra), WEIGHTS: metadata.model_sha256},
+            source_sha256=metadata.extra.get("source_sha256", ""),
+            frames=metadata.frames,
+            shape=metadata.latent_shape,
+            bytes=path.stat().st_size,
+        )
+
+    def open(
+        self, item: Item, metadata: LatentMetadata, options: EncodeOptions
+    ) -> LatentOutput[Written]:
+        """Begin an item's file."""
+        check_content(self.how.format, metadata)
+        return _PtOutput(self, item, metadata)
+
+
+class _PtOutput:
+    def __init__(self, exporter: PtCache, item: Item, metadata: LatentMetadata) -> None:
+        self._exporter, self._item = exporter, item
+        self._metadata = replace(metadata, extra={**metadata.extra, "item": item.relative})
+        store = exporter.store
+        self._part = store.part(".pt")
+        self._channels, _, self._height, self._width = metadata.latent_shape
+        self._spool = PlaneSpool(
+            self._channels, self._height, self._width, torch.bfloat16, store.work
+        )
+
+    @property
+    def latent_frames(self) -> int:
+        return self._spool.frames
+
+    def append(self, latents: Tensor, logvar: Tensor | None) -> None:
+        assert logvar is None, "this format stores the mean"
+        stored = latents.detach().to("cpu", torch.bfloat16)
+        check_finite(stored, self.latent_frames)
+        self._spool.append(stored)
+
+    def finish(
+        self, frames: int, pts: Sequence[int] | None, last_duration: Fraction | None
+    ) -> Written:
+        del pts, last_duration  # the trainers count frames
+        stride = self._metadata.strides.time
+        metadata = replace(
+            self._metadata, frames=frames, pad_frames=padded_frames(frames, stride) - frames
+        )
+        shape = self._channels, self._spool.frames, self._height, self._width
+        planes = self._part.with_suffix(".planes")
+        try:
+            with planes.open("wb") as target:
+                self._spool.copy_to(target)
+            # Mapped, so that a long clip need not fit into memory.
+            latents = torch.from_file(
+                os.fspath(planes), shared=False, size=prod(shape), dtype=torch.bfloat16
+            ).view(shape)
+            value = self._exporter.content(latents, metadata)
+            with atomic_file(self._part) as file:
+                save_object(value, file, metadata.to_strings())
+        finally:
+            planes.unlink(missing_ok=True)
+        name = self._exporter.name_of(self._item)
+        return Written(name, shape, self._exporter.store.publish(self._part, name))
+
+    def close(self) -> None:
+        self._spool.close()
+        self._part.unlink(missing_ok=True)
