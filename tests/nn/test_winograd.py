@@ -174,6 +174,9 @@ def test_where_it_is_used() -> None:
     assert not winograd.is_faster(3, 24, 24, 64, 64), "too few channels"
     assert not winograd.is_faster(3, 384, 384, 8, 8), "too few tiles"
     assert not winograd.is_faster(3, 384, 384, 1, 999), "mostly padding"
+    assert not winograd.is_faster(3, 768, 768, 20, 20), "a chunk of one frame would lose"
+    assert winograd.is_faster(3, 768, 768, 24, 24)
+    assert winograd.is_faster(1, 192, 192, 64, 64)
 
 
 @pytest.mark.parametrize(
