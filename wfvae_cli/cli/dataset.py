@@ -11,6 +11,7 @@ from types import FrameType
 from typing import TYPE_CHECKING, Any
 
 from wfvae_cli.cli import run
+from wfvae_cli.cli.buckets_view import tell_parts
 from wfvae_cli.cli.console import Console
 from wfvae_cli.cli.signals import Stopped
 from wfvae_cli.dataset.isolation import Isolation, isolate
@@ -168,6 +169,7 @@ def run_job(
     view.conclude(summary, profile=work.profile)
     if interrupted:
         raise Stopped(signal.SIGINT)
+    tell_parts(console, summary)
     _judge(summary)
 
 

@@ -11,12 +11,19 @@ from wfvae_cli.cli.console import Console
 from wfvae_cli.cli.dataset import DatasetOptions, is_dataset, run_job, use_threads
 from wfvae_cli.cli.options import display
 from wfvae_cli.cli.output import Overwrite
-from wfvae_cli.dataset.options import EngineOptions, FormatOptions, Selection, WorkOptions
+from wfvae_cli.dataset.options import (
+    EngineOptions,
+    FormatOptions,
+    PartOptions,
+    Selection,
+    WorkOptions,
+)
 from wfvae_cli.errors import UsageError, WeightsError
 from wfvae_cli.media.options import Hwaccel, Sampling
 from wfvae_cli.models.options import DEFAULT_MODEL, ModelName, RunOptions
 from wfvae_cli.option import Argument, Option
 from wfvae_cli.pipeline.options import EncodeOptions, Limits
+from wfvae_cli.strides import Strides
 
 if TYPE_CHECKING:
     from wfvae_cli.models.base import Normalization
@@ -27,6 +34,7 @@ EXAMPLES = """
     ffmpeg -i in.mov -f matroska - | wfvae encode - -o - | wfvae decode - -o out.mp4
     wfvae encode videos/ -o latents/ --short-side 256 --batch auto
     wfvae encode list.csv -o latents/ --shard 3/16
+    wfvae encode videos/ -o latents/ --buckets 960x544x49,544x960x49 --windows all
     wfvae encode videos/ -o shards/ --format webdataset --engine ray
 """
 _SUFFIX = ".safetensors"
@@ -108,6 +116,7 @@ def encode(
     normalize: Normalize,
     sampling: Sampling,
     selection: Selection,
+    parts: PartOptions,
     form: FormatOptions,
     work: WorkOptions,
     limits: Limits,
@@ -128,7 +137,7 @@ def encode(
     console.check_stdout(output)
     check(hwaccel)
     dataset = DatasetOptions(selection, work, limits, engine, overwrite)
-    asked = form.chosen != "files"
+    asked = form.chosen != "files" or parts.buckets is not None or parts.windows is not None
     if not is_dataset(sources, output, dataset, (_SUFFIX,), example="latents/", asked=asked):
         _encode_one(
             sources[0], output, console, run, options, normalize, sampling, work, model, hwaccel,
@@ -136,8 +145,8 @@ def encode(
         )  # fmt: skip
         return
     dataset = dataset.isolated()
-    if run.compile and sampling.size is None:
-        raise UsageError("--compile suits clips of one size: say which with --size")
+    if run.compile and parts.buckets is None and sampling.size is None:
+        raise UsageError("--compile suits clips of one size: say which with --size or --buckets")
 
     from wfvae_cli.dataset.config import EncodeConfig, TarFormat
     from wfvae_cli.dataset.encode_job import EncodeJob
@@ -149,9 +158,24 @@ def encode(
         batch=work.batch,
         format=form.chosen,
         tar=TarFormat(form.shard_clips, form.shard_size << 20),
+        buckets=None if parts.buckets is None else parts.chosen(_strides_of(model)),
+        windows=parts.windows,
     )
     job = EncodeJob(OutputStore.of(output), config, **dataset.job_options(run, model, hwaccel))
     run_job(sources, output, job, dataset, console)
+
+
+def _strides_of(model: str) -> Strides:
+    """Say how many frames and pixels a latent covers; no weights are loaded for it."""
+    from wfvae_cli.models.published import find_published
+
+    published = find_published(model)
+    if published is not None:
+        return published.strides
+
+    from wfvae_cli.models.load import describe_checkpoint
+
+    return Strides(*describe_checkpoint(model)["strides"])
 
 
 def _dataset_options(

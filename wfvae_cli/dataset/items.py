@@ -15,15 +15,18 @@ import glob
 import itertools
 import os
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
-from typing import Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from wfvae_cli.dataset import remote
 from wfvae_cli.dataset.item_lists import MANIFEST_SUFFIXES, Row, read_rows
 from wfvae_cli.errors import InputError, UsageError
 from wfvae_cli.media import suffixes as media
 from wfvae_cli.unreadable import why_unreadable
+
+if TYPE_CHECKING:
+    from wfvae_cli.dataset.windows import Window, Windows
 
 Kind = Literal["video", "image", "latents"]
 
@@ -53,6 +56,19 @@ class Item:
     """Seconds to take; None takes all that follows."""
     id: str | None = None
     """What the manifest calls it."""
+    windows: Windows | None = None
+    """Which windows to take of it, where its manifest says so."""
+    window: Window | None = None
+    """The part of the clip that it is, where a clip gives several outputs."""
+    columns: Mapping[str, Any] = field(default_factory=dict, hash=False)
+    """What its manifest and sidecar say of it, fit for JSON."""
+    caption: str | None = None
+    problem: str | None = None
+    """Why it cannot be worked on, where listing it has shown that."""
+
+    def part(self, window: Window) -> Item:
+        """Give the item of a window's output."""
+        return replace(self, relative=f"{self.relative}_{window}", window=window)
 
     @property
     def is_url(self) -> bool:

@@ -18,9 +18,16 @@ from wfvae_cli.errors import (
 )
 
 Status = Literal["done", "failed", "skipped"]
-_SPARSE = ("options", "source_sha256", "sha256", "metrics")
+_SPARSE = (
+    *("options", "source_sha256", "sha256", "metrics"),
+    *("bucket", "windows", "caption", "columns"),
+)
 """Fields that lines leave out where they are empty."""
 _STATUSES: tuple[Status, ...] = ("done", "failed", "skipped")
+
+
+SKIPPED = "unsuitable"
+"""What kind of skipping it is that no bucket or window takes a clip."""
 
 
 @dataclass(frozen=True)
@@ -33,10 +40,36 @@ class Task:
     still has it, there is nothing to do."""
     current: ItemResult | None = None
     """The item's result in that case, but for the source's stamp."""
+    replaces: tuple[str, ...] = ()
+    """Outputs that were made of it with other options; those of other names are removed."""
 
     def __str__(self) -> str:
         """Return what messages call it."""
         return self.item.path
+
+
+@dataclass(frozen=True)
+class WindowResult:
+    """One of several outputs of a clip."""
+
+    output: str
+    """The file that was written, relative to the output folder."""
+    start: int
+    """Number of its first frame, from 0, after resampling."""
+    frames: int
+    shape: tuple[int, ...]
+    """`[Z, T', H', W']` of its latents."""
+    bytes: int
+
+    @classmethod
+    def from_json(cls, values: Mapping[str, Any]) -> WindowResult:
+        """Undo `asdict`.
+
+        Raises:
+            KeyError, TypeError: this is none.
+        """
+        known = {name: values[name] for name in cls.__dataclass_fields__}
+        return cls(**{**known, "shape": tuple(known["shape"])})
 
 
 @dataclass(frozen=True)
@@ -73,6 +106,20 @@ class ItemResult:
     """Of such an output: the hash of its own content."""
     metrics: Mapping[str, float] | None = None
     """What a roundtrip lost."""
+    bucket: str | None = None
+    """Such as `960x544x49`."""
+    windows: tuple[WindowResult, ...] | None = None
+    """The outputs of a clip that has several; `output` is empty then, `frames` counts all."""
+    caption: str | None = None
+    columns: Mapping[str, Any] | None = None
+    """What its manifest and sidecar say of it."""
+
+    @property
+    def outputs(self) -> dict[str, int | None]:
+        """Bytes of every file that was written, by name."""
+        if self.windows is not None:
+            return {window.output: window.bytes for window in self.windows}
+        return {} if self.output is None else {self.output: self.bytes}
 
     def to_json(self) -> dict[str, Any]:
         """Give the fields as JSON values."""
@@ -91,6 +138,8 @@ class ItemResult:
             raise ValueError("expected an item and a status")
         if known["shape"] is not None:
             known["shape"] = tuple(known["shape"])
+        if known["windows"] is not None:
+            known["windows"] = tuple(map(WindowResult.from_json, known["windows"]))
         return cls(**known)
 
 

@@ -35,6 +35,8 @@ class ClipInFlight(Generic[TaskT, SourceT, ValueT]):
             TimeLimitError: the reader hangs.
             InputError: the source is damaged.
         """
+        if self.chunk.last:  # another stream of the same task begins
+            self.streams = ClipStreams.of(self.clip.plan)
         self.chunk = self.clip.reading.next_chunk()
 
     @property

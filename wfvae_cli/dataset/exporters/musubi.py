@@ -79,6 +79,8 @@ class MusubiFiles(Exporter):
         """Begin an item's file."""
         start = self.how.sampling_of(item).start
         position = round(Fraction(start) * (metadata.frame_rate or 0))
+        if item.window is not None:
+            position += item.window.start
         return _MusubiOutput(self.store, item, metadata, position)
 
 
