@@ -28,7 +28,7 @@ from wfvae_cli.pipeline.options import Limits
 
 if TYPE_CHECKING:
     from wfvae_cli.dataset.engine import Engine
-    from wfvae_cli.dataset.items import Kind
+    from wfvae_cli.dataset.items import Item, Kind
     from wfvae_cli.dataset.job import DatasetJob
     from wfvae_cli.dataset.run import Summary
 
@@ -117,6 +117,23 @@ def use_threads(device: str, threads: int | None) -> None:
         torch.set_num_threads(threads or default_threads())
 
 
+def list_items(
+    sources: Sequence[str],
+    selection: Selection,
+    kinds: Collection[Kind] = ("video", "image"),
+) -> list[Item]:
+    """List the items that a user chose."""
+    from wfvae_cli.dataset.items import find_inputs
+
+    return find_inputs(
+        sources,
+        kinds=kinds,
+        include=selection.include or (),
+        exclude=selection.exclude or (),
+        limit=selection.limit,
+    )
+
+
 def run_job(
     sources: Sequence[str],
     output: str,
@@ -124,6 +141,7 @@ def run_job(
     options: DatasetOptions,
     console: Console,
     kinds: Collection[Kind] = ("video", "image"),
+    items: Sequence[Item] | None = None,
 ) -> None:
     """Do what is left to do of a dataset, and say how it goes.
 
@@ -134,13 +152,13 @@ def run_job(
         options: which items, and how they are worked on.
         console: where to say it.
         kinds: of files, what is taken of folders.
+        items: those of `sources`, where they have been listed.
 
     Raises:
         PartialFailureError: some files failed.
         Stopped: Ctrl-C ended it early.
     """
     from wfvae_cli.cli.dataset_view import DatasetView
-    from wfvae_cli.dataset.items import find_inputs
     from wfvae_cli.dataset.run import run_dataset
     from wfvae_cli.dataset.shard import Shard
 
@@ -148,13 +166,8 @@ def run_job(
     if work.keep and options.overwrite:
         raise UsageError("--keep and --overwrite contradict each other: choose one")
     shard = None if selection.shard is None else Shard.parse(selection.shard)
-    items = find_inputs(
-        sources,
-        kinds=kinds,
-        include=selection.include or (),
-        exclude=selection.exclude or (),
-        limit=selection.limit,
-    )
+    if items is None:
+        items = list_items(sources, selection, kinds)
     engine = _engine(options)
     with DatasetView(console, output) as view, _stopping(engine, console) as interrupted:
         summary = run_dataset(

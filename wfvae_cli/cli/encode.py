@@ -8,12 +8,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 from wfvae_cli.cli.console import Console
-from wfvae_cli.cli.dataset import DatasetOptions, is_dataset, run_job, use_threads
+from wfvae_cli.cli.dataset import DatasetOptions, is_dataset, list_items, run_job, use_threads
 from wfvae_cli.cli.options import display
 from wfvae_cli.cli.output import Overwrite
 from wfvae_cli.dataset.options import (
+    DryRun,
     EngineOptions,
     FormatOptions,
+    NoCaptions,
     PartOptions,
     Selection,
     WorkOptions,
@@ -100,7 +102,7 @@ def encode(
         Argument(
             "INPUT...",
             "A video, an image, a %05d frame pattern, or - for stdin. Or a dataset: directories, "
-            "globs, manifests (.txt, .csv, .jsonl), several files, or URLs of these.",
+            "globs, manifests (.txt, .csv, .jsonl, .parquet), several files, or URLs of these.",
         ),
     ],
     output: Annotated[
@@ -125,6 +127,8 @@ def encode(
     model: ModelName = DEFAULT_MODEL,
     hwaccel: Hwaccel = "none",
     overwrite: Overwrite = False,
+    no_captions: NoCaptions = False,
+    dry_run: DryRun = False,
 ) -> None:
     """Turn a video, an image or a whole dataset into latents.
 
@@ -148,6 +152,7 @@ def encode(
     if run.compile and parts.buckets is None and sampling.size is None:
         raise UsageError("--compile suits clips of one size: say which with --size or --buckets")
 
+    from wfvae_cli.dataset.captions import add_captions
     from wfvae_cli.dataset.config import EncodeConfig, TarFormat
     from wfvae_cli.dataset.encode_job import EncodeJob
     from wfvae_cli.dataset.store import OutputStore
@@ -162,7 +167,10 @@ def encode(
         windows=parts.windows,
     )
     job = EncodeJob(OutputStore.of(output), config, **dataset.job_options(run, model, hwaccel))
-    run_job(sources, output, job, dataset, console)
+    items = list_items(sources, selection)
+    if not no_captions:
+        items = add_captions(items)
+    run_job(sources, output, job, dataset, console, items=items)
 
 
 def _strides_of(model: str) -> Strides:

@@ -98,7 +98,7 @@ def find_inputs(
 
     Args:
         sources: directories, searched recursively; globs (`**` included); manifests (`.txt`,
-            `.csv`, `.jsonl`; paths relative to them); files; or URLs of any of these.
+            `.csv`, `.jsonl`, `.parquet`; paths relative to them); files; or URLs of any of these.
         kinds: what is taken of directories and globs.
         include: globs, of which a name (the relative path, or its last part) must match one.
         exclude: globs, of which it must match none.
@@ -237,11 +237,12 @@ def _item(found: _Found, base: str) -> Item:
     if row is None:
         return Item(path, name)
     start = row.start or 0.0
+    said: dict[str, Any] = {"windows": row.windows, "columns": row.columns}
     if row.id is not None:
         name = row.id
     elif start or row.duration is not None:
         name += f"@{start:g}" + (f"+{row.duration:g}" if row.duration is not None else "")
-    return Item(path, name, start, row.duration, row.id)
+    return Item(path, name, start, row.duration, row.id, **said)
 
 
 def _common(roots: set[str]) -> str:

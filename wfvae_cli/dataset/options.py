@@ -67,6 +67,24 @@ class Selection:
     ] = None
 
 
+NoCaptions = Annotated[
+    bool,
+    Option(
+        "Leave sidecars aside: clip.txt and clip.json beside clip.mp4.",
+        _HOW,
+        flags=("--no-captions",),
+    ),
+]
+DryRun = Annotated[
+    bool,
+    Option(
+        "Say what would be done, and about how long it would take; write nothing.",
+        _HOW,
+        flags=("--dry-run",),
+    ),
+]
+
+
 @dataclass(frozen=True)
 class PartOptions:
     """Which parts of clips to take, and at which of a few shapes."""

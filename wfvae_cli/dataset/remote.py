@@ -80,6 +80,12 @@ def list_folder(url: str) -> list[str]:
     return [str(fs.unstrip_protocol(name)) for name in _reported(url, fs.find, path)]
 
 
+def list_names(url: str) -> list[str]:
+    """Names of the files in a folder."""
+    fs, path = filesystem(url)
+    return [str(n).rpartition("/")[2] for n in _reported(url, fs.ls, path, detail=False)]
+
+
 def list_glob(url: str) -> list[str]:
     """URLs of all files that a pattern matches."""
     fs, path = filesystem(url)
