@@ -73,7 +73,6 @@ def test_captions_and_columns_travel_to_samples(format: Any, folder: Path, tmp_p
     assert (line.caption, line.columns) == ("one", {"score": 0.5})
     samples = LatentDataset(output)
     assert [sample["caption"] for sample in map(samples.__getitem__, range(3))] == [EVIL, "one", ""]
-    (output / "one").mkdir()
     some = LatentDataset(output, columns=["score"])
     assert some[1]["columns"] == {"score": 0.5}
     with pytest.raises(InputError, match=r"0.png.* has no column 'score'; it has none"):

@@ -26,11 +26,13 @@ def tell_parts(console: Console, summary: Summary) -> None:
     skipped = sum(reasons.values())
     if skipped and skipped == summary.items:
         raise InputError(
-            f"nothing is left to encode: {', '.join(_shown(reasons))}. Choose shorter or smaller "
-            "--buckets or --windows; manifest.jsonl has the reason for each file"
+            f"nothing is left to encode: {', '.join(show_reasons(reasons))}. Choose shorter or "
+            "smaller --buckets or --windows; manifest.jsonl has the reason for each file"
         )
     if skipped:
-        console.say(f"skipped {skipped} files, see manifest.jsonl: {', '.join(_shown(reasons))}")
+        console.say(
+            f"skipped {skipped} files, see manifest.jsonl: {', '.join(show_reasons(reasons))}"
+        )
 
 
 def tell_buckets(console: Console, buckets: Mapping[str, tuple[int, int]]) -> None:
@@ -61,7 +63,7 @@ def _aligned(rows: Sequence[Sequence[str]]) -> list[str]:
     ]
 
 
-def _shown(reasons: Mapping[str, int]) -> list[str]:
+def show_reasons(reasons: Mapping[str, int]) -> list[str]:
     """Give the most common reasons, those that differ in numbers only together, by an example."""
     kinds: dict[str, tuple[int, str]] = {}
     for reason, count in reasons.items():

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from wfvae_cli.dataset.engine import Engine
     from wfvae_cli.dataset.items import Item, Kind
     from wfvae_cli.dataset.job import DatasetJob
+    from wfvae_cli.dataset.plan import Conflict
     from wfvae_cli.dataset.run import Summary
 
 
@@ -49,6 +50,17 @@ class DatasetOptions:
         """Go on in a process that is watched, where this one belongs to us: see `isolate`."""
         watched = run.owns_process and self.engine.engine == "local"
         return replace(self, isolation=isolate()) if watched else self
+
+    @property
+    def conflict(self) -> Conflict:
+        """What to do with outputs that were made with different options.
+
+        Raises:
+            UsageError: the options contradict each other.
+        """
+        if self.work.keep and self.overwrite:
+            raise UsageError("--keep and --overwrite contradict each other: choose one")
+        return "keep" if self.work.keep else "overwrite" if self.overwrite else "refuse"
 
     def job_options(self, place: RunOptions, model: str, hwaccel: str = "none") -> dict[str, Any]:
         """Give the options that all jobs have in common, by the names of `DatasetJob`."""
@@ -163,8 +175,7 @@ def run_job(
     from wfvae_cli.dataset.shard import Shard
 
     selection, work = options.selection, options.work
-    if work.keep and options.overwrite:
-        raise UsageError("--keep and --overwrite contradict each other: choose one")
+    conflict = options.conflict
     shard = None if selection.shard is None else Shard.parse(selection.shard)
     if items is None:
         items = list_items(sources, selection, kinds)
@@ -175,7 +186,7 @@ def run_job(
             job,
             engine=engine,
             shard=shard,
-            conflict="keep" if work.keep else "overwrite" if options.overwrite else "refuse",
+            conflict=conflict,
             max_failures=work.max_failures,
             callbacks=view,
         )

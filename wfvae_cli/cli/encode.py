@@ -28,6 +28,10 @@ from wfvae_cli.pipeline.options import EncodeOptions, Limits
 from wfvae_cli.strides import Strides
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from wfvae_cli.dataset.encode_job import EncodeJob
+    from wfvae_cli.dataset.items import Item
     from wfvae_cli.models.base import Normalization
 
 EXAMPLES = """
@@ -141,14 +145,15 @@ def encode(
     console.check_stdout(output)
     check(hwaccel)
     dataset = DatasetOptions(selection, work, limits, engine, overwrite)
-    asked = form.chosen != "files" or parts.buckets is not None or parts.windows is not None
+    asked = dry_run or form.chosen != "files" or parts.are_asked
     if not is_dataset(sources, output, dataset, (_SUFFIX,), example="latents/", asked=asked):
         _encode_one(
             sources[0], output, console, run, options, normalize, sampling, work, model, hwaccel,
             overwrite=overwrite,
         )  # fmt: skip
         return
-    dataset = dataset.isolated()
+    if not dry_run:
+        dataset = dataset.isolated()
     if run.compile and parts.buckets is None and sampling.size is None:
         raise UsageError("--compile suits clips of one size: say which with --size or --buckets")
 
@@ -170,7 +175,22 @@ def encode(
     items = list_items(sources, selection)
     if not no_captions:
         items = add_captions(items)
+    if dry_run:
+        _estimate(items, output, job, dataset, console)
+        return
     run_job(sources, output, job, dataset, console, items=items)
+
+
+def _estimate(
+    items: Sequence[Item], output: str, job: EncodeJob, dataset: DatasetOptions, console: Console
+) -> None:
+    from wfvae_cli.cli.dry_run_view import tell_estimate
+    from wfvae_cli.dataset.dry_run import estimate_run
+    from wfvae_cli.dataset.shard import Shard
+
+    if dataset.selection.shard is not None:
+        items = Shard.parse(dataset.selection.shard).of(items)
+    tell_estimate(console, output, estimate_run(items, job, dataset.conflict))
 
 
 def _strides_of(model: str) -> Strides:

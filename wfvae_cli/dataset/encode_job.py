@@ -87,6 +87,34 @@ class EncodeItems(Job[Task, ItemFrames, ItemResult]):
         self._config = job.config
         self._exporter = job.outputs()
 
+    def find_cut(
+        self, item: Item, file: Source, reader: ClipReader, heartbeat: Heartbeat
+    ) -> Cut | None:
+        """Choose a clip's bucket and windows, and scale it to its bucket.
+
+        Raises:
+            UnsuitableError: no bucket or window takes it.
+        """
+
+        def count() -> int:
+            frames = 0
+            with self.open_reader(item, file) as another:
+                for _ in another:
+                    heartbeat()
+                    frames += 1
+            return frames
+
+        cut = find_cut(self._config, item, reader.info, count)
+        if cut is not None and cut.bucket is not None:
+            reader.resize(cut.bucket.size, self._config.sampling.fit)
+        return cut
+
+    def open_reader(self, item: Item, file: Source) -> ClipReader:
+        """Open the part of a file that an item is."""
+        job = self._job
+        sampling = self._config.sampling_of(item)
+        return open_clip(file.path, sampling, threads=job.decoder_threads, hwaccel=job.hwaccel)
+
     @contextlib.contextmanager
     def open(self, task: Task, heartbeat: Heartbeat) -> Iterator[ItemFrames | Ready[ItemResult]]:
         """Open a clip, unless its output is up to date, or no bucket or window takes it."""
@@ -97,9 +125,9 @@ class EncodeItems(Job[Task, ItemFrames, ItemResult]):
             if task.current is not None and file.sha256 == task.made_of:
                 yield Ready(replace(task.current, stamp=file.stamp))
                 return
-            with self._reader(item, file) as reader:
+            with self.open_reader(item, file) as reader:
                 try:
-                    cut = self._cut(item, file, reader, heartbeat)
+                    cut = self.find_cut(item, file, reader, heartbeat)
                 except UnsuitableError as error:
                     yield Ready(self._skipped(item, file, error))
                     return
@@ -128,29 +156,6 @@ class EncodeItems(Job[Task, ItemFrames, ItemResult]):
             return self._of_windows(task, source.file, cut, {**source.found, **made})
 
         return WindowsSink(begin, conclude)
-
-    def _reader(self, item: Item, file: Source) -> ClipReader:
-        job = self._job
-        sampling = self._config.sampling_of(item)
-        return open_clip(file.path, sampling, threads=job.decoder_threads, hwaccel=job.hwaccel)
-
-    def _cut(
-        self, item: Item, file: Source, reader: ClipReader, heartbeat: Heartbeat
-    ) -> Cut | None:
-        """Choose bucket and windows, and scale the clip to its bucket."""
-
-        def count() -> int:
-            frames = 0
-            with self._reader(item, file) as another:
-                for _ in another:
-                    heartbeat()
-                    frames += 1
-            return frames
-
-        cut = find_cut(self._config, item, reader.info, count)
-        if cut is not None and cut.bucket is not None:
-            reader.resize(cut.bucket.size, self._config.sampling.fit)
-        return cut
 
     def _find_windows(
         self, item: Item, file: Source, cut: Cut | None

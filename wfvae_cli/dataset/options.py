@@ -154,6 +154,11 @@ class PartOptions:
         if self.no_upscale and self.buckets is None:
             raise UsageError("--no-upscale is about --buckets: add them")
 
+    @property
+    def are_asked(self) -> bool:
+        """Whether clips are to be cut."""
+        return self.buckets is not None or self.windows is not None
+
     def chosen(self, strides: Strides) -> Buckets | None:
         """Give the buckets that a model of these strides encodes without padding.
 
