@@ -7,6 +7,7 @@ and whose other keys are columns. What a manifest's row says comes before either
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -30,23 +31,32 @@ def add_captions(items: Sequence[Item]) -> list[Item]:
 
     A sidecar that cannot be used is the problem of its item, and stops no other.
     """
-    folders: dict[str, frozenset[str]] = {}
-    for folder in {_folder(item.path) for item in items if item.is_url}:
-        folders[folder] = _names(folder)
+    # Listing folders is much quicker than trying to open two sidecars of each clip.
+    names = {folder: _names(folder) for folder in {_folder(item.path) for item in items}}
 
     def add(item: Item) -> Item:
         try:
-            return _with_sidecars(item, folders.get(_folder(item.path)))
+            return _with_sidecars(item, names[_folder(item.path)])
         except (InputError, ValueError) as error:
             return replace(item, problem=str(error))
 
+    having = [item for item in items if _has_sidecar(item, names[_folder(item.path)])]
     with ThreadPoolExecutor(_READERS, thread_name_prefix="wfvae-captions") as pool:
-        return list(pool.map(add, items))
+        read = dict(zip(map(id, having), pool.map(add, having), strict=True))
+    return [read.get(id(item)) or add(item) for item in items]
 
 
-def _with_sidecars(item: Item, known: frozenset[str] | None) -> Item:
-    stem = str(PurePosixPath(item.path.rpartition("/")[2]).with_suffix(""))
-    base = _folder(item.path) + "/" + stem
+def _has_sidecar(item: Item, names: frozenset[str]) -> bool:
+    stem = _stem(item)
+    return stem + ".txt" in names or stem + ".json" in names
+
+
+def _stem(item: Item) -> str:
+    return PurePosixPath(item.path.rpartition("/")[2]).stem
+
+
+def _with_sidecars(item: Item, known: frozenset[str]) -> Item:
+    base = _folder(item.path) + "/" + _stem(item)
     caption: str | None = None
     columns: dict[str, Any] = {}
     data = _read(base + ".json", known)
@@ -101,17 +111,15 @@ def _decode(path: str, data: bytes) -> str:
         ) from None
 
 
-def _read(path: str, known: frozenset[str] | None) -> bytes | None:
+def _read(path: str, known: frozenset[str]) -> bytes | None:
     """Read a sidecar; None where there is none."""
-    if known is not None:
-        return remote.read_bytes(path) if path.rpartition("/")[2] in known else None
-    if remote.is_url(path):
+    if path.rpartition("/")[2] not in known:
         return None
+    if remote.is_url(path):
+        return remote.read_bytes(path)
     try:
         with open(path, "rb") as file:  # noqa: PTH123 (a name as it came)
             return file.read(_LARGEST + 1)
-    except FileNotFoundError:
-        return None
     except OSError as error:
         raise ValueError(f"{path}: {error.strerror or error}") from error
 
@@ -121,7 +129,12 @@ def _folder(path: str) -> str:
 
 
 def _names(folder: str) -> frozenset[str]:
-    """Give the names of a store's folder; web servers list nothing."""
+    """Give the names in a folder; web servers list nothing."""
     if remote.is_web(folder):
         return frozenset()
-    return frozenset(remote.list_names(folder))
+    if remote.is_url(folder):
+        return frozenset(remote.list_names(folder))
+    try:
+        return frozenset(os.listdir(folder))  # noqa: PTH208 (names as they come)
+    except OSError:
+        return frozenset()  # its clips say why when they are opened
