@@ -13,8 +13,10 @@ import torch
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
+from tests.dataset.broken import lying_frames, without_rate
 from tests.dataset.clips import contents, write_clip, write_image
 from tests.dataset.conftest import run
+from tests.dataset.kill_and_resume import compare_after_kills
 from wfvae_cli.dataset.buckets import Bucket, Buckets, UnsuitableError
 from wfvae_cli.dataset.config import EncodeConfig
 from wfvae_cli.dataset.manifest import last_results
@@ -235,6 +237,14 @@ def test_other_windows_replace_those_that_were_there_when_asked(
     ]
 
 
+def test_a_promise_of_absurdly_many_frames_is_not_believed(tmp_path: Path) -> None:
+    lying_frames(tmp_path / "lying.mp4")
+    without_rate(tmp_path / "without-rate.y4m")
+    config = EncodeConfig(windows=Windows.parse("slide:3:2"))
+    summary = run(tmp_path, tmp_path.parent / "out-lying", config)
+    assert (summary.done, summary.failed, summary.frames) == (2, 0, 12)
+
+
 def test_samples_of_two_windows_have_noise_of_their_own(clips: Path, tmp_path: Path) -> None:
     config = EncodeConfig(EncodeOptions(posterior="sample"), windows=Windows.parse("uniform:2:9"))
     run(clips / "long.mkv", tmp_path, config)
@@ -256,3 +266,12 @@ def test_batches_of_windows_do_not_depend_on_which_are_left(clips: Path, tmp_pat
         path.unlink()
     run(clips, tmp_path, config)
     assert contents(tmp_path) == before
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("format", ["files", "webdataset"])
+def test_kill_and_resume(format: str, clips: Path, tmp_path: Path) -> None:
+    options = ["--format", format, "--shard-clips", "2", "--batch", "4"]
+    parts = ["--buckets", "32x24x5,24x16x1", "--windows", "slide:3"]
+    verdict = compare_after_kills(clips, tmp_path, kills=2, seed=3, options=[*options, *parts])
+    assert verdict.differences == ()

@@ -17,6 +17,9 @@ from wfvae_cli.pipeline.job import Heartbeat
 from wfvae_cli.pipeline.plan import ChunkPlan
 from wfvae_cli.strides import Strides
 
+_MOST_PROMISED = 1_000_000
+"""Frames that a container is believed to have, ten hours; more are counted."""
+
 
 @dataclass(frozen=True)
 class Cut:
@@ -52,7 +55,7 @@ def find_cut(
     windows, buckets = config.windows_of(item), config.buckets
     if windows is None and buckets is None:
         return None
-    total = info.frames or count()
+    total = promised_frames(info) or count()
     frames = None if windows is None else windows.frames
     bucket = None
     if buckets is not None:
@@ -66,6 +69,12 @@ def find_cut(
     if windows is None or (info.is_image and frames == 1):
         return Cut(total, (Window(0, frames),), bucket, is_named=False)
     return Cut(total, tuple(windows.of(total, frames)), bucket, is_named=True)
+
+
+def promised_frames(info: ClipInfo) -> int | None:
+    """Give the frames that a container promises, where that is no number out of thin air."""
+    frames = info.frames
+    return None if frames is None or frames > _MOST_PROMISED else frames
 
 
 def _with_frames(buckets: Buckets, item: Item, info: ClipInfo, frames: int | None) -> Buckets:

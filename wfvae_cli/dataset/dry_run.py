@@ -20,6 +20,7 @@ import torch
 
 from wfvae_cli.dataset.buckets import UnsuitableError
 from wfvae_cli.dataset.config import ModelFingerprint
+from wfvae_cli.dataset.cut import promised_frames
 from wfvae_cli.dataset.encode_job import EncodeItems, EncodeJob
 from wfvae_cli.dataset.items import Item
 from wfvae_cli.dataset.manifest import last_results
@@ -172,7 +173,9 @@ def _look(item: Item, encoding: EncodeItems, job: EncodeJob, model: LoadedModel)
         return _Look(item, skipped=str(error))
     except WfvaeError as error:
         return _Look(item, error=str(error))
-    lengths = [info.frames or 1] if cut is None else [window.frames for window in cut.windows]
+    lengths = (
+        [promised_frames(info) or 1] if cut is None else [window.frames for window in cut.windows]
+    )
     strides, options = model.vae.strides, job.config.options
     positions = (
         sum(latent_frames(length, strides.time) for length in lengths)
