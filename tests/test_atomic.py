@@ -7,7 +7,14 @@ from pathlib import Path
 
 import pytest
 
-from wfvae_cli.atomic import atomic_file, atomic_path, check_output, output_error
+from wfvae_cli.atomic import (
+    atomic_file,
+    atomic_folder,
+    atomic_path,
+    check_not_input,
+    check_output,
+    output_error,
+)
 from wfvae_cli.errors import InputError, OutputError
 
 
@@ -129,6 +136,41 @@ def test_long_names(tmp_path: Path) -> None:
     assert target.read_bytes() == b"1"
 
 
+def test_a_folder_of_a_killed_run_is_removed(tmp_path: Path) -> None:
+    target = tmp_path / "f%d.png"
+    script = (
+        "import os, sys\n"
+        "from pathlib import Path\n"
+        "from wfvae_cli.atomic import atomic_folder\n"
+        "with atomic_folder(Path(sys.argv[1])) as folder:\n"
+        "    (folder / 'f1.png').write_bytes(b'half')\n"
+        "    os.kill(os.getpid(), 9)\n"
+    )
+    subprocess.run([sys.executable, "-c", script, str(target)], check=False)
+    assert len(names(tmp_path)) == 1
+    with atomic_folder(tmp_path / "other%d.png"):
+        assert len(names(tmp_path)) == 2, "another series' leftovers are its own"
+    with atomic_folder(target) as first:
+        assert names(tmp_path) == [first.name]
+        with atomic_folder(target) as second:
+            assert names(tmp_path) == sorted((first.name, second.name)), "one in use is kept"
+    assert names(tmp_path) == []
+
+
+def test_a_link_in_place_of_a_leftover_is_not_followed(tmp_path: Path) -> None:
+    target = tmp_path / "f%d.png"
+    with atomic_folder(target) as folder:
+        name = folder.name
+    victim = tmp_path / "victim"
+    victim.mkdir()
+    (victim / ".lock").touch()
+    (tmp_path / name).symlink_to(victim)
+    with atomic_folder(target):
+        pass
+    assert names(tmp_path) == sorted((name, "victim"))
+    assert names(victim) == [".lock"]
+
+
 def test_other_errors_pass_unchanged(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="bad input"), atomic_file(tmp_path / "z.bin"):
         raise InputError("bad input")
@@ -174,3 +216,72 @@ def test_full_disk(tmp_path: Path) -> None:
     assert "size limit" in done.stdout
     assert done.stderr == ""
     assert names(tmp_path) == []
+
+
+def test_a_killed_runs_part_is_removed_by_the_next_one(tmp_path: Path) -> None:
+    code = (
+        "import os, sys, signal\n"
+        "from wfvae_cli.atomic import atomic_file\n"
+        "with atomic_file(sys.argv[1]) as file:\n"
+        "    file.write(b'half'); file.flush(); os.kill(os.getpid(), signal.SIGKILL)"
+    )
+    target = tmp_path / ("x" * 100 + ".bin")
+    subprocess.run([sys.executable, "-c", code, str(target)], check=False)
+    other = tmp_path / ("x" * 100 + ".bin2")
+    subprocess.run([sys.executable, "-c", code, str(other)], check=False)
+    assert len(names(tmp_path)) == 2
+    with atomic_file(target) as file:
+        file.write(b"whole")
+    remaining = [name for name in names(tmp_path) if name != target.name]
+    assert len(remaining) == 1, "another output's is not ours to judge"
+
+
+def test_a_part_that_is_being_written_is_left_alone(tmp_path: Path) -> None:
+    target = tmp_path / "z.bin"
+    with atomic_path(target) as first:
+        first.write_bytes(b"first")
+        with atomic_path(target) as second:
+            assert first.exists()
+            assert second != first
+            second.write_bytes(b"second")
+        target.unlink()
+    assert target.read_bytes() == b"first"
+    assert names(tmp_path) == ["z.bin"]
+
+
+@pytest.mark.parametrize("how", ["name", "dots", "symbolic link", "hard link", "folder link"])
+def test_an_output_that_is_an_input(tmp_path: Path, how: str) -> None:
+    source = tmp_path / "in.mp4"
+    source.write_bytes(b"precious")
+    (tmp_path / "here").symlink_to(tmp_path)
+    link = tmp_path / "link.mp4"
+    match how:
+        case "name":
+            link = source
+        case "dots":
+            link = tmp_path / "here" / ".." / tmp_path.name / "in.mp4"
+        case "symbolic link":
+            link.symlink_to(source)
+        case "hard link":
+            link.hardlink_to(source)
+        case "folder link":
+            link = tmp_path / "here" / "in.mp4"
+    for output, given in ((link, source), (source, link)):
+        with pytest.raises(OutputError, match="is the input") as caught:
+            check_not_input([None, "-", output], [None, "other.mp4", str(given)])
+        assert caught.value.exit_code == 5
+    check_not_input([tmp_path / "new.mp4", os.devnull, tmp_path], [source, os.devnull, tmp_path])
+
+
+def test_an_output_that_is_standard_input(tmp_path: Path) -> None:
+    source = tmp_path / "in.mp4"
+    source.write_bytes(b"precious")
+    code = (
+        "import sys; from wfvae_cli.atomic import check_not_input\n"
+        "check_not_input([sys.argv[1]], ['-'])"
+    )
+    for stdin, fails in ((source.open("rb"), True), (subprocess.DEVNULL, False)):
+        done = subprocess.run(
+            [sys.executable, "-c", code, str(source)], stdin=stdin, capture_output=True, check=False
+        )
+        assert (b"is the input" in done.stderr) is fails

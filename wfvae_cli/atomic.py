@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import hashlib
 import os
 import secrets
+import shutil
 import stat
-from collections.abc import Iterator
+import sys
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import BinaryIO
 
@@ -15,6 +18,8 @@ from wfvae_cli.errors import OutputError, WfvaeError
 
 STDOUT = "-"
 """The target that means standard output."""
+_LOCK = ".lock"
+"""In a temporary folder, the file that stays locked while a run uses it."""
 
 _NO_SPACE = {
     errno.ENOSPC: "the disk is full",
@@ -45,6 +50,46 @@ def check_output(target: str | Path, *, overwrite: bool = False) -> None:
         return
     if path.exists() and not overwrite:
         raise OutputError(f"{target} exists already; choose another name or add --overwrite")
+
+
+def check_not_input(
+    outputs: Iterable[str | Path | None], inputs: Iterable[str | Path | None]
+) -> None:
+    """Fail where an output is a file that the command reads, by whatever name or link.
+
+    Args:
+        outputs: files to be written; None and `-` (standard output) are none.
+        inputs: files to be read, `-` for standard input; what does not exist is none. They are
+            looked at only where an output exists.
+
+    Raises:
+        OutputError: the same file, by device and inode, is among both.
+    """
+    existing = {}
+    for output in outputs:
+        if output is not None and str(output) != STDOUT:
+            identity = _identity(output)
+            if identity is not None:
+                existing[identity] = output
+    if not existing:
+        return
+    for source in inputs:
+        identity = None if source is None else _identity(source)
+        output = None if identity is None else existing.get(identity)
+        if output is not None:
+            raise OutputError(
+                f"{output} is the input {source}: an output never replaces what is read; choose "
+                "another name"
+            )
+
+
+def _identity(path: str | Path) -> tuple[int, int] | None:
+    """Device and inode of a regular file, links followed; None for anything else."""
+    try:
+        status = os.fstat(0) if str(path) == STDOUT else Path(path).stat()
+    except (OSError, ValueError):
+        return None
+    return (status.st_dev, status.st_ino) if stat.S_ISREG(status.st_mode) else None
 
 
 def check_directory(directory: Path, target: str | Path) -> None:
@@ -91,10 +136,10 @@ def atomic_path(target: str | Path, *, overwrite: bool = False) -> Iterator[Path
         with reported(target):
             yield path
         return
-    part = path.with_name(f".{path.name[:48]}.{secrets.token_hex(4)}.part")
+    with reported(target, path.parent):
+        _remove_stale_parts(path)
+        part, descriptor = _create_part(path)
     with reported(target, part):
-        # Not tempfile: its files are private (0600), where outputs follow the user's umask.
-        os.close(os.open(part, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666))
         try:
             yield part
             _sync(part)
@@ -102,6 +147,90 @@ def atomic_path(target: str | Path, *, overwrite: bool = False) -> Iterator[Path
             part.replace(path)
         finally:
             part.unlink(missing_ok=True)
+            os.close(descriptor)
+
+
+@contextlib.contextmanager
+def atomic_folder(target: Path) -> Iterator[Path]:
+    """Give a hidden folder beside `target`, for files that are moved to their names when complete.
+
+    Args:
+        target: what the files make together, such as `frame%05d.png`.
+
+    Yields:
+        The folder; it is removed at the end, however that comes, with what is still in it.
+
+    Raises:
+        OutputError: it cannot be created.
+    """
+    with reported(target, target.parent):
+        _remove_stale_parts(target)
+        part, descriptor = _create_part(target, folder=True)
+    try:
+        yield part
+    finally:
+        shutil.rmtree(part, ignore_errors=True)
+        os.close(descriptor)
+
+
+def _part_prefix(path: Path) -> str:
+    """How the names of temporary files for `path`, and for no other file, begin."""
+    digest = hashlib.sha256(os.fsencode(path.name)).hexdigest()[:8]
+    return f".{path.name[:32]}.{digest}-"
+
+
+def _create_part(path: Path, *, folder: bool = False) -> tuple[Path, int]:
+    """Create a temporary file or folder beside `path`, locked as long as the descriptor is open.
+
+    The lock ends with the process, however that ends: a part without one is a killed run's.
+    """
+    while True:
+        part = path.with_name(f"{_part_prefix(path)}{secrets.token_hex(4)}.part")
+        if folder:
+            part.mkdir()
+        lock = part / _LOCK if folder else part
+        # Not tempfile: its files are private (0600), where outputs follow the user's umask.
+        descriptor = os.open(lock, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666)
+        _try_lock(descriptor)
+        if lock.exists():  # else another run took it for stale before it was locked
+            return part, descriptor
+        os.close(descriptor)
+
+
+def _remove_stale_parts(path: Path) -> None:
+    """Remove what killed runs left of `path`; what has no lock that can be told is kept."""
+    prefix = _part_prefix(path)
+    with contextlib.suppress(OSError), os.scandir(path.parent) as entries:
+        for entry in entries:
+            if entry.name.startswith(prefix) and not entry.is_symlink():
+                with contextlib.suppress(OSError):
+                    _remove_unlocked(Path(entry.path), folder=entry.is_dir())
+
+
+def _remove_unlocked(part: Path, *, folder: bool) -> None:
+    descriptor = os.open(part / _LOCK if folder else part, os.O_WRONLY)
+    try:
+        if not _try_lock(descriptor):
+            return
+        if folder:
+            shutil.rmtree(part, ignore_errors=True)
+        else:
+            part.unlink()
+    finally:
+        os.close(descriptor)
+
+
+def _try_lock(descriptor: int) -> bool:
+    """Lock an open file; False where another process has the lock, or there are no locks."""
+    if sys.platform == "win32":
+        return False
+    import fcntl
+
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        return False
+    return True
 
 
 @contextlib.contextmanager

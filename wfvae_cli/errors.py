@@ -6,6 +6,17 @@ Every message states what was expected, what came, and what to do. Anything that
 
 from __future__ import annotations
 
+_MEMORY_WORDS = (
+    "can't allocate memory",  # PyTorch's CPU allocator
+    "could not create a memory object",  # oneDNN
+    "could not create a primitive",  # oneDNN, for its scratchpad
+    "Cannot allocate memory",  # errno ENOMEM, of mmap and FFmpeg
+    "out of memory",  # CUDA and cuDNN
+    "CUBLAS_STATUS_ALLOC_FAILED",
+    "CUDNN_STATUS_ALLOC_FAILED",
+)
+"""What messages say where the error's type does not."""
+
 
 class WfvaeError(Exception):
     """Base of every error that the library raises on purpose."""
@@ -67,6 +78,15 @@ class PartialFailureError(WfvaeError):
     """Some files of many failed; the others are done."""
 
     exit_code = 7
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether memory ran out, on the host or a device, by any library's way of saying so."""
+    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
+        return True  # numpy's error is a MemoryError, torch's has no base in common
+    return isinstance(error, (RuntimeError, OSError)) and any(
+        words in str(error) for words in _MEMORY_WORDS
+    )
 
 
 class MissingExtraError(WfvaeError, ImportError):

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import rich.console
+from rich.text import Text
 
 from wfvae_cli.cli import console as shared
 from wfvae_cli.cli import dataset_view
@@ -29,7 +30,7 @@ def watch(view: DatasetView) -> None:
     view.started(Task(items[2]))
 
 
-def test_a_terminal_has_one_table(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_a_terminal_has_one_bar(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     screen = io.StringIO()
     terminal = rich.console.Console(file=screen, force_terminal=True, width=80)
     monkeypatch.setattr(shared, "stderr", terminal)
@@ -38,8 +39,9 @@ def test_a_terminal_has_one_table(monkeypatch: pytest.MonkeyPatch, tmp_path: Pat
         assert view._live is not None
         view._live.refresh()
     shown = screen.getvalue()
-    for words in ("done", "1 of 4", "failed", "files/s", "frames/s", "left", "now", "broken"):
+    for words in ("━", "2 of 4 files, 1 failed, 33 frames", "frames/s", "left", "  c", "broken"):
         assert words in shown
+    assert all(len(Text.from_ansi(line)) <= 80 for line in shown.splitlines())
 
 
 def test_elsewhere_a_line_comes_now_and_then(
@@ -50,7 +52,7 @@ def test_elsewhere_a_line_comes_now_and_then(
     monkeypatch.setattr(dataset_view, "_LINE_EVERY", 0.01)
     with DatasetView(Console(), str(tmp_path)) as view:
         watch(view)
-        while "2 of 4 files (1 failed)" not in screen.getvalue():
+        while "2 of 4 files, 1 failed" not in screen.getvalue():
             pass
     assert "left" in screen.getvalue()
 

@@ -9,18 +9,18 @@ from contextlib import contextmanager
 import pytest
 import typer
 
-from wfvae_cli.cli.run import reported
+from wfvae_cli.cli.console import Console
+from wfvae_cli.cli.run import run_reported
 from wfvae_cli.cli.signals import Stopped
 from wfvae_cli.errors import OutputError
 
 
 def test_ctrl_c_is_told_from_an_error(capsys: pytest.CaptureFixture[str]) -> None:
-    @reported
     def command() -> None:
         raise KeyboardInterrupt
 
     with pytest.raises(typer.Exit) as ended:
-        command()
+        run_reported(command, Console())
     assert ended.value.exit_code == 130
     assert "interrupted" in capsys.readouterr().err
 
@@ -34,20 +34,18 @@ def test_an_error_that_comes_of_leaving_is_no_error(failure: type[Exception]) ->
         finally:
             raise failure("half entered")
 
-    @reported
     def command() -> None:
         with fragile():
             raise Stopped(signal.SIGTERM)
 
     with pytest.raises(typer.Exit) as ended:
-        command()
+        run_reported(command, Console())
     assert ended.value.exit_code == 143
 
 
 def test_other_errors_are_bugs_and_keep_their_traceback() -> None:
-    @reported
     def command() -> None:
         raise RuntimeError("ours")
 
     with pytest.raises(RuntimeError, match="ours"):
-        command()
+        run_reported(command, Console())

@@ -9,6 +9,8 @@ import pytest
 
 from tests.cli.program import assert_refused, wfvae
 from tests.dataset.clips import write_clip, write_image
+from tests.models.tiny import write_checkpoint
+from tests.parity.cases import case_config, case_weights
 from wfvae_cli.media.reader import open_clip
 
 OUTPUT, USAGE, SOME_FAILED = 5, 2, 7
@@ -74,7 +76,7 @@ def test_a_folder_there_and_back(clips: Path, tmp_path: Path) -> None:
     again = wfvae("roundtrip", clips, "-o", tmp_path / "out", "--ms-ssim")
     told_again = " ".join(again.stderr.split())
     assert "skipping 3 up-to-date files" in told_again
-    assert "mean over files: psnr" in told_again
+    assert "mean over files: PSNR" in told_again
 
 
 @pytest.mark.parametrize(
@@ -83,8 +85,9 @@ def test_a_folder_there_and_back(clips: Path, tmp_path: Path) -> None:
         (("decode", "-o", "-"), USAGE, "one clip"),
         (("decode", "-o", "out.mp4"), USAGE, "names one file"),
         (("decode", "-o", "out/", "--audio-from", "x.mp4"), USAGE, "--audio-from is for one clip"),
-        (("roundtrip",), USAGE, "add -o out/"),
-        (("roundtrip", "-o", "out/", "--fid"), USAGE, "--fid: for one clip"),
+        (("roundtrip", "-o", "out/", "--fid", "--engine", "ray"), USAGE, "--fid needs the frames"),
+        (("roundtrip", "-o", "o.mp4", "-m", "a", "-m", "b"), USAGE, "several models need a folder"),
+        (("roundtrip", "-m", "a", "-m", "a"), USAGE, "expected different models"),
         (("roundtrip", "-o", "out/", "--workers", "2"), USAGE, "--engine ray"),
     ],
 )
@@ -98,9 +101,54 @@ def test_contradictions(
 
 
 def test_the_old_spelling_of_a_format(clips: Path, tmp_path: Path) -> None:
+    config = {**case_config("mini-wan"), "latents_mean": [0.0] * 4, "latents_std": [1.0] * 4}
+    write_checkpoint(tmp_path / "wan", case_weights("mini-wan"), config)
+    model = ("--model", tmp_path / "wan")
     for number, spelling in enumerate(("--format", "--layout")):
-        answer = wfvae("encode", clips, "-o", tmp_path / str(number), spelling, "musubi")
+        answer = wfvae("encode", clips, "-o", tmp_path / str(number), spelling, "musubi", *model)
         assert answer.code == 0, answer
     one, other = (sorted((tmp_path / each).rglob("*.safetensors")) for each in ("0", "1"))
     assert [path.read_bytes() for path in one] == [path.read_bytes() for path in other]
     assert "--layout" not in wfvae("encode", "--help").stdout
+
+
+def test_verify_finds_other_content_of_the_same_size(coded: Path, tmp_path: Path) -> None:
+    command = ("decode", coded, "-o", tmp_path / "out", "--include", "*.mkv.*")
+    assert wfvae(*command).code == 0
+    video = tmp_path / "out" / "clip.mkv"
+    whole = video.read_bytes()
+    video.write_bytes(whole[:-64] + bytes(64))
+    assert "1 already up to date" in " ".join(wfvae(*command).stderr.split())
+    answer = wfvae(*command, "--verify")
+    assert answer.code == 0, answer
+    assert "clip.mkv" in answer.stderr
+    assert "damaged, making it again" in " ".join(answer.stderr.split())
+    assert video.read_bytes() == whole
+    assert "1 already up to date" in " ".join(wfvae(*command, "--verify").stderr.split())
+
+
+@pytest.mark.parametrize("level", [".wfvae-journal", ".wfvae-journal/run"])
+def test_a_journal_that_is_a_link_is_refused(coded: Path, tmp_path: Path, level: str) -> None:
+    victim, out = tmp_path / "victim", tmp_path / "out"
+    victim.mkdir()
+    (victim / "precious.json").write_text("{}")
+    link = out / level
+    link.parent.mkdir(parents=True)
+    link.symlink_to(victim)
+    (victim / "run").mkdir()
+    (victim / "run" / "precious.json").write_text("{}")
+    assert_refused(wfvae("decode", coded, "-o", out), OUTPUT, "is a symbolic link")
+    assert sorted(path.name for path in victim.rglob("*.json")) == ["precious.json"] * 2
+
+
+@pytest.mark.parametrize("text", ["", "[" * 100_000, "5", '{"item": "a", "output": "../victim"}'])
+def test_a_damaged_journal_is_left_aside(coded: Path, tmp_path: Path, text: str) -> None:
+    journal = tmp_path / "out/.wfvae-journal/run"
+    journal.mkdir(parents=True)
+    (journal / "0.json").write_text(text)
+    answer = wfvae("decode", coded, "-o", tmp_path / "out", "--include", "*.jpg.*")
+    assert answer.code == 0, answer
+    assert sorted(each.name for each in (tmp_path / "out").iterdir()) == [
+        "manifest.jsonl",
+        "still.jpg.png",
+    ]

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -126,3 +128,27 @@ def test_stats_of_another_model_are_refused(tmp_path: Path, videos: Path) -> Non
     assert not z.exists()
     answer = wfvae("encode", videos / "11.mp4", "-o", z, "--stats", stats)
     assert_refused(answer, 2, "--normalize")
+
+
+def test_a_broken_file_whose_name_is_no_text_loses_no_report(tmp_path: Path, videos: Path) -> None:
+    source = tmp_path / "in"
+    source.mkdir()
+    shutil.copy(videos / "more" / "00.mp4", source)
+    broken = os.fsencode(source) + b"/bad\xff.mp4"
+    Path(os.fsdecode(broken)).write_text("no video")
+    answer = wfvae("stats", source, "-o", tmp_path / "s.json")
+    assert answer.code == 7
+    (failed,) = json.loads((tmp_path / "s.json").read_bytes())["failed"]
+    assert os.fsencode(failed["name"]) == b"bad\xff.mp4"
+    assert r"bad\xff.mp4" in answer.stderr
+
+
+def test_statistics_are_logged_to_a_tracker(tmp_path: Path, clip: Path) -> None:
+    pytest.importorskip("tensorboard", reason="needs the extra tensorboard")
+    target = f"tensorboard:{tmp_path / 'runs'}"
+    answer = wfvae("stats", clip, "--log-to", target, "-q")
+    assert answer.code == 0, answer
+    assert list((tmp_path / "runs/wfvae-tiny").glob("events.*"))
+    frames = wfvae("stats", clip, "--subbands", "--log-to", target)
+    assert_refused(frames, 2, "leave --log-to out")
+    assert_refused(wfvae("stats", clip, "--log-to", "elsewhere"), 2, "tensorboard:DIR")

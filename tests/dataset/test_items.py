@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from dataclasses import replace
 from pathlib import Path
 
@@ -139,6 +140,21 @@ def test_rows_may_name_a_part_and_an_id(tree: Path) -> None:
         ("m.jsonl", '{"path": "a.mp4", "id": "../up"}', "relative path without"),
         ("m.jsonl", '{"path": "a.mp4", "id": "x"}\n{"path": "b.mp4", "id": "x"}', "different ids"),
         ("m.txt", "\n", "nothing found"),
+        ("m.jsonl", '{"path": "a\\u0000.mp4"}', "line 1: expected the name of a file"),
+        ("m.jsonl", '{"path": "a\\ud800.mp4"}', "line 1: expected the name of a file"),
+        ("m.jsonl", '{"path": "a.mp4", "id": "x\\ud800"}', "line 1: expected the name of a file"),
+        ("m.jsonl", '{"path": "a.mp4", "id": ["x"]}', "expected an id that is a string"),
+        ("m.jsonl", '{"path": "a.mp4", "id": ".wfvae-work/x"}', "kept for unfinished outputs"),
+        ("m.jsonl", '{"path": "a.mp4", "id": ".WFVAE-clips/x"}', "kept for unfinished outputs"),
+        ("m.txt", ".wfvae-work/a.mp4", "kept for unfinished outputs"),
+        ("m.jsonl", "[" * 100_000, "line 1: not JSON"),
+        (
+            "m.jsonl",
+            '{"path": "a.mp4", "start": 1' + "0" * 400 + "}",
+            "expected a start in seconds",
+        ),
+        ("m.csv", "path\na\0.mp4\n", "line 2: expected the name of a file"),
+        ("m.txt", "a\0.mp4\n", "line 1: expected the name of a file"),
     ],
 )
 def test_malformed_manifests(tmp_path: Path, name: str, text: str, message: str) -> None:
@@ -193,3 +209,79 @@ def test_a_named_file_may_hold_wildcards(tree: Path) -> None:
     odd.touch()
     assert is_single(str(odd))
     assert find_inputs([str(odd)]) == [Item(str(odd), "take[1].mp4")]
+
+
+@pytest.mark.parametrize("ending", ["\n", "\r\n"])
+def test_only_line_ends_end_a_line(tmp_path: Path, ending: str) -> None:
+    """U+2028, U+0085, form feeds and the like are text, as JSON and CSV have it."""
+    odd = "one\u2028two\u2029\x85\x0b\x0c\x1c\x1d\x1eend"
+    (tmp_path / "m.jsonl").write_bytes(
+        ending.join(
+            ['{"path": "a.mp4", "caption": "one\u2028two\x85"}', '{"path": "b.mp4"}']
+        ).encode()
+    )
+    (tmp_path / "m.csv").write_bytes(
+        ending.join(["path,caption", f"a.mp4,{odd}", f'b.mp4,"two{ending}lines"']).encode()
+    )
+    (tmp_path / "m.txt").write_bytes(f"{odd.strip()}.mp4{ending}b.mp4{ending}".encode())
+    for name in ("m.jsonl", "m.csv"):
+        assert [item.relative for item in find_inputs([str(tmp_path / name)])] == ["a.mp4", "b.mp4"]
+    names = [item.relative for item in find_inputs([str(tmp_path / "m.txt")])]
+    assert names == [f"{odd}.mp4", "b.mp4"]
+
+
+def test_a_long_cell_is_read(tmp_path: Path) -> None:
+    (tmp_path / "m.csv").write_text("path,caption\na.mp4," + "x" * 200_000 + "\n")
+    assert [item.relative for item in find_inputs([str(tmp_path / "m.csv")])] == ["a.mp4"]
+
+
+def test_what_a_folder_leaves_out_is_said_once(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / "data" / "sub").mkdir(parents=True)
+    for name in ("a.mp4", "b.xyz", "sub/c.XYZ", "sub/d.doc", "README", ".hidden"):
+        (tmp_path / "data" / name).touch()
+    with caplog.at_level("INFO", logger="wfvae"):
+        assert len(find_inputs([str(tmp_path / "data")])) == 1
+    (record,) = caplog.records
+    message = record.getMessage()
+    assert "left out 4 files" in message
+    for part in ("2 .xyz", "1 .doc", "1 without a suffix"):
+        assert part in message
+
+
+def test_links_that_lead_out_are_followed_and_said(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    for folder in ("data", "elsewhere", "data/own"):
+        (tmp_path / folder).mkdir()
+    (tmp_path / "elsewhere" / "a.mp4").touch()
+    (tmp_path / "data" / "own" / "b.mp4").touch()
+    (tmp_path / "data" / "linked").symlink_to(tmp_path / "elsewhere")
+    (tmp_path / "data" / "c.mp4").symlink_to(tmp_path / "elsewhere" / "a.mp4")
+    (tmp_path / "data" / "inside.mp4").symlink_to(tmp_path / "data" / "own" / "b.mp4")
+    with caplog.at_level("INFO", logger="wfvae"):
+        found = [item.relative for item in find_inputs([str(tmp_path / "data")])]
+    assert found == ["c.mp4", "inside.mp4", "linked/a.mp4", "own/b.mp4"]
+    (record,) = caplog.records
+    assert "2 links that lead out of it" in record.getMessage()
+    assert "elsewhere" in record.getMessage()
+
+
+def test_a_folder_that_may_not_be_read_is_said_once(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Permission bits do not bind the superuser, as whom tests may run."""
+    (tmp_path / "closed").mkdir()
+    for index in range(9):
+        (tmp_path / "closed" / f"{index}.mp4").touch()
+    (tmp_path / "a.mp4").touch()
+    allowed = os.access
+    monkeypatch.setattr(
+        os, "access", lambda path, mode: "closed" not in str(path) and allowed(path, mode)
+    )
+    with caplog.at_level("INFO", logger="wfvae"):
+        assert [item.relative for item in find_inputs([str(tmp_path)])] == ["a.mp4"]
+    (record,) = caplog.records
+    assert "left out 1 folders that may not be read" in record.getMessage()
+    assert "closed" in record.getMessage()

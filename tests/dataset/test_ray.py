@@ -93,9 +93,9 @@ class Recording(RayEngine):
         super().__init__(workers=workers)
         self.given: list[int] = []
 
-    def _give(self, handle: _Handle, tasks: list[Task], *, end: bool) -> None:
+    def _give(self, handle: _Handle, tasks: list[Task]) -> None:
         self.given.append(len(tasks))
-        super()._give(handle, tasks, end=end)
+        super()._give(handle, tasks)
 
 
 def task_of(number: int) -> Task:
@@ -122,7 +122,7 @@ def test_a_killed_worker_changes_nothing(
 def test_a_worker_that_does_not_come_up_has_no_part() -> None:
     engine = RayEngine()
     engine._capacity, engine._waiting = 10, deque([task_of(i) for i in range(12)])
-    up, starting = _Handle(actor=None, starting=None), _Handle(actor=None, starting=object())
+    up, starting = _Handle(actor=None, is_up=True), _Handle(actor=None)
     engine._handles = [up, starting]
     assert engine._share() == 6
     up.under_way = {"a": task_of(0), "b": task_of(1)}
@@ -155,3 +155,14 @@ def test_stopping_leaves_a_state_that_resumes(
     assert 1 <= first.done < 12
     run(source, tmp_path, None)
     assert contents(tmp_path) == expected
+
+
+def test_connecting_keeps_the_handler_of_a_signal(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ray's own would end the driver with exit code 15 at SIGTERM."""
+    before = signal.getsignal(signal.SIGTERM)
+    monkeypatch.setattr(ray, "is_initialized", lambda: False)
+    monkeypatch.setattr(
+        ray, "init", lambda **options: signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    )
+    RayEngine()._connect()
+    assert signal.getsignal(signal.SIGTERM) is before

@@ -13,7 +13,14 @@ import pytest
 from wfvae_cli.dataset import remote
 from wfvae_cli.errors import InputError
 
-LENGTHS = {"/whole": 300_000, "/short": 1_000_000, "/huge": 10**16, "/endless": None}
+LENGTHS = {
+    "/whole": 300_000,
+    "/moved": None,
+    "/away": None,
+    "/short": 1_000_000,
+    "/huge": 10**16,
+    "/endless": None,
+}
 
 
 class Handler(http.server.BaseHTTPRequestHandler):
@@ -21,15 +28,23 @@ class Handler(http.server.BaseHTTPRequestHandler):
         pass
 
     def do_GET(self) -> None:
-        self.send_response(200)
+        port = self.headers["Host"].rpartition(":")[2]
+        moved = {"/moved": "/whole", "/away": f"http://localhost:{port}/whole"}.get(self.path)
+        self.send_response(200 if moved is None else 302)
+        if moved is not None:
+            self.send_header("Location", moved)
         length = LENGTHS[self.path]
         if length is not None:
             self.send_header("Content-Length", str(length))
         self.end_headers()
+        if self.command == "HEAD" or moved is not None:
+            return
         with contextlib.suppress(OSError):
             self.wfile.write(bytes(300_000))
             while self.path == "/endless":
                 self.wfile.write(bytes(1 << 16))
+
+    do_HEAD = do_GET  # noqa: N815
 
 
 @pytest.fixture
@@ -69,3 +84,19 @@ def test_an_endless_file(address: str, tmp_path: Path, monkeypatch: pytest.Monke
     with pytest.raises(InputError, match="more than the 1 MiB"):
         download(f"{address}/endless", tmp_path)
     assert (tmp_path / "copy").stat().st_size <= 1 << 20
+
+
+def test_redirects_stay_on_the_host(address: str, tmp_path: Path) -> None:
+    assert download(f"{address}/moved", tmp_path) == 300_000
+    with pytest.raises(InputError, match="redirects to another host, http://localhost"):
+        download(f"{address}/away", tmp_path)
+    with pytest.raises(InputError, match="redirects to another host, http://localhost"):
+        remote.stamp(f"{address}/away")
+
+
+def test_a_disk_that_fills(address: str) -> None:
+    """What is written to /dev/full fails as on a full disk."""
+    if not Path("/dev/full").exists():
+        pytest.skip("there is no /dev/full on this system")
+    with pytest.raises(InputError, match="cannot be kept in /dev/full: No space left"):
+        remote.download(f"{address}/whole", "/dev/full", lambda: None)

@@ -5,20 +5,23 @@ from __future__ import annotations
 import os
 import signal
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 
 from tests.cli.program import assert_refused, wfvae
 from tests.dataset.clips import write_clip
-from wfvae_cli.dataset import statistics
-from wfvae_cli.dataset.config import ModelFingerprint
+from wfvae_cli.dataset.engine import Engine, LocalEngine, Worker
+from wfvae_cli.dataset.measure import measure
+from wfvae_cli.dataset.measure_job import StatsJob
+from wfvae_cli.dataset.ray_engine import RayEngine
 from wfvae_cli.dataset.result import ItemResult, Task
-from wfvae_cli.dataset.statistics import StatsJob, StatsOnRay, StatsWorker
 from wfvae_cli.models.options import DEFAULT_MODEL
-from wfvae_cli.stats.collect import Measure, collect
-from wfvae_cli.stats.draw import Draw, Source
+from wfvae_cli.pipeline.job import NoCallbacks
+from wfvae_cli.stats.collect import collect
+from wfvae_cli.stats.draw import Source
 from wfvae_cli.stats.report import StatsReport
 
 ray = pytest.importorskip("ray", reason="the extra ray is not installed")
@@ -26,7 +29,7 @@ ray = pytest.importorskip("ray", reason="the extra ray is not installed")
 CLIPS = 12
 
 
-class DeadlyWorker(StatsWorker):
+class DeadlyWorker(Worker):
     """Dies of one file every time and of another one once, as of faults in native code."""
 
     @property
@@ -71,64 +74,24 @@ def listed(folder: Path) -> list[Source]:
     return [Source(str(path), path.name) for path in sorted(folder.glob("*.mp4"))]
 
 
-def report(sources: Sequence[Source], draw: Draw, by: Measure) -> StatsReport:
-    return collect(sources, draw=draw, by=by).report
-
-
-def local(sources: Sequence[Source], draw: Draw | None = None) -> StatsReport:
-    job = StatsJob(DEFAULT_MODEL, threads=1, draw=draw or Draw())
-    return report(sources, job.draw, StatsWorker(job).measure)
+def report(sources: Sequence[Source], engine: Engine) -> StatsReport:
+    job = StatsJob(model=DEFAULT_MODEL, threads=1)
+    with closing(engine):
+        engine.start(job, NoCallbacks())
+        return collect(sources, by=lambda chosen: measure(job, engine, chosen)).report
 
 
 def test_dead_workers_change_nothing(source: Path) -> None:
     sources = listed(source)
-    job = StatsJob(DEFAULT_MODEL, threads=1)
-    with StatsOnRay(job, workers=2, make=DeadlyWorker) as workers:
-        done = report(sources, job.draw, workers.measure)
+    done = report(sources, RayEngine(workers=2, make=DeadlyWorker))
     assert (source / "07.died").exists()
     deadly, broken = done.stats.failed
     assert (deadly.name, broken.name) == ("03.mp4", "bad.mp4")
     assert deadly.reason.startswith("killed its worker twice")
-    expected = local([each for each in sources if each.name != "03.mp4"])
+    expected = report([each for each in sources if each.name != "03.mp4"], LocalEngine())
     assert expected.stats.clips == CLIPS - 1
     expected.stats.fail(deadly.name, deadly.reason)
     assert done.to_json() == expected.to_json()
-
-
-class Backwards:
-    """An engine that has the last result first; says how many came before it was to hold."""
-
-    given = 0
-
-    def __init__(
-        self, *, make: Callable[[StatsJob], StatsWorker], hold: Callable[[], bool], **_: object
-    ) -> None:
-        self._make, self._hold = make, hold
-
-    def start(self, job: StatsJob, watcher: object) -> ModelFingerprint:
-        self._worker = self._make(job)
-        return self._worker.identity
-
-    def work(self, tasks: Sequence[Task]) -> Iterator[ItemResult]:
-        for count, outcome in enumerate(reversed(list(self._worker.work(iter(tasks))))):
-            if not self._hold():
-                type(self).given = count + 1
-            yield outcome
-
-    def close(self) -> None:
-        pass
-
-
-def test_results_wait_for_their_turn_and_few_do(
-    source: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(statistics, "RayEngine", Backwards)
-    monkeypatch.setattr(statistics, "_MOST_WAITING", 5)
-    sources = listed(source)
-    job = StatsJob(DEFAULT_MODEL, threads=1)
-    with StatsOnRay(job) as workers:
-        assert report(sources, job.draw, workers.measure).to_json() == local(sources).to_json()
-    assert Backwards.given == 5
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -147,3 +148,12 @@ def test_what_is_no_dataset(tmp_path: Path) -> None:
     (tmp_path / "x.tar").write_text("no tar")
     with pytest.raises(LatentError, match="not a tar shard"):
         LatentDataset(tmp_path)
+
+
+def test_a_clip_that_is_there_twice_is_told(encoded: Path, source: Path, tmp_path: Path) -> None:
+    both = Path(shutil.copytree(encoded, tmp_path / "both"))
+    encode(source, tmp_path / "tars", tar=TarFormat())
+    for path in (tmp_path / "tars").glob("*.tar"):
+        shutil.copy(path, both)
+    with pytest.raises(LatentError, match="both hold"):
+        LatentDataset(both)

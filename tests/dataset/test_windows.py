@@ -19,7 +19,11 @@ from tests.dataset.conftest import run
 from tests.dataset.kill_and_resume import compare_after_kills
 from wfvae_cli.dataset.buckets import Bucket, Buckets, UnsuitableError
 from wfvae_cli.dataset.config import EncodeConfig
+from wfvae_cli.dataset.encode_job import EncodeJob
+from wfvae_cli.dataset.items import find_inputs
 from wfvae_cli.dataset.manifest import last_results
+from wfvae_cli.dataset.run import run_dataset
+from wfvae_cli.dataset.store import OutputStore
 from wfvae_cli.dataset.windows import Window, Windows, cut_windows
 from wfvae_cli.errors import UsageError, VideoError
 from wfvae_cli.latents.file import LatentFile
@@ -221,6 +225,21 @@ def config_of(format: Any) -> EncodeConfig:
     normalization = AppliedNormalization((0.0,) * 16, (1.0,) * 16, "config")
     options = EncodeOptions(save_dtype="bfloat16", normalization=normalization)
     return EncodeConfig(options, windows=SLIDE.windows, format="musubi")
+
+
+def test_a_damaged_window_is_made_again_where_outputs_are_verified(
+    clips: Path, tmp_path: Path
+) -> None:
+    run(clips, tmp_path, SLIDE)
+    before = contents(tmp_path)
+    path = tmp_path / "long.mkv_00005-009.safetensors"
+    data = bytearray(path.read_bytes())
+    data[-1] ^= 1
+    path.write_bytes(data)
+    assert run(clips, tmp_path, SLIDE).current == 1
+    job = EncodeJob(OutputStore(tmp_path), SLIDE, threads=1, readers=2)
+    assert run_dataset(find_inputs([str(clips)]), job, verify=True).done == 1
+    assert contents(tmp_path) == before
 
 
 def test_other_windows_replace_those_that_were_there_when_asked(

@@ -93,7 +93,9 @@ def profile(model: str, device: str, size: str, frames: str, half: str, trace: s
     width, height = (int(side) for side in size.split("x"))
     vae, strides = loaded.vae, loaded.vae.strides
     count = 1 + (int(frames) - 1) // strides.time // 4 * strides.time  # of a chunk
-    clip = torch.zeros(1, 3, count, height, width, device=loaded.device, dtype=loaded.dtype)
+    clip = torch.zeros(
+        1, 3, count, height, width, device=loaded.device, dtype=loaded.dtype_of("encode")
+    )
     with torch.inference_mode():
         latents = vae.encode(clip, Stream.whole()).mean
 

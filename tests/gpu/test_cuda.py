@@ -60,7 +60,9 @@ def reconstruct(model: LoadedModel, frames: Tensor) -> list[Tensor]:
     """Latents and frames of a clip in chunks of 5, 4, 4, … frames, on the host in float32."""
     encoding, decoding, means, results = Stream(), Stream(), [], []
     sizes = [5] + [4] * ((frames.size(2) - 5) // 4)
-    for i, chunk in enumerate(torch.split(frames.to(model.device, model.dtype), sizes, dim=2)):
+    for i, chunk in enumerate(
+        torch.split(frames.to(model.device, model.dtype_of("encode")), sizes, dim=2)
+    ):
         encoding.last = decoding.last = i == len(sizes) - 1
         mean = model.vae.encode(chunk, encoding).mean
         means.append(mean)
@@ -75,11 +77,11 @@ def test_float32_is_that_of_the_cpu(folder: Path) -> None:
         torch.testing.assert_close(got, wanted, atol=1e-4, rtol=1e-4)
 
 
-@pytest.mark.parametrize(("dtype", "tolerance"), [("auto", 0.02), ("bfloat16", 0.1)])
+@pytest.mark.parametrize(("dtype", "tolerance"), [("auto", 0.05), ("bfloat16", 0.1)])
 def test_shorter_types_are_near_it(folder: Path, dtype: DType, tolerance: float) -> None:
-    """`auto` is TF32 for a model of both halves."""
+    """`auto` is TF32 in the encoder and bfloat16 in the decoder."""
     model = load(folder, dtype=dtype)
-    assert model.compute_dtype == {"auto": "tf32"}.get(dtype, dtype)
+    assert model.compute_dtype == {"auto": "tf32, bfloat16"}.get(dtype, dtype)
     got = reconstruct(model, frames_of(17))
     for values, wanted in zip(got, reconstruct(load(folder, "cpu"), frames_of(17)), strict=True):
         error = (values - wanted).square().mean().sqrt()

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import hashlib
 import io
 import json
 import os
@@ -160,6 +161,71 @@ def test_a_file_that_shrinks_while_it_is_read(path: Path) -> None:
 def assert_stream_fails(path: Path) -> None:
     with path.open("rb") as stream, pytest.raises(LatentError, match=r"z\.safetensors: "):
         LatentFile(stream)
+
+
+@pytest.mark.parametrize("place", ["pts", "latents", "logvar"])
+def test_the_checksum_covers_all_data(path: Path, place: str) -> None:
+    with LatentFile(path) as file:
+        assert file.verify()
+        assert file.data_sha256 == hashlib.sha256(path.read_bytes()[file._data_start :]).hexdigest()
+        position = file._data_start + file._header.tensors[place].end - 1
+    data = bytearray(path.read_bytes())
+    data[position] ^= 1
+    path.write_bytes(data)
+    with LatentFile(path) as file, pytest.raises(LatentError, match=r"z\.safetensors: .*checksum"):
+        file.verify()
+    with path.open("rb") as stream, LatentFile(stream) as file, pytest.raises(LatentError):
+        file.verify()
+
+
+def test_a_file_without_a_checksum_is_read(path: Path) -> None:
+    change_metadata(path, data_sha256=None)
+    with LatentFile(path) as file:
+        assert file.data_sha256 is None
+        assert not file.verify()
+
+
+def test_a_spooled_clip_has_the_checksum_of_its_data(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("wfvae_cli.latents.spool.PlaneSpool.__init__.__defaults__", (1000,))
+    write(tmp_path / "z", latents(10), cuts=[3, 7])
+    with LatentFile(tmp_path / "z") as file:
+        assert file.verify()
+
+
+def test_timestamps_that_would_fill_the_memory(path: Path) -> None:
+    """The file is sparse: it takes no room, and claims 8 GB of timestamps."""
+    frames = (1 << 30) + 1
+
+    def claim(header: Json) -> None:
+        header["__metadata__"] |= {
+            "frames": str(frames), "pad_frames": "0", "width": "8", "height": "8",
+            "pad_right": "0", "pad_bottom": "0", "posterior": "mean", "channels": "1",
+        }  # fmt: skip
+        count = (1 << 28) + 1
+        pts, end = frames * 8, frames * 8 + count * 4
+        header["pts"] = {"dtype": "I64", "shape": [frames], "data_offsets": [0, pts]}
+        shape = [1, count, 1, 1]
+        header["latents"] = {"dtype": "F32", "shape": shape, "data_offsets": [pts, end]}
+        del header["logvar"]
+
+    change_header(path, claim)
+    start = 8 + int.from_bytes(path.read_bytes()[:8], "little")
+    os.truncate(path, start + frames * 8 + ((1 << 28) + 1) * 4)
+    with pytest.raises(LatentError, match=r"1073741825 frames, and at most 16777216 are read"):
+        LatentFile(path)
+
+
+def test_a_long_header_is_not_parsed(tmp_path: Path) -> None:
+    """99 MB of JSON would take gigabytes as Python objects."""
+    path = tmp_path / "z.safetensors"
+    length = 99_000_000
+    path.write_bytes(length.to_bytes(8, "little") + b'{"a":[')
+    os.truncate(path, 8 + length)
+    with pytest.raises(LatentError, match=r"99000000 bytes, and at most 8388608 are read"):
+        LatentFile(path)
+    assert not is_latent_file(path)
 
 
 def test_other_safetensors_are_named_by_their_tensors(tmp_path: Path) -> None:

@@ -47,15 +47,18 @@ def test_bytes_are_pinned(name: str) -> None:
     assert encode(name) == path.read_bytes()
 
 
-def test_files_of_version_1_are_read() -> None:
-    with LatentFile(FOLDER / "plain-v1.safetensors") as file:
+@pytest.mark.parametrize("folder", [FOLDER, FOLDER / "without-checksum"])
+def test_files_of_version_1_are_read(folder: Path) -> None:
+    """Those in `without-checksum` were written before the header held `data_sha256`."""
+    with LatentFile(folder / "plain-v1.safetensors") as file:
+        assert file.verify() is (folder == FOLDER)
         assert file.metadata == replace(PLAIN, frames=5)
         assert torch.equal(file.read(), VALUES)
         assert file.pts is None
-    with LatentFile(FOLDER / "sampled-v1.safetensors") as file:
+    with LatentFile(folder / "sampled-v1.safetensors") as file:
         assert file.metadata == replace(SAMPLED, frames=4, pad_frames=1)
         assert torch.equal(file.read(), VALUES.half())
-    with LatentFile(FOLDER / "moments-v1.safetensors") as file:
+    with LatentFile(folder / "moments-v1.safetensors") as file:
         assert file.metadata == replace(MOMENTS, frames=3, pad_frames=2)
         assert torch.equal(file.read(), VALUES.bfloat16())
         assert torch.equal(file.read_logvar(), -VALUES.bfloat16())

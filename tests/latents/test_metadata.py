@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from tests.latents.samples import describe, full_metadata
 from wfvae_cli.errors import LatentError
 from wfvae_cli.latents.metadata import (
+    LONGEST_HOLD,
     SCHEMA_VERSION,
     AppliedNormalization,
     LatentMetadata,
@@ -22,6 +23,8 @@ text = st.text(st.characters(exclude_categories=("Cs", "Cc")), max_size=20)
 name = text.filter(bool)
 integer = st.integers(1, 2**62)
 positive = st.builds(Fraction, integer, integer)
+term = st.integers(1, 2**31 - 1)
+rate = st.builds(Fraction, term, term)
 finite = st.floats(allow_nan=False, allow_infinity=False)
 stride = st.integers(1, 16)
 size = st.integers(1, 10**6)
@@ -56,10 +59,11 @@ def metadata(draw: st.DrawFn) -> LatentMetadata:
         seed=draw(st.integers(0, 2**63 - 1)) if posterior == "sample" else None,
         normalization=normalization,
         compute_dtype=draw(name),
-        frame_rate=draw(st.none() | positive),
-        time_base=draw(positive),
+        frame_rate=draw(st.none() | rate),
+        time_base=draw(rate),
         start=draw(positive) * draw(st.sampled_from((-1, 0, 1))),
-        sample_aspect=draw(positive),
+        last_duration=draw(st.none() | positive.filter(lambda hold: hold <= LONGEST_HOLD)),
+        sample_aspect=draw(rate),
         bits=draw(st.sampled_from((8, 16))),
         source_bits=draw(st.integers(1, 16)),
         colour_matrix=draw(text),
@@ -84,6 +88,13 @@ def test_strings_carry_everything(original: LatentMetadata) -> None:
 def test_the_latent_shape_covers_clip_and_padding() -> None:
     assert describe(frames=6, pad_frames=3).latent_shape == (4, 3, 3, 4)
     assert describe(frames=1).latent_shape == (4, 1, 3, 4)
+
+
+def test_a_hold_is_left_out_where_there_is_none() -> None:
+    assert "last_duration" not in full_metadata(frames=5).to_strings()
+    for hold in (Fraction(0), Fraction(-1), LONGEST_HOLD + 1, Fraction(1, 10**20)):
+        with pytest.raises(LatentError, match="last_duration"):
+            describe(frames=5, last_duration=hold)
 
 
 def test_unknown_keys_are_left_aside() -> None:
@@ -140,6 +151,9 @@ def test_a_missing_field_is_named(key: str) -> None:
         ("frame_rate", "30/0"),
         ("frame_rate", "-30/1"),
         ("frame_rate", "0/1"),
+        ("frame_rate", "2147483648/1"),
+        ("time_base", "1/2147483648"),
+        ("sample_aspect", "4294967296/3"),
         ("time_base", "1"),
         ("start", "nan"),
         ("sample_aspect", "0/1"),

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from wfvae_cli.errors import UsageError
-from wfvae_cli.media.options import Fit, Sampling
+from wfvae_cli.media.options import Fit, Sampling, parse_bytes
 from wfvae_cli.media.sampling import Orientation, Timed, plan_geometry, select
 
 YES_NO = (False, True)
@@ -200,3 +200,25 @@ def test_sizes_are_reached(
         width, height, Fraction(aspect), orientation, Sampling(short_side=target[0])
     )
     assert min(short.size) == target[0]
+
+
+@pytest.mark.parametrize(
+    ("text", "count"),
+    [
+        ("4G", 4 << 30),
+        ("4GiB", 4 << 30),
+        ("512 MB", 512 << 20),
+        ("1.5K", 1536),
+        ("1T", 1 << 40),
+        ("7", 7),
+        ("7B", 7),
+    ],
+)
+def test_bytes(text: str, count: int) -> None:
+    assert parse_bytes(text) == count
+
+
+@pytest.mark.parametrize("text", ["", "G", "0", "-1G", "4X", "4GG", "1e9", "0.1", "٤G"])
+def test_what_are_no_bytes(text: str) -> None:
+    with pytest.raises(ValueError, match="expected bytes such as 4G"):
+        parse_bytes(text)

@@ -108,6 +108,22 @@ def test_fid_over_local_features_is_the_frechet_distance(frame_features: Path) -
     assert fid.to_json() == {"fid": fid.compute(), "fid_samples": 12}
 
 
+def test_clips_that_are_open_at_once_add_up(clip_features: Path) -> None:
+    whole, merged = clip_fvd(clip_features, window=3), clip_fvd(clip_features, window=3)
+    pairs = [clips(7), clips(8, seed=9), clips(2, seed=4)]  # the last one has no whole window
+    for pair in pairs:
+        observe(whole, *pair)
+    parts = [merged.part() for _ in pairs]
+    for frame in range(8):
+        for part, (x, y) in zip(parts, pairs, strict=True):
+            if frame < len(x):
+                part.observe(SCORES, x[frame], y[frame])
+    for part in parts:
+        merged.merge(part)
+    assert merged.samples == whole.samples == 4
+    assert merged.compute() == pytest.approx(whole.compute(), rel=1e-9)
+
+
 def test_fvd_takes_whole_windows_and_asks_for_features(clip_features: Path) -> None:
     fvd = clip_fvd(clip_features, window=3)
     x, y = clips(14)  # four windows, two frames over

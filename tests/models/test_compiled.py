@@ -75,6 +75,9 @@ def test_what_a_graph_owns_is_copied(monkeypatch: pytest.MonkeyPatch) -> None:
     assert (first.item(), second.item(), step(torch.zeros(1), stream).item()) == (1, 11, 10)
     assert fork.past["layer"].item() == 1
     assert len(marks) == 3
+    stream.last = True
+    assert step(torch.ones(1), stream).item() == 1
+    assert stream.past == {}, "nobody reads it, so it is not copied"
 
 
 def test_too_many_kinds_of_chunk_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:

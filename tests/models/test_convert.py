@@ -238,6 +238,58 @@ def test_damaged_values_and_other_constants_are_refused(tmp_path: Path) -> None:
         convert(save(tmp_path / "in", state), tmp_path / "out")
 
 
+def unusual(kind: str) -> Tensor:
+    dense = torch.zeros(4)
+    match kind:
+        case "on the meta device":
+            return dense.to("meta")
+        case "nested":
+            return torch.nested.nested_tensor([dense, dense[:2]])
+        case "sparse":
+            return dense.to_sparse()
+        case _:
+            return torch.quantize_per_tensor(dense, 0.1, 0, torch.qint8)
+
+
+@pytest.mark.parametrize("kind", ["on the meta device", "nested", "sparse", "quantised"])
+def test_tensors_without_plain_values_are_refused(tmp_path: Path, kind: str) -> None:
+    state = tiny_state()
+    state["decoder.conv_out.bias"] = unusual(kind)
+    torch.save(state, tmp_path / "model.ckpt")
+    (tmp_path / "config.json").write_text(json.dumps(CONFIG))
+    with pytest.raises(WeightsError, match=r"decoder\.conv_out\.bias|damaged") as caught:
+        convert(tmp_path / "model.ckpt", tmp_path / "out")
+    assert kind in str(caught.value) or "damaged" in str(caught.value)
+    assert "eights_only" not in str(caught.value)
+    assert not (tmp_path / "out").exists()
+
+
+def test_parameters_that_require_gradients_are_converted(tmp_path: Path) -> None:
+    state = {name: torch.nn.Parameter(value) for name, value in tiny_state().items()}
+    torch.save(state, tmp_path / "model.ckpt")
+    (tmp_path / "config.json").write_text(json.dumps(CONFIG))
+    assert convert(tmp_path / "model.ckpt", tmp_path / "out").family == "wfvae"
+
+
+@pytest.mark.parametrize("content", [b"\0\0\0 ftypisom", b"\x80\x02not a pickle", b"", b"GIF89a"])
+def test_pytorchs_advice_to_run_code_is_not_repeated(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "in.ckpt").write_bytes(content)
+    with pytest.raises(WeightsError) as caught:
+        convert(tmp_path / "in.ckpt", tmp_path / "out")
+    assert "eights_only" not in str(caught.value)
+    assert "torch.save" in str(caught.value)
+
+
+def test_a_checkpoint_never_replaces_itself(tmp_path: Path) -> None:
+    folder = write_checkpoint(tmp_path / "model", tiny_state(), CONFIG)
+    weights = folder / "diffusion_pytorch_model.safetensors"
+    before = weights.read_bytes()
+    for checkpoint in (weights, folder):
+        with pytest.raises(OutputError, match="is the input"):
+            convert(checkpoint, folder, overwrite=True)
+    assert weights.read_bytes() == before
+
+
 def test_a_missing_checkpoint_is_named(tmp_path: Path) -> None:
     with pytest.raises(WeightsError, match="no such checkpoint"):
         convert(tmp_path / "absent.ckpt", tmp_path / "out")

@@ -36,9 +36,9 @@ def run(model: LoadedModel, task: Task) -> Tensor:
         if task == "encode":
             frames = 1 + vae.strides.time
             x = torch.rand(1, 3, frames, 32, 32, generator=generator) * 2 - 1
-            return torch.cat(vae.encode(x.to(model.dtype), Stream.whole()), dim=1)
+            return torch.cat(vae.encode(x.to(model.dtype_of("encode")), Stream.whole()), dim=1)
         z = torch.randn(1, vae.latent_channels, 2, 4, 4, generator=generator)
-        return vae.decode(z.to(model.dtype), Stream.whole())
+        return vae.decode(z.to(model.dtype_of("decode")), Stream.whole())
 
 
 @pytest.mark.parametrize("case", FAMILIES)
@@ -52,8 +52,8 @@ def test_each_half_gives_what_the_whole_gives_and_the_two_make_it(
     assert 0 < encoder.nbytes < whole.nbytes
     assert encoder.nbytes + decoder.nbytes == whole.nbytes
     assert encoder.sha256 == decoder.sha256 == whole.sha256
-    for half in (encoder, decoder):
-        assert (half.device.type, half.dtype) == ("cpu", torch.float32)
+    assert encoder.dtype_of("encode") == decoder.dtype_of("decode") == torch.float32
+    assert encoder.device.type == decoder.device.type == "cpu"
 
 
 def test_kl_models_load_by_halves_too(tmp_path: Path) -> None:
@@ -102,7 +102,7 @@ def test_the_missing_half_is_not_read(tmp_path: Path) -> None:
     state = tiny_state(dtype=torch.float32)
     state["decoder.conv_out.bias"][0] = 1e6  # beyond float16
     folder = write_checkpoint(tmp_path, state)
-    assert load(folder, "encode", "float16").dtype == torch.float16
+    assert load(folder, "encode", "float16").dtype_of("encode") == torch.float16
     with pytest.raises(WeightsError, match="beyond what float16 holds"):
         load(folder, "decode", "float16")
 
@@ -127,3 +127,35 @@ def test_shards_of_the_missing_half_are_hashed_but_not_loaded(tmp_path: Path) ->
         assert torch.equal(run(encoder, "encode"), run(whole, "encode"))
         assert encoder.sha256 == whole.sha256
         assert encoder.nbytes < whole.nbytes
+
+
+@pytest.mark.parametrize("case", FAMILIES)
+def test_auto_encodes_in_float32_and_decodes_in_bfloat16_where_that_is_fast(
+    tmp_path: Path,
+    case: str,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    caplog.set_level("INFO", "wfvae")
+    monkeypatch.setattr("wfvae_cli.models.load.multiplies_bfloat16", lambda device: True)
+    folder = write_case(tmp_path, case)
+    mixed = load(folder, dtype="auto")
+    assert caplog.messages == [
+        "decoding in bfloat16, which is fast on cpu: --dtype float32 is exact"
+    ]
+    caplog.clear()
+    encoder = load(folder, "encode", "auto")
+    assert caplog.messages == []
+    decoder = load(folder, "decode", "bfloat16")
+    assert mixed.nbytes == encoder.nbytes + decoder.nbytes
+    assert mixed.compute_dtype == "float32, bfloat16"
+    assert mixed.compute_dtype_of("encode") == encoder.compute_dtype == "float32"
+    assert mixed.compute_dtype_of("decode") == decoder.compute_dtype == "bfloat16"
+    assert mixed.value_bytes == 4
+    mean, _ = run(mixed, "encode").chunk(2, dim=1)
+    assert torch.equal(run(mixed, "encode"), run(encoder, "encode"))
+    with torch.inference_mode():
+        decoded = mixed.vae.decode(mean, Stream.whole())
+        expected = decoder.vae.decode(mean, Stream.whole())
+    assert decoded.dtype == torch.bfloat16
+    assert torch.equal(decoded, expected)

@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -14,7 +15,6 @@ from torch import Tensor
 
 from tests.models.tiny import CONFIG, HAAR, tiny_state, write_checkpoint, write_shards
 from wfvae_cli.errors import DeviceError, WeightsError
-from wfvae_cli.models import load
 from wfvae_cli.models.base import Posterior, VideoVAE
 from wfvae_cli.models.checkpoint import weights_sha256
 from wfvae_cli.models.load import (
@@ -23,7 +23,7 @@ from wfvae_cli.models.load import (
     load_model,
     normalization_of,
     resolve_device,
-    resolve_dtype,
+    resolve_dtypes,
 )
 from wfvae_cli.models.weights import match_tensors, read_tensors
 from wfvae_cli.nn.stream import Stream
@@ -42,7 +42,8 @@ def same_weights(vae: VideoVAE, state: dict[str, Tensor]) -> bool:
 
 def test_the_default_is_the_embedded_model_and_it_runs() -> None:
     model = load_model(device="cpu")
-    assert (model.name, model.device.type, model.dtype) == ("wfvae-tiny", "cpu", torch.float32)
+    assert (model.name, model.device.type) == ("wfvae-tiny", "cpu")
+    assert model.dtype_of("encode") == torch.float32
     assert model.config["latent_dim"] == 16
     assert len(model.sha256) == 64
     with torch.inference_mode():
@@ -266,38 +267,76 @@ def test_normalisation_comes_from_the_config_or_is_an_error(tmp_path: Path) -> N
         normalization_of(load_model(str(without), device="cpu"))
 
 
-def test_devices_are_resolved() -> None:
+def pretend(monkeypatch: pytest.MonkeyPatch, kind: str | None, count: int = 0) -> None:
+    """Have PyTorch find `count` accelerators of one kind."""
+    found = None if kind is None else torch.device(kind)
+    monkeypatch.setattr(torch.accelerator, "current_accelerator", lambda: found)
+    monkeypatch.setattr(torch.accelerator, "is_available", lambda: count > 0)
+    monkeypatch.setattr(torch.accelerator, "device_count", lambda: count)
+
+
+@pytest.mark.parametrize("kind", ["cuda", "xpu"])
+def test_accelerators_are_devices_like_others(monkeypatch: pytest.MonkeyPatch, kind: str) -> None:
+    pretend(monkeypatch, kind, 2)
+    assert resolve_device("auto") == resolve_device(kind) == torch.device(kind)
+    assert resolve_device(f"{kind}:1") == torch.device(kind, 1)
     assert resolve_device("cpu") == torch.device("cpu")
-    assert resolve_device("auto").type == ("cuda" if torch.cuda.is_available() else "cpu")
+    with pytest.raises(DeviceError) as caught:
+        resolve_device(f"{kind}:2")
+    name = kind.upper()
+    assert str(caught.value) == f"{name}:2 not available; devices: cpu, {kind}, {kind}:0, {kind}:1"
 
 
-@pytest.mark.parametrize("device", ["gpu", "meta", "", "cuda:x", "xpu"])
+def test_mps_is_used_when_it_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    pretend(monkeypatch, "mps", 1)
+    assert resolve_device("auto") == torch.device("cpu")
+    assert resolve_device("mps") == torch.device("mps")
+
+
+@pytest.mark.parametrize("kind", [None, "cuda"])
+def test_without_an_accelerator_there_is_the_cpu(
+    monkeypatch: pytest.MonkeyPatch, kind: str | None
+) -> None:
+    """PyTorch may be built for CUDA and find none."""
+    pretend(monkeypatch, kind)
+    assert resolve_device("auto") == torch.device("cpu")
+    for device in ("cuda", "npu"):
+        with pytest.raises(DeviceError) as caught:
+            resolve_device(device)
+        assert str(caught.value) == f"{device.upper()} not available; devices: cpu"
+
+
+@pytest.mark.parametrize("device", ["gpu", "meta", "", "cuda:x", "cuda:", "CUDA"])
 def test_an_unknown_device_lists_what_there_is(device: str) -> None:
-    with pytest.raises(DeviceError, match="expected auto, cpu, cuda, cuda:N or mps"):
+    with pytest.raises(DeviceError, match=r"expected auto, cpu, cuda, .*; devices: cpu"):
         load_model(device=device)
 
 
-@pytest.mark.parametrize("device", ["cuda:99", "cpu:7"])
-def test_an_absent_device_lists_what_there_is(device: str) -> None:
-    with pytest.raises(DeviceError, match="PyTorch finds: cpu"):
-        load_model(device=device)
+def test_an_absent_processor_is_told() -> None:
+    with pytest.raises(DeviceError, match="CPU:7 not available; devices: cpu"):
+        load_model(device="cpu:7")
 
 
-def test_types_are_resolved_for_the_task(monkeypatch: pytest.MonkeyPatch) -> None:
-    cpu, cuda = torch.device("cpu"), torch.device("cuda")
-    for present, expected in ((True, torch.bfloat16), (False, torch.float32)):
-        monkeypatch.setattr(load, "multiplies_bfloat16", lambda p=present: p)
-        assert resolve_dtype("auto", cpu, "decode") == expected
-        assert resolve_dtype("auto", cpu, "encode") == torch.float32
-        assert resolve_dtype("auto", cpu, "both") == torch.float32
-        assert resolve_dtype("float32", cpu, "decode") == torch.float32
-    assert resolve_dtype("float16", cuda, "encode") == torch.float16
-    assert resolve_dtype("auto", cuda, "encode") == torch.float32
-    for present, expected in ((True, torch.bfloat16), (False, torch.float32)):
-        monkeypatch.setattr(
-            torch.cuda, "is_bf16_supported", lambda including_emulation, p=present: p
-        )
-        assert resolve_dtype("auto", cuda, "decode") == expected
+@pytest.mark.parametrize("fast", [True, False])
+def test_types_are_resolved_for_each_half(monkeypatch: pytest.MonkeyPatch, fast: bool) -> None:
+    devices = [torch.device(kind) for kind in ("cpu", "cuda", "xpu")]
+    backend = SimpleNamespace(is_bf16_supported=lambda: fast)
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation: fast)
+    monkeypatch.setattr(torch, "get_device_module", lambda device: backend)
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: fast)
+    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: False)
+    lacking = frozenset() if fast else frozenset([torch.bfloat16])
+    monkeypatch.setattr("wfvae_cli.nn.arithmetic.WITHOUT_INSTRUCTIONS", lacking)
+    decoding = torch.bfloat16 if fast else torch.float32
+    for device in devices:
+        assert resolve_dtypes("auto", device) == (torch.float32, decoding)
+        assert resolve_dtypes("float32", device) == (torch.float32, torch.float32)
+        assert resolve_dtypes("float16", device) == (torch.float16, torch.float16)
+
+
+def test_a_backend_that_does_not_tell_decodes_in_float32(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch, "get_device_module", lambda device: SimpleNamespace())
+    assert resolve_dtypes("auto", torch.device("mps")) == (torch.float32, torch.float32)
 
 
 def test_tf32_is_switched_in_one_place() -> None:

@@ -8,10 +8,12 @@ import pytest
 import torch
 
 from wfvae_cli.nn.accelerator import (
+    available_devices,
     free_device_memory,
     peak_memory_of,
     reset_peak_memory,
     synchronize,
+    total_device_memory,
 )
 
 CPU, XPU = torch.device("cpu"), torch.device("xpu")
@@ -19,6 +21,7 @@ CPU, XPU = torch.device("cpu"), torch.device("xpu")
 
 def test_the_cpu_has_the_systems_memory() -> None:
     assert free_device_memory(CPU) is None
+    assert total_device_memory(CPU) is None
     assert peak_memory_of(CPU) is None
     reset_peak_memory(CPU)
     synchronize(CPU)
@@ -36,6 +39,7 @@ def test_memory_that_the_allocator_holds_is_free(monkeypatch: pytest.MonkeyPatch
     )
     monkeypatch.setattr(torch, "get_device_module", lambda device: backend)
     assert free_device_memory(XPU) == 140
+    assert total_device_memory(XPU) == 1000
     assert peak_memory_of(XPU) == 60
     synchronize(XPU)
     assert len(waited) == 1
@@ -44,4 +48,13 @@ def test_memory_that_the_allocator_holds_is_free(monkeypatch: pytest.MonkeyPatch
 def test_a_backend_that_does_not_tell(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch, "get_device_module", lambda device: SimpleNamespace())
     assert free_device_memory(XPU) is None
+    assert total_device_memory(XPU) is None
     assert peak_memory_of(XPU) is None
+
+
+def test_devices_are_those_that_pytorch_finds(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.accelerator, "current_accelerator", lambda: XPU)
+    monkeypatch.setattr(torch.accelerator, "device_count", lambda: 2)
+    for present, expected in ((True, ["cpu", "xpu", "xpu:0", "xpu:1"]), (False, ["cpu"])):
+        monkeypatch.setattr(torch.accelerator, "is_available", lambda present=present: present)
+        assert [str(device) for device in available_devices()] == expected

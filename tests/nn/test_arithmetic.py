@@ -110,10 +110,10 @@ def test_bfloat16_pays_where_it_has_instructions(
         monkeypatch.setattr(
             torch.cpu, f"_is_{name}_supported", lambda there=there: bool(there), raising=False
         )
-    assert arithmetic.multiplies_bfloat16() == expected
+    assert arithmetic.multiplies_bfloat16(torch.device("cpu")) == expected
     for name in ("avx512_bf16", "amx_tile"):
         monkeypatch.delattr(torch.cpu, f"_is_{name}_supported")
-    assert not arithmetic.multiplies_bfloat16(), "a PyTorch that does not tell"
+    assert not arithmetic.multiplies_bfloat16(torch.device("cpu")), "a PyTorch that does not tell"
 
 
 def test_tf32_is_looked_for_where_it_runs(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -22,7 +22,7 @@ def test_layers_that_scale(
     torch.testing.assert_close(parts, whole)
 
 
-def test_a_strip_is_no_larger_than_itself_and_its_halos() -> None:
+def test_a_band_is_no_larger_than_itself_and_its_halos() -> None:
     heights = []
 
     def run(x: Tensor, stream: Stream) -> Tensor:
@@ -49,7 +49,7 @@ def test_every_part_has_a_state_of_its_own() -> None:
     assert (fork.past["a/seen"].item(), stream.past["a/seen"].item()) == (7, 6)
 
 
-def test_parked_state_goes_to_the_host_and_comes_back() -> None:
+def test_offloaded_state_goes_to_the_host_and_comes_back() -> None:
     class Elsewhere(Tensor):
         """A tensor that says where it was sent."""
 

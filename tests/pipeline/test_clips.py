@@ -14,10 +14,11 @@ from numpy.typing import NDArray
 
 import wfvae_cli as wfvae
 from tests.media.conftest import write_clip
+from tests.media.outputs import info_for, pictures
 from tests.models.build import build
 from wfvae_cli.errors import DeviceError, LatentError, UsageError
 from wfvae_cli.latents.file import LatentFile
-from wfvae_cli.latents.metadata import AppliedNormalization
+from wfvae_cli.latents.metadata import LONGEST_HOLD, AppliedNormalization
 from wfvae_cli.media.clip import ClipInfo, Colour, Frame
 from wfvae_cli.media.options import Sampling
 from wfvae_cli.media.reader import ClipReader
@@ -25,8 +26,8 @@ from wfvae_cli.models.base import LoadedModel
 from wfvae_cli.pipeline.batch import ClipStreams, run_batch
 from wfvae_cli.pipeline.chunks import FrameSource
 from wfvae_cli.pipeline.decode import LatentSource, decode_clip
-from wfvae_cli.pipeline.encode import encode_clip
-from wfvae_cli.pipeline.options import EncodeOptions
+from wfvae_cli.pipeline.encode import encode_clip, unusual_hold
+from wfvae_cli.pipeline.options import DecodedPart, EncodeOptions
 from wfvae_cli.pipeline.plan import ChunkPlan
 from wfvae_cli.pipeline.roundtrip import roundtrip_clip
 
@@ -360,7 +361,9 @@ def test_comparisons(tmp_path: Path, model: LoadedModel, compare: str, width: in
     picture, _ = read(out)
     assert picture.shape == (5, 40, width, 3)
     if compare == "side-by-side":
-        assert (picture[:, :, :56] == read(clip)[0]).all()
+        # The labels are a dark strip at the top.
+        assert (picture[:, 16:, :56] == read(clip)[0][:, 16:]).all()
+        assert not (picture[:, :16, :56] == read(clip)[0][:, :16]).all()
     else:
         assert abs(picture.astype(float).mean() - 128) < 20, "differences lie around mid-grey"
 
@@ -369,3 +372,83 @@ def test_comparing_needs_an_output(tmp_path: Path, model: LoadedModel) -> None:
     clip = lossless(tmp_path / "in.mkv", frames=1)
     with pytest.raises(UsageError, match="--compare needs an output"):
         roundtrip_clip(clip, None, model, compare="diff")
+
+
+@pytest.mark.parametrize("chunk", [5, 33])
+@pytest.mark.parametrize(
+    ("start", "frames", "wanted"),
+    [(0.0, 3, slice(0, 3)), (0.2, 4, slice(5, 9)), (0.5, None, slice(12, 17))],
+    # 24 frames a second
+)
+def test_a_part_of_a_clip_has_the_frames_of_the_whole(
+    tmp_path: Path,
+    model: LoadedModel,
+    chunk: int,
+    start: float,
+    frames: int | None,
+    wanted: slice,
+) -> None:
+    z, whole, part = (tmp_path / name for name in ("z", "whole.mkv", "part.mkv"))
+    encode_clip(lossless(tmp_path / "in.mkv", frames=17), z, model)
+    options = wfvae.VideoOptions(codec="ffv1")
+    decode_clip(z, whole, model, video=options, chunk=chunk)
+    done = decode_clip(z, part, model, part=DecodedPart(start, frames), video=options, chunk=chunk)
+    pictures, pts = read(part)
+    assert (pictures == read(whole)[0][wanted]).all()
+    assert (done.frames, pts[0]) == (len(pictures), 0)
+    with pytest.raises(UsageError, match="--start 9: expected less than the length"):
+        decode_clip(z, tmp_path / "none.mkv", model, part=DecodedPart(9.0))
+
+
+def held(path: Path, rate: Fraction | None, end: int) -> Path:
+    """Ten frames 40 ms apart, the last of which is shown until `end`, in ms."""
+    info = info_for(rate=rate, time_base=Fraction(1, 1000))
+    with wfvae.open_writer(path, info) as writer:
+        for i, pixels in enumerate(pictures(info, 10)):
+            writer.write(Frame(pixels, 40 * i))
+        writer.end = end
+    return path
+
+
+def length(path: Path) -> Fraction:
+    with wfvae.open_clip(path) as reader:
+        assert len(list(reader)) == 10
+        assert reader.end is not None
+        return reader.end * reader.info.time_base
+
+
+@pytest.mark.parametrize("suffix", [".mp4", ".mkv"])
+def test_the_last_frame_stays_as_long(tmp_path: Path, model: LoadedModel, suffix: str) -> None:
+    clip = held(tmp_path / f"in{suffix}", Fraction(25), 3010)
+    assert length(clip) == Fraction(3010, 1000)
+    roundtrip_clip(clip, tmp_path / f"there{suffix}", model)
+    assert length(tmp_path / f"there{suffix}") == Fraction(3010, 1000)
+    encode_clip(clip, tmp_path / "z.safetensors", model)
+    with LatentFile(tmp_path / "z.safetensors") as file:
+        assert file.metadata.last_duration == Fraction(2650, 1000)
+    decode_clip(tmp_path / "z.safetensors", tmp_path / f"back{suffix}", model)
+    # A constant rate has frames as its unit of time.
+    assert abs(length(tmp_path / f"back{suffix}") - Fraction(3010, 1000)) <= Fraction(1, 50)
+
+
+def test_a_usual_last_frame_leaves_no_trace(tmp_path: Path, model: LoadedModel) -> None:
+    encode_clip(held(tmp_path / "a.mp4", Fraction(25), 400), tmp_path / "z.safetensors", model)
+    with LatentFile(tmp_path / "z.safetensors") as file:
+        assert "last_duration" not in file.metadata.to_strings()
+
+
+def test_which_holds_are_unusual() -> None:
+    info = info_for(rate=Fraction(25), time_base=Fraction(1, 1000))
+    times = [0, 40, 80]
+    assert unusual_hold(times, info, None) is None
+    assert unusual_hold(times, info, 120) is None
+    assert unusual_hold(times, info, 121) is None, "a rounded millisecond"
+    assert unusual_hold(times, info, 122) == Fraction(42, 1000)
+    assert unusual_hold(times, info, 80) is None, "no length is no hold"
+    assert unusual_hold(times, info, 10**12) == LONGEST_HOLD
+    variable = replace(info, frame_rate=None)
+    assert unusual_hold([0, 40, 100], variable, 160) is None
+    assert unusual_hold([0, 40, 100], variable, 140) == Fraction(40, 1000)
+    assert unusual_hold([0], variable, 40) is None
+    assert unusual_hold([0], variable, 100) == Fraction(1, 10)
+    assert unusual_hold([0], replace(info, is_image=True), 100) is None

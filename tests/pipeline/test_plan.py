@@ -13,6 +13,7 @@ from wfvae_cli.pipeline.plan import (
     ChunkPlan,
     Memory,
     Picture,
+    _budget,
     check_memory,
     explained_memory,
     halved_if_too_large,
@@ -32,6 +33,16 @@ def test_the_default_shrinks_with_the_resolution_and_never_below_one_latent_fram
     assert sizes == sorted(sizes, reverse=True)
     assert sizes[0] == 8
     assert sizes[-1] == 1
+
+
+@pytest.mark.parametrize(("gib", "expected"), [(None, 16), (24, 16), (80, 32)])
+def test_large_accelerators_take_longer_chunks(
+    monkeypatch: pytest.MonkeyPatch, gib: int | None, expected: int
+) -> None:
+    total = None if gib is None else gib << 30
+    monkeypatch.setattr("wfvae_cli.pipeline.plan.total_device_memory", lambda device: total)
+    assert _budget(torch.device("xpu")) == expected << 30
+    assert _budget(torch.device("cpu")) == 2 << 30
 
 
 def test_chunks_do_not_depend_on_free_memory_that_is_enough() -> None:
@@ -92,6 +103,26 @@ def test_state_is_offloaded_only_where_the_device_has_no_room_and_the_host_has()
     offloaded = [gib for gib in range(1, 12) if plan_4k(gib).offloaded]
     assert offloaded
     assert not any(plan_4k(gib, host=0).offloaded for gib in offloaded)
+
+
+def test_state_that_grows_is_told() -> None:
+    growing = dataclasses.replace(model(), vae=build("mini-wfvae-trilinear"))
+    growing.vae.state_growth_per_latent = 2048
+    memory = Memory(2**40)
+    plan = ChunkPlan.of(growing, 5, 512, 256, memory=memory)
+    positions = 64 * 32
+    assert plan.growth == 2 * 2048 * positions * growing.value_bytes
+    assert "32.0 MiB more for each" in plan.notices[0]
+    half = ChunkPlan.of(growing, 5, 512, 256, memory=memory, task="encode")
+    assert 2 * half.growth == plan.growth
+    assert ChunkPlan.of(model(), 5, 512, 256, memory=memory).notices == []
+
+
+def test_memory_of_a_device_and_of_the_host(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("wfvae_cli.pipeline.plan.free_memory", lambda: 7)
+    assert Memory.now(torch.device("cpu")) == Memory(7)
+    monkeypatch.setattr("wfvae_cli.pipeline.plan.free_device_memory", lambda device: 5)
+    assert Memory.now(torch.device("cuda")) == Memory(5, 7)
 
 
 def test_off_and_models_of_whole_clips_never_make_tiles() -> None:

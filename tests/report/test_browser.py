@@ -12,6 +12,11 @@ from typing import Any
 
 import pytest
 
+from tests.cli.program import wfvae
+from tests.cli.reports import scenery
+from tests.media.conftest import write_clip
+from tests.models.tiny import write_checkpoint
+from tests.parity.cases import case_config, case_weights
 from tests.report.clips import HOSTILE, RUN, feed, levels, noisy, two_models
 from tests.stats.conftest import Make, make_report
 from wfvae_cli.report.report import Report, ReportModel
@@ -296,6 +301,30 @@ def test_the_frame_that_is_asked_for_is_the_one_that_is_shown(browser: Any, fold
 class _Quiet(http.server.SimpleHTTPRequestHandler):
     def log_message(self, format: str, *args: Any) -> None:
         """Say nothing."""
+
+
+def test_a_roundtrip_of_two_models(browser: Any, tmp_path: Path) -> None:
+    write_checkpoint(tmp_path / "mini-wan", case_weights("mini-wan"), case_config("mini-wan"))
+    (tmp_path / "in").mkdir()
+    for name, seed in (("a.mp4", 1), (HOSTILE, 2)):
+        write_clip(tmp_path / "clip.mp4", scenery(seed, 10, 64, 48)).rename(tmp_path / "in" / name)
+    answer = wfvae(
+        "roundtrip", tmp_path / "in", "-m", "wfvae-tiny", "-m", tmp_path / "mini-wan",
+        "--chunk", "5", "--html", tmp_path / "page", "-q",
+    )  # fmt: skip
+    assert answer.code == 0, answer
+    for page in tab(browser, tmp_path / "page"):
+        ranked = page.locator("table.ranking tbody tr th").all_inner_texts()
+        assert [name.strip() for name in ranked] == ["wfvae-tiny", "mini-wan"]  # random weights
+        assert sorted(names(page)) == sorted(["a.mp4", HOSTILE])
+        assert page.locator(".latents tbody tr").count() == 16 + 4
+        open_clip(page, "a.mp4")
+        page.get_by_label("right side").select_option(label="mini-wan")
+        page.keyboard.press("End")
+        assert frame_of(page) == 9
+        wait_for_seek(page)
+        shown = page.locator("main").inner_text()
+        assert "frames/s" in shown and "latents" in shown
 
 
 def test_one_file_of_one_model_opens_at_once(

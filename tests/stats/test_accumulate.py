@@ -170,3 +170,30 @@ def test_accumulating_needs_no_torch() -> None:
     )
     code += "sys.exit(bool({'torch', 'av', 'matplotlib'} & {*sys.modules}))"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+@pytest.mark.parametrize(
+    ("latent", "logvar", "reason"),
+    [
+        (1e31, 0.0, "a latent of 1e+31"),
+        (0.0, 1000.0, "a log-variance of 1e+03"),
+        (0.0, -1e30, "a log-variance of -1e+30"),
+        (-3e38, 1000.0, "a latent of 3e+38"),
+    ],
+)
+def test_a_clip_with_an_absurd_value_is_named_and_left_out(
+    latent: float, logvar: float, reason: str
+) -> None:
+    rng = np.random.default_rng(0)
+    stats = LatentStats()
+    good = rng.normal(size=(2, 3, 2, 2))
+    assert stats.add_clip("good", [(good, np.zeros_like(good))])
+    bad, bad_logvar = good.copy(), np.zeros_like(good)
+    bad[1, 2, 1, 1], bad_logvar[1, 2, 1, 0] = latent, logvar
+    assert not stats.add_clip("bad", [(bad, bad_logvar), (good, np.zeros_like(good))])
+    (failed,) = stats.failed
+    assert failed.name == "bad"
+    assert reason in failed.reason
+    assert stats.clips == 1
+    assert stats.kl is not None
+    assert np.isfinite(stats.kl).all()

@@ -20,10 +20,9 @@ from wfvae_cli.latents.metadata import AppliedNormalization
 from wfvae_cli.media.options import Sampling
 from wfvae_cli.stats import collect as stats_collect
 from wfvae_cli.stats.accumulate import ClipStats, FailedClip, LatentStats
-from wfvae_cli.stats.collect import Collected
-from wfvae_cli.stats.collect_subbands import Analyse, analyse_clip, collect_subbands
+from wfvae_cli.stats.collect import Analyse, Collected, collect_subbands
 from wfvae_cli.stats.draw import Draw, Source, latent_window, open_window
-from wfvae_cli.stats.measure import MeasuredClip, measure_latents
+from wfvae_cli.stats.measure import MeasuredClip, analyse_clip, measure_latents
 from wfvae_cli.stats.report import ModelIdentity, StatsReport, merge_reports
 from wfvae_cli.stats.subband_clip import Kind
 
@@ -54,7 +53,7 @@ class Watching:
                 self.frames.setdefault(clip.name, []).append(number_of(frame.pixels))
                 pixels = frame.pixels.astype(np.float64).transpose(2, 0, 1)[:, None]
                 clip.update(pixels + np.random.default_rng(0).normal(size=pixels.shape))
-        return MeasuredClip(clip, MODEL, "mean", "float32")
+        return MeasuredClip.of(clip, MODEL, "mean", "float32")
 
 
 def collect(

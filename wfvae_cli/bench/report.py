@@ -74,8 +74,8 @@ def bench(setting: Setting, clip: Path, sampling: Sampling, folder: Path, runs: 
     """
     subject = Subject(setting, clip, sampling, folder)
     rates = {
-        model.dtype: best_rate(subject.device, model.dtype) / 1e9
-        for model in (subject.encoder, subject.decoder)
+        dtype: best_rate(subject.device, dtype) / 1e9
+        for dtype in dict.fromkeys(subject.dtype_of(stage) for stage in STAGES)
     }
     stages = []
     for stage in STAGES:
@@ -95,7 +95,7 @@ def bench(setting: Setting, clip: Path, sampling: Sampling, folder: Path, runs: 
                 megapixels_per_second=pixels / 1e6 / spread.median,
                 gflop=operations,
                 gflop_per_second=operations / spread.median,
-                share_of_ceiling=operations / spread.median / rates[model.dtype],
+                share_of_ceiling=operations / spread.median / rates[subject.dtype_of(stage)],
                 host_bytes=peak.host,
                 device_bytes=peak.device,
             )

@@ -15,7 +15,7 @@ from torch import Tensor
 from wfvae_cli.errors import UsageError
 from wfvae_cli.media.options import Sampling
 from wfvae_cli.media.reader import open_clip
-from wfvae_cli.models.base import LoadedModel, Task
+from wfvae_cli.models.base import Half, LoadedModel, Task
 from wfvae_cli.models.load import allow_tf32, load_model, resolve_device
 from wfvae_cli.models.options import DType
 from wfvae_cli.nn.accelerator import synchronize
@@ -150,13 +150,18 @@ class Subject:
         """Give the model that runs a stage."""
         return self.encoder if stage.startswith("encode") else self.decoder
 
+    def dtype_of(self, stage: Stage) -> torch.dtype:
+        """Give the type that a stage computes in."""
+        half: Half = "encode" if stage.startswith("encode") else "decode"
+        return self.model_of(stage).dtype_of(half)
+
     def decoded(self) -> Iterator[Tensor]:
         """Decode chunk by chunk; BCTHW."""
         plan, total = self._plan(self.decoder), self.latents.size(2)
         stream = plan.stream()
         for begin, end in plan.cuts(total):
             stream.last = end == total
-            part = self.latents[:, :, begin:end].to(self.device, self.decoder.dtype)
+            part = self.latents[:, :, begin:end].to(self.device, self.decoder.dtype_of("decode"))
             yield decode_latents(self.decoder, part, stream, plan.tile)
 
     def encoded(self) -> Iterator[Tensor]:
@@ -165,7 +170,7 @@ class Subject:
         for chunk in self._chunks:
             stream.last = chunk.last
             with torch.inference_mode():
-                frames = chunk.to_tensor(self.device, self.encoder.dtype)
+                frames = chunk.to_tensor(self.device, self.encoder.dtype_of("encode"))
             yield encode_frames(self.encoder, frames, stream, self.plan.tile).mean
 
     def _load(self, task: Task) -> LoadedModel:

@@ -12,26 +12,28 @@ import sys
 import threading
 
 from wfvae_cli.cli.signals import Stopped, ending, leave_at_signals, raise_signals
+from wfvae_cli.cli.streams import release_stdout, repair_streams
+from wfvae_cli.errors import OutputError
 
 
 def main() -> None:
     """Run `wfvae` with the arguments of this process."""
-    # OpenMP's threads would otherwise spin while they wait for each other, against the threads that
-    # read, measure and write beside the model: many times slower where cores are few or busy.
-    os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+    repair_streams()
     raise_signals()
     try:
         from wfvae_cli.cli import run
         from wfvae_cli.cli.app import app
 
         run.owns_process = True
-        app()
+        app(prog_name="wfvae")
     except Stopped as stop:  # before a command took over
         word, code = ending(stop)
-        with contextlib.suppress(OSError):  # of a terminal that was closed
-            sys.stderr.write(f"{word}\n")
-            sys.stderr.flush()
+        sys.stderr.write(f"{word}\n")
         sys.exit(code)
+    except OutputError as error:  # of `--help` and `--version`, which no command prints
+        release_stdout()
+        sys.stderr.write(f"error: {error}\n")
+        sys.exit(error.exit_code)
     except SystemExit as end:
         leave = functools.partial(_leave, end.code)
         if any(thread.name.startswith("wfvae-") for thread in threading.enumerate()):
@@ -46,6 +48,7 @@ def _leave(code: str | int | None) -> None:
     An orderly exit would wait for, or trip over, a thread that still sits in a read that nothing
     will answer.
     """
-    sys.stdout.flush()
+    with contextlib.suppress(OSError):  # the command has flushed it, and reported what failed
+        sys.stdout.flush()
     sys.stderr.flush()
     os._exit(code if isinstance(code, int) else int(code is not None))

@@ -9,9 +9,11 @@ import typer
 from wfvae_cli import __version__
 from wfvae_cli.cli import bench, compare, convert, decode, encode, info, models, roundtrip, stats
 from wfvae_cli.cli.params import add_command
+from wfvae_cli.cli.program import Program
 
 app = typer.Typer(
     name="wfvae",
+    cls=Program,
     help="Turn videos and images into the latents of a video VAE and back.\n\n"
     "Exact, streaming, and constant in memory: every frame comes back, however long the clip.",
     epilog="Exit codes: 0 done, 1 our bug, 2 usage, 3 input, 4 weights, 5 output, "
@@ -26,8 +28,9 @@ add_command(app, decode.decode, decode.EXAMPLES)
 add_command(app, roundtrip.roundtrip, roundtrip.EXAMPLES)
 add_command(app, compare.compare, compare.EXAMPLES)
 add_command(app, stats.stats, stats.EXAMPLES)
-for module in (bench, info, models):
-    module.register(app)
+add_command(app, info.info, info.EXAMPLES)
+add_command(app, models.models, models.EXAMPLES)
+add_command(app, bench.bench, bench.EXAMPLES)
 add_command(app, convert.convert, convert.EXAMPLES)
 
 
@@ -42,7 +45,11 @@ def _options(
     version: Annotated[
         bool,
         typer.Option(
-            "--version", callback=_print_version, is_eager=True, help="Print the version and exit."
+            "--version",
+            "-V",
+            callback=_print_version,
+            is_eager=True,
+            help="Print the version and exit.",
         ),
     ] = False,
 ) -> None:

@@ -11,11 +11,14 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from wfvae_cli.cli import options as o
 from wfvae_cli.cli.console import Console
-from wfvae_cli.cli.run import reported
 from wfvae_cli.cli.tables import print_table
+from wfvae_cli.dataset.options import Threads
 from wfvae_cli.errors import UsageError
+from wfvae_cli.media.options import Sampling, parse_size
+from wfvae_cli.models.options import DEFAULT_MODEL, ModelName, RunOptions
+from wfvae_cli.option import Argument, Option
+from wfvae_cli.pipeline.options import Chunk
 
 if TYPE_CHECKING:
     from wfvae_cli.bench.measure import Spread
@@ -23,8 +26,7 @@ if TYPE_CHECKING:
     from wfvae_cli.bench.precision import PrecisionRow
     from wfvae_cli.bench.report import BenchResult, ComparisonRow, SweepRow
 
-_EXAMPLES = """Examples:
-
+EXAMPLES = """
     wfvae bench --size 512x512 --frames 65
     wfvae bench in.mp4 --model wf-vae-l-16chn --sweep
     wfvae bench --compare dtype=bfloat16
@@ -35,66 +37,50 @@ _WHAT = "What to measure"
 _MIB = 2**20
 
 
-def register(app: typer.Typer) -> None:
-    """Add the command."""
-    app.command("bench", epilog=_EXAMPLES)(bench)
-
-
-@reported
 def bench(
+    run: RunOptions,
+    console: Console,
     source: Annotated[
-        str | None,
-        typer.Argument(metavar="[INPUT]", help="A video or image; by default a generated clip."),
+        str | None, Argument("INPUT", "A video or image; by default a generated clip.")
     ] = None,
-    model: o.Model = "wfvae-tiny",
-    device: o.Device = "auto",
-    dtype: o.DType = "auto",
-    chunk: o.Chunk = None,
-    compile: o.Compile = False,
-    threads: Annotated[
-        int | None,
-        typer.Option(min=1, help="Threads of PyTorch's operations.", rich_help_panel="Model"),
-    ] = None,
-    frames: Annotated[
-        int, typer.Option(min=1, help="Frames of the clip.", rich_help_panel=_WHAT)
-    ] = 33,
+    model: ModelName = DEFAULT_MODEL,
+    chunk: Chunk = None,
+    threads: Threads = None,
+    frames: Annotated[int, Option("Frames of the clip.", _WHAT, least=1, common=True)] = 33,
     size: Annotated[
-        str, typer.Option(metavar="WxH", help="Size of the clip.", rich_help_panel=_WHAT)
-    ] = "256x256",
-    runs: Annotated[
-        int, typer.Option(min=1, help="Timed runs of each stage.", rich_help_panel=_WHAT)
-    ] = 5,
+        tuple[int, int],
+        Option("Size of the clip.", _WHAT, metavar="WxH", parse=parse_size, common=True),
+    ] = (256, 256),
+    runs: Annotated[int, Option("Timed runs of each stage.", _WHAT, least=1)] = 5,
     sweep: Annotated[
-        bool,
-        typer.Option("--sweep", help="Try chunk sizes and recommend one.", rich_help_panel=_WHAT),
+        bool, Option("Try chunk sizes and recommend one.", _WHAT, common=True)
     ] = False,
     compare: Annotated[
         str | None,
-        typer.Option(
+        Option(
+            "Run another setting in turn and print the ratio: model=, device=, dtype=, chunk=, "
+            "threads=, tile= or compile=on, joined by commas.",
+            _WHAT,
             metavar="SETTING",
-            help="Run another setting in turn and print the ratio: model=, device=, dtype=, "
-            "chunk=, threads=, tile= or compile=on, joined by commas.",
-            rich_help_panel=_WHAT,
+            common=True,
         ),
     ] = None,
     precision: Annotated[
         bool,
-        typer.Option(
-            "--precision",
-            help="PSNR of other types, and of tiles, against float32, in latents and pixels.",
-            rich_help_panel=_WHAT,
+        Option(
+            "PSNR of other types, and of tiles, against float32, in latents and pixels.",
+            _WHAT,
+            common=True,
         ),
     ] = False,
     media: Annotated[
         bool,
-        typer.Option(
-            "--media",
-            help="Reading and writing files alone beside the bare model, and which limits.",
-            rich_help_panel=_WHAT,
+        Option(
+            "Reading and writing files alone beside the bare model, and which limits.",
+            _WHAT,
+            common=True,
         ),
     ] = False,
-    json_output: o.Json = False,
-    quiet: o.Quiet = False,
 ) -> None:
     """Measure speed and memory on this machine.
 
@@ -105,8 +91,7 @@ def bench(
         raise UsageError(
             "--sweep, --compare, --precision and --media are different benchmarks: choose one"
         )
-    console = Console(quiet, json_output)
-    sampling = o.make_sampling(0.0, None, frames, None, size, "crop", None)
+    sampling = Sampling(frames=frames, size=size)
 
     from wfvae_cli.bench import media as media_profile
     from wfvae_cli.bench import report
@@ -114,13 +99,12 @@ def bench(
     from wfvae_cli.bench.precision import precision as measure_precision
     from wfvae_cli.bench.subject import Setting
 
-    setting = Setting(model, device, dtype, chunk, threads, compile=compile)
+    setting = Setting(model, run.device, run.dtype, chunk, threads, compile=run.compile)
     other = None if compare is None else setting.changed(compare)
     with tempfile.TemporaryDirectory(prefix="wfvae-bench-") as name:
         folder = Path(name)
         if source is None:
-            width, height = sampling.size or (0, 0)
-            clip = write_moving_picture(folder / "clip.mp4", frames, width, height)
+            clip = write_moving_picture(folder / "clip.mp4", frames, *size)
         else:
             clip = Path(source)
         if sweep:

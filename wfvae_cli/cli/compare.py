@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 from wfvae_cli.cli import measuring as m
 from wfvae_cli.cli.console import Console
-from wfvae_cli.cli.output import Overwrite
+from wfvae_cli.cli.paths import check_outputs
 from wfvae_cli.errors import InputError, UsageError
 from wfvae_cli.media.options import Sampling
 from wfvae_cli.option import Argument, Option
@@ -42,6 +42,7 @@ def compare(
             "together, whatever their suffix.",
         ),
     ],
+    targets: m.Targets,
     learned: m.Learned,
     sampling: Sampling,
     console: Console,
@@ -57,16 +58,6 @@ def compare(
         ),
     ] = None,
     device: Annotated[str, Option("Of learned metrics: auto, cpu, cuda.", _METRICS)] = "auto",
-    html: Annotated[
-        Path | None,
-        Option(
-            "Write a page to look at: table, players, curves, worst frames. It opens in any "
-            "browser, offline.",
-            _OUT,
-            metavar="FOLDER",
-            common=True,
-        ),
-    ] = None,
     stats: Annotated[
         list[Path] | None,
         Option(
@@ -76,19 +67,6 @@ def compare(
             metavar="FILE.json",
         ),
     ] = None,
-    report: m.Report = None,
-    plot: m.Plot = None,
-    worst: m.Worst = None,
-    log_to: Annotated[
-        list[str] | None,
-        Option(
-            "Log the scores to tensorboard:DIR or wandb:PROJECT (extras of those names); may be "
-            "repeated. Nothing is sent anywhere unless WANDB_MODE says so.",
-            _OUT,
-            metavar="TRACKER",
-        ),
-    ] = None,
-    overwrite: Overwrite = False,
 ) -> None:
     """Measure how videos, images or directories of them differ from their originals.
 
@@ -97,10 +75,7 @@ def compare(
     """
     from wfvae_cli.cli import compare_work as w
     from wfvae_cli.metrics.protocol import find_protocol
-    from wfvae_cli.report.tracking import Target
 
-    tracking = tuple(Target.parse(text) for text in log_to or [])
-    targets = w.Targets(report, plot, worst, html, tuple(stats or ()), tracking, overwrite)
     chosen = None if protocol is None else find_protocol(protocol)
     if chosen is not None:
         if sampling != Sampling():
@@ -109,7 +84,18 @@ def compare(
         learned = replace(learned, lpips_net=chosen.lpips_net)
     folders = _are_folders(original, reconstructions)
     title, labels = w.labels_of(original, reconstructions)
-    targets.check(len(reconstructions))
+    check_outputs(
+        [targets.report, targets.plot],
+        [
+            original,
+            *reconstructions,
+            learned.lpips_weights,
+            learned.fid_weights,
+            learned.fvd_weights,
+        ],
+    )
+    targets.check()
+    _check_stats(stats or [], targets, len(reconstructions))
     job = w.Job(
         original=original,
         reconstructions=tuple(reconstructions),
@@ -120,9 +106,25 @@ def compare(
         measures=_measures(learned, device, chosen, ms_ssim=ms_ssim),
         protocol=chosen,
         targets=targets,
+        stats=tuple(stats or ()),
         options=w.describe_options(sampling, learned, ms_ssim=ms_ssim),
     )
     w.run(console, job)
+
+
+def _check_stats(stats: list[Path], targets: m.Targets, sides: int) -> None:
+    """Refuse statistics of latents that have no place.
+
+    Raises:
+        UsageError: there is no page, or not one file for each of `sides` reconstructions.
+    """
+    if stats and targets.html is None:
+        raise UsageError("--stats is for the page: add --html, or leave --stats out")
+    if stats and len(stats) != sides:
+        raise UsageError(
+            f"expected --stats once for each of {sides} reconstructions, in their order, "
+            f"got {len(stats)}"
+        )
 
 
 def _are_folders(original: str, reconstructions: list[str]) -> bool:

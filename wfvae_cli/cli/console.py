@@ -1,10 +1,11 @@
-"""What the user sees: stdout carries data, stderr everything else, bars only on a terminal."""
+"""Messages and data: stdout carries data, stderr everything else, bars only on a terminal."""
 
 from __future__ import annotations
 
 import contextlib
-import json
 import sys
+import time
+import unicodedata
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any
@@ -20,13 +21,37 @@ from rich.progress import (
     TextColumn,
     TimeRemainingColumn,
 )
+from rich.progress_bar import ProgressBar
 from rich.text import Text
 
 from wfvae_cli.errors import UsageError
+from wfvae_cli.json_text import to_json
 from wfvae_cli.option import Option
 
 stderr = rich.console.Console(stderr=True, highlight=False, soft_wrap=True)
 """Where everything goes that is no data."""
+
+_UNPRINTABLE = {"Cc", "Cf", "Cs", "Zl", "Zp"}
+"""Unicode categories that steer a terminal or reorder a line: controls, formats such as the
+bidirectional ones, lone surrogates (bytes of a name that are not UTF-8), line separators."""
+_JOINERS = "\u200c\u200d"
+"""Format characters that names in several scripts, and emoji, are spelled with."""
+
+
+def printable(text: str) -> str:
+    """Escape what a terminal would act on: file names and files' contents are anybody's."""
+    return "".join(
+        _escape(char)
+        if unicodedata.category(char) in _UNPRINTABLE and char not in f"\n{_JOINERS}"
+        else char
+        for char in text
+    )
+
+
+def _escape(char: str) -> str:
+    if "\udc80" <= char <= "\udcff":  # a byte that is not UTF-8, as Python keeps it
+        return f"\\x{ord(char) - 0xDC00:02x}"
+    return char.encode("unicode_escape", "surrogatepass").decode()
 
 
 @dataclass(frozen=True)
@@ -38,29 +63,29 @@ class Console:
     ] = False
     json: Annotated[bool, Option("Put one JSON object on stdout.", "Messages", common=True)] = False
 
-    @classmethod
-    def from_options(cls, options: Mapping[str, Any]) -> Console:
-        """The console for a command's `--quiet` and `--json`, where it has them."""
-        return cls(quiet=bool(options.get("quiet")), json=bool(options.get("json_output")))
-
     def error(self, message: str) -> None:
         """Say why the command failed, whatever the options."""
-        _print(Text.assemble(("error: ", "bold red"), message))
+        _print(Text.assemble(("error: ", "bold red"), printable(message)))
 
     def note(self, message: str) -> None:
         """Say something that the user should know and may ignore."""
         if not self.quiet:
-            _print(Text.assemble(("note: ", "yellow"), message))
+            _print(Text.assemble(("note: ", "yellow"), printable(message)))
+
+    def warn(self, message: str) -> None:
+        """Say something that is likely to be a mistake."""
+        if not self.quiet:
+            _print(Text.assemble(("warning: ", "bold yellow"), printable(message)))
 
     def say(self, message: str) -> None:
         """Say what was done."""
         if not (self.quiet or self.json):
-            _print(Text(message))
+            _print(Text(printable(message)))
 
     def result(self, value: Mapping[str, Any]) -> None:
         """Put one JSON object on stdout where `--json` asks for it."""
         if self.json:
-            sys.stdout.write(json.dumps(value, ensure_ascii=False) + "\n")
+            sys.stdout.write(to_json(value, sys.stdout.encoding or "ascii") + "\n")
 
     def check_stdout(self, target: str | None) -> None:
         """Refuse to mix data and JSON on stdout, or to fill a terminal with data.
@@ -86,24 +111,68 @@ class Console:
         Yields:
             A function that is told how many more frames (or whatever `unit` says) are done.
         """
+        pace = _Pace()
         columns = (
             SpinnerColumn(),
             TextColumn("{task.description}"),
-            BarColumn(),
+            _SteadyBar(pace),
             MofNCompleteColumn(),
-            TextColumn(unit),
             _Speed(unit),
-            TimeRemainingColumn(),
+            TimeRemainingColumn(compact=True, elapsed_when_finished=True),
         )
         hidden = self.quiet or not stderr.is_terminal
-        with Progress(*columns, console=stderr, transient=True, disable=hidden) as bar:
-            task = bar.add_task(label, total=total)
-            yield lambda frames: bar.advance(task, frames)
+        with Progress(*columns, console=stderr, transient=True, disable=hidden, expand=True) as bar:
+            task = bar.add_task(printable(label), total=total)
+
+            def advance(count: int) -> None:
+                pace.advance(count)
+                bar.advance(task, count)
+
+            yield advance
 
 
 def _print(text: Text) -> None:
     with contextlib.suppress(OSError):  # of a terminal that was closed
-        stderr.print(text)
+        # A terminal would break lines in the middle of words; a log wants them whole.
+        stderr.print(text, soft_wrap=not stderr.is_terminal)
+
+
+class _Pace:
+    """How far a clip is within the chunk that is under way, at the pace of the one before."""
+
+    def __init__(self) -> None:
+        self._done = self._last = 0
+        self._at = time.monotonic()
+        self._seconds: float | None = None
+
+    def advance(self, count: int) -> None:
+        """Take note of a chunk that is done."""
+        now = time.monotonic()
+        self._seconds, self._at = max(now - self._at, 1e-3), now
+        self._done, self._last = self._done + count, count
+
+    @property
+    def position(self) -> float | None:
+        """What is done, the guess for the current chunk included; None before the first one."""
+        if self._seconds is None:
+            return None
+        share = (time.monotonic() - self._at) / self._seconds
+        return self._done + self._last * min(0.95, share)
+
+
+class _SteadyBar(BarColumn):
+    """A bar that moves within chunks, too."""
+
+    def __init__(self, pace: _Pace) -> None:
+        super().__init__(bar_width=None)
+        self._pace = pace
+
+    def render(self, task: Task) -> ProgressBar:
+        position = self._pace.position
+        bar = super().render(task)
+        bar.pulse = position is None or task.total is None
+        bar.completed = min(position or 0, task.total or 0)
+        return bar
 
 
 class _Speed(ProgressColumn):
@@ -115,4 +184,4 @@ class _Speed(ProgressColumn):
 
     def render(self, task: Task) -> Text:
         speed = task.finished_speed or task.speed
-        return Text("" if speed is None else f"{speed:.1f} {self._unit}/s")
+        return Text(self._unit if speed is None else f"{self._unit}, {speed:.1f}/s", no_wrap=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import signal
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from wfvae_cli.cli import run
 from wfvae_cli.cli.buckets_view import tell_parts
 from wfvae_cli.cli.console import Console
+from wfvae_cli.cli.paths import check_outputs
 from wfvae_cli.cli.signals import Stopped
 from wfvae_cli.dataset.isolation import Isolation, isolate
 from wfvae_cli.dataset.options import (
@@ -23,6 +24,7 @@ from wfvae_cli.dataset.options import (
     default_threads,
 )
 from wfvae_cli.errors import PartialFailureError, UsageError
+from wfvae_cli.media.options import DATASET_IMAGE_MEMORY
 from wfvae_cli.models.options import RunOptions
 from wfvae_cli.pipeline.options import Limits
 
@@ -31,7 +33,12 @@ if TYPE_CHECKING:
     from wfvae_cli.dataset.items import Item, Kind
     from wfvae_cli.dataset.job import DatasetJob
     from wfvae_cli.dataset.plan import Conflict
+    from wfvae_cli.dataset.result import ItemResult
     from wfvae_cli.dataset.run import Summary
+
+
+_OF_FILES = frozenset((".pt", ".pth", ".npy", ".npz", ".tar"))
+"""Suffixes, beside those of media, that nobody gives a folder: who names one means a file."""
 
 
 @dataclass(frozen=True)
@@ -62,7 +69,13 @@ class DatasetOptions:
             raise UsageError("--keep and --overwrite contradict each other: choose one")
         return "keep" if self.work.keep else "overwrite" if self.overwrite else "refuse"
 
-    def job_options(self, place: RunOptions, model: str, hwaccel: str = "none") -> dict[str, Any]:
+    def job_options(
+        self,
+        place: RunOptions,
+        model: str,
+        hwaccel: str = "none",
+        image_memory: int | None = None,
+    ) -> dict[str, Any]:
         """Give the options that all jobs have in common, by the names of `DatasetJob`."""
         return {
             "model": model,
@@ -72,6 +85,7 @@ class DatasetOptions:
             "threads": self.work.threads or default_threads(),
             "readers": self.work.readers or default_readers(),
             "hwaccel": hwaccel,
+            "image_memory": image_memory or DATASET_IMAGE_MEMORY,
             "limits": self.limits,
             "profile": self.work.profile,
         }
@@ -92,14 +106,14 @@ def is_dataset(
         sources: inputs.
         output: the output; None where a command may do without.
         options: those that only a dataset has.
-        suffixes: of single outputs, which cannot be a dataset's folder.
+        suffixes: of single outputs, beside those of all media: no folder has them.
         example: of such a folder.
         asked: whether another option asks for one.
 
     Raises:
         UsageError: a dataset was asked for, and the output cannot hold one.
     """
-    from wfvae_cli.dataset.items import is_single
+    from wfvae_cli.dataset.items import SUFFIXES, is_single
     from wfvae_cli.dataset.remote import is_url
 
     if list(sources) == ["-"] or output == "-":
@@ -111,7 +125,8 @@ def is_dataset(
     )
     asked = asked or bool(options.selection.shard is not None or options.engine.engine != "local")
     many = len(sources) > 1 or not is_single(sources[0]) or asked
-    if many and not folder and output is not None and output.endswith(suffixes):
+    of_files = _OF_FILES.union(suffixes, *SUFFIXES.values())
+    if many and not folder and output is not None and Path(output).suffix.lower() in of_files:
         raise UsageError(
             f"-o {output} names one file, but a folder, a list, a pattern or several inputs "
             f"make a dataset: give a folder, such as -o {example}"
@@ -148,30 +163,33 @@ def list_items(
 
 def run_job(
     sources: Sequence[str],
-    output: str,
+    output: str | None,
     job: DatasetJob,
     options: DatasetOptions,
     console: Console,
     kinds: Collection[Kind] = ("video", "image"),
+    *,
     items: Sequence[Item] | None = None,
+    on_result: Callable[[ItemResult], None] | None = None,
 ) -> None:
     """Do what is left to do of a dataset, and say how it goes.
 
     Args:
         sources: where the items are.
-        output: what messages call the output folder.
+        output: what messages call the output folder; None where nothing is written.
         job: what is done with the items.
         options: which items, and how they are worked on.
         console: where to say it.
         kinds: of files, what is taken of folders.
         items: those of `sources`, where they have been listed.
+        on_result: called with every result.
 
     Raises:
         PartialFailureError: some files failed.
         Stopped: Ctrl-C ended it early.
     """
     from wfvae_cli.cli.dataset_view import DatasetView
-    from wfvae_cli.dataset.run import run_dataset
+    from wfvae_cli.dataset.run import MANIFEST, measure_dataset, run_dataset
     from wfvae_cli.dataset.shard import Shard
 
     selection, work = options.selection, options.work
@@ -179,33 +197,48 @@ def run_job(
     shard = None if selection.shard is None else Shard.parse(selection.shard)
     if items is None:
         items = list_items(sources, selection, kinds)
-    engine = _engine(options)
-    with DatasetView(console, output) as view, _stopping(engine, console) as interrupted:
-        summary = run_dataset(
-            items,
-            job,
-            engine=engine,
-            shard=shard,
-            conflict=conflict,
-            max_failures=work.max_failures,
-            callbacks=view,
-        )
+    if output is not None:
+        manifest = f"{MANIFEST}{shard.suffix if shard else ''}.jsonl"
+        check_outputs([Path(output) / manifest], sources)
+    engine = make_engine(options.engine, options.isolation)
+    view = DatasetView(console, output or job.model, on_result)
+    with view, _stopping(engine, console) as interrupted:
+        if output is None:
+            summary = measure_dataset(
+                items if shard is None else shard.of(items),
+                job,
+                engine=engine,
+                max_failures=work.max_failures,
+                callbacks=view,
+            )
+        else:
+            summary = run_dataset(
+                items,
+                job,
+                engine=engine,
+                shard=shard,
+                conflict=conflict,
+                max_failures=work.max_failures,
+                verify=work.verify,
+                callbacks=view,
+            )
     view.conclude(summary, profile=work.profile)
     if interrupted:
         raise Stopped(signal.SIGINT)
     tell_parts(console, summary)
-    _judge(summary)
+    _judge(summary, is_recorded=output is not None)
 
 
-def _engine(options: DatasetOptions) -> Engine:
+def make_engine(options: EngineOptions, isolation: Isolation | None = None) -> Engine:
+    """Make the engine that was asked for; `isolation` is for this process."""
     from wfvae_cli.dataset.engine import LocalEngine
 
-    if options.engine.engine == "local":
-        return LocalEngine(options.isolation)
+    if options.engine == "local":
+        return LocalEngine(isolation)
 
     from wfvae_cli.dataset.ray_engine import RayEngine
 
-    return RayEngine(address=options.engine.address, workers=options.engine.workers)
+    return RayEngine(address=options.address, workers=options.workers)
 
 
 @contextmanager
@@ -234,14 +267,19 @@ def _stopping(engine: Engine, console: Console) -> Iterator[list[int]]:
         signal.signal(signal.SIGINT, signal.SIG_IGN if interrupted else before)
 
 
-def _judge(summary: Summary) -> None:
+def _judge(summary: Summary, *, is_recorded: bool) -> None:
     if summary.failed:
         kinds = ", ".join(f"{count} {kind}" for kind, count in summary.failures.most_common())
-        left = summary.items - summary.done - summary.current - summary.skipped - summary.failed
-        rest = f", {left} not attempted" if left else ""
-        stopped = f"; stopped: {summary.stopped}" if summary.stopped else ""
+        where, again = ", see manifest.jsonl", "; the same command tries them again"
+        if not is_recorded:
+            where = again = ""
+        if summary.stopped:
+            raise PartialFailureError(
+                f"stopped: {summary.stopped}; {summary.done + summary.current} done, "
+                f"{summary.failed} failed ({kinds}), {summary.not_attempted} not attempted{where}"
+                f"{again}"
+            )
         raise PartialFailureError(
-            f"{summary.failed} of {summary.items} files failed ({kinds}), see manifest.jsonl; "
-            f"{summary.done + summary.current} done{rest}{stopped}; the same command tries them "
-            "again"
+            f"{summary.failed} of {summary.items} files failed ({kinds}){where}; "
+            f"{summary.done + summary.current} done{again}"
         )

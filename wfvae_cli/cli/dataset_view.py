@@ -1,22 +1,25 @@
-"""The display of a long run: a live table, plain lines, or events as JSON."""
+"""The display of a long run: a bar, plain lines, or events as JSON."""
 
 from __future__ import annotations
 
 import sys
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import timedelta
 from types import TracebackType
 from typing import TYPE_CHECKING
 
+from rich.console import Group
 from rich.live import Live
+from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
 from wfvae_cli.cli import console as _console
 from wfvae_cli.cli.console import Console
+from wfvae_cli.metrics.result import LABELS
 
 if TYPE_CHECKING:
     from wfvae_cli.dataset.plan import Plan
@@ -52,21 +55,26 @@ class _Counts:
     @property
     def remaining(self) -> str:
         """Time that the rest will take at this pace."""
-        if not self.settled:
-            return "unknown"
-        left = self.seconds / self.settled * (self.total - self.settled)
+        if not self.done:  # what fails or is kept takes no time to speak of
+            return "unknown time"
+        left = self.seconds / self.done * (self.total - self.settled)
         return str(timedelta(seconds=round(left)))
 
 
 class DatasetView:
     """Shows a run while it goes; the callbacks of `run_dataset`.
 
-    One table that changes, where stderr is a terminal; elsewhere a line every 30 s; with
-    `--json` an object on stdout for each event; with `--quiet` nothing.
+    A bar with the current files below, where stderr is a terminal; elsewhere a line every 30 s;
+    with `--json` an object on stdout for each event; with `--quiet` nothing.
     """
 
-    def __init__(self, console: Console, output: str) -> None:
-        self._console, self._output = console, output
+    def __init__(
+        self,
+        console: Console,
+        output: str,
+        on_result: Callable[[ItemResult], None] | None = None,
+    ) -> None:
+        self._console, self._output, self._on_result = console, output, on_result
         self._counts = _Counts()
         self._over = threading.Event()
         self._live: Live | None = None
@@ -77,7 +85,7 @@ class DatasetView:
         screen = _console.stderr
         if screen.is_terminal:
             self._live = Live(
-                get_renderable=self._table, console=screen, transient=True, refresh_per_second=4
+                get_renderable=self._picture, console=screen, transient=True, refresh_per_second=4
             )
             self._live.start()
         else:
@@ -118,15 +126,25 @@ class DatasetView:
         counts.under_way.pop(result.item, None)
         setattr(counts, result.status, getattr(counts, result.status) + 1)
         self._tell({"event": result.status, **result.to_json()})
+        if self._on_result is not None:
+            self._on_result(result)
         if result.status == "failed":
             self._console.note(f"failed: {result.error}")
 
     def conclude(self, summary: Summary, *, profile: bool) -> None:
         """Say what has been done."""
         seconds = max(summary.seconds, 1e-9)
+        rest = summary.items - summary.done - summary.failed - summary.skipped - summary.current
+        parts = [f"{summary.done} done"]
+        for count, what in (
+            (summary.failed, "failed"),
+            (summary.skipped, "skipped"),
+            (summary.current, "already up to date"),
+            (rest, "not attempted"),
+        ):
+            parts += [f"{count} {what}"] if count else []
         self._console.say(
-            f"{self._output}: {summary.done} done, {summary.failed} failed, {summary.skipped} "
-            f"skipped, {summary.current} were up to date; {summary.frames} frames in "
+            f"{self._output}: {', '.join(parts)}; {summary.frames} frames in "
             f"{summary.seconds:.1f} s ({summary.frames / seconds:.1f} frames/s)"
         )
         event: dict[str, object] = {
@@ -142,7 +160,7 @@ class DatasetView:
             "stopped": summary.stopped,
         }
         if summary.metrics:
-            shown = ", ".join(f"{k} {v:.4g}" for k, v in summary.metrics.items())
+            shown = ", ".join(f"{LABELS.get(k, k)} {v:.4g}" for k, v in summary.metrics.items())
             self._console.say(f"mean over files: {shown}")
             event["metrics"] = summary.metrics
         spent = summary.profile
@@ -170,28 +188,28 @@ class DatasetView:
             self._console.say(self._line())
 
     def _line(self) -> str:
-        counts = self._counts
-        return (
-            f"{counts.settled} of {counts.total} files ({counts.failed} failed), "
-            f"{counts.settled / counts.seconds:.2f} files/s, "
-            f"{counts.frames / counts.seconds:.1f} frames/s, {counts.remaining} left"
-        )
+        return f"{self._counted()}, {self._counts.remaining} left"
 
-    def _table(self) -> Table:
+    def _counted(self) -> str:
         counts = self._counts
-        table = Table.grid(padding=(0, 2))
-        names = list(counts.under_way)
-        shown = ", ".join(names[-_MOST_NAMES:])
-        for name, value in (
-            ("done", f"{counts.done} of {counts.total}"),
-            ("failed", str(counts.failed)),
-            (
-                "speed",
-                f"{counts.settled / counts.seconds:.2f} files/s, "
-                f"{counts.frames / counts.seconds:.1f} frames/s",
-            ),
-            ("left", counts.remaining),
-            ("now", shown or "-"),
-        ):
-            table.add_row(Text(name, style="bold"), Text(value))
-        return table
+        text = f"{counts.settled} of {counts.total} files, {counts.failed} failed"
+        if counts.frames:
+            text += f", {counts.frames} frames, {counts.frames / counts.seconds:.1f} frames/s"
+        return text
+
+    def _picture(self) -> Group:
+        """A bar, what it stands for, and the files that are under way."""
+        counts = self._counts
+        bar = Table.grid(expand=True, padding=(0, 1))
+        bar.add_column(ratio=1)
+        bar.add_column(no_wrap=True)
+        bar.add_row(
+            ProgressBar(counts.total or None, counts.settled, pulse=not counts.total),
+            Text(f"{counts.remaining} left"),
+        )
+        files = [_one_line(f"  {name}") for name in list(counts.under_way)[-_MOST_NAMES:]]
+        return Group(bar, _one_line(self._counted()), *files)
+
+
+def _one_line(text: str) -> Text:
+    return Text(_console.printable(text), no_wrap=True, overflow="ellipsis")

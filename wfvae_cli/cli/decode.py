@@ -8,15 +8,14 @@ from typing import TYPE_CHECKING, Annotated
 
 from wfvae_cli.cli.console import Console
 from wfvae_cli.cli.dataset import DatasetOptions, is_dataset, run_job, use_threads
-from wfvae_cli.cli.options import display
-from wfvae_cli.cli.output import Overwrite
+from wfvae_cli.cli.output import Overwrite, display
 from wfvae_cli.dataset.options import EngineOptions, Selection, WorkOptions
 from wfvae_cli.errors import LatentError, UsageError
 from wfvae_cli.heap import keep_freed_memory
 from wfvae_cli.media.options import VideoOptions
-from wfvae_cli.models.options import RunOptions
+from wfvae_cli.models.options import RunOptions, model_names
 from wfvae_cli.option import Argument, Option
-from wfvae_cli.pipeline.options import ChunkOptions, Limits
+from wfvae_cli.pipeline.options import ChunkOptions, DecodedPart, Limits
 
 if TYPE_CHECKING:
     from wfvae_cli.dataset.items import Kind
@@ -25,6 +24,7 @@ EXAMPLES = """
     wfvae decode z.safetensors -o out.mp4
     wfvae decode z.safetensors -o out.mkv --codec ffv1 --audio-from in.mp4
     wfvae decode z.safetensors -o frames/%05d.png
+    wfvae decode z.safetensors -o frame.png --start 10 --frames 1
     wfvae decode z.safetensors -o - | ffplay -
     wfvae decode latents/ -o videos/
 """
@@ -53,6 +53,7 @@ def decode(
     ],
     run: RunOptions,
     chunks: ChunkOptions,
+    part: DecodedPart,
     video: VideoOptions,
     selection: Selection,
     work: WorkOptions,
@@ -67,6 +68,7 @@ def decode(
             flags=("--model", "-m"),
             metavar="NAME",
             common=True,
+            complete=model_names,
         ),
     ] = None,
     force: Annotated[
@@ -87,7 +89,7 @@ def decode(
     dataset = DatasetOptions(selection, work, limits, engine, overwrite)
     if not is_dataset(sources, output, dataset, _SUFFIXES):
         _decode_one(
-            sources[0], output, console, run, chunks, video, work, model, audio_from,
+            sources[0], output, console, run, chunks, part, video, work, model, audio_from,
             force=force, overwrite=overwrite,
         )  # fmt: skip
         return
@@ -98,9 +100,10 @@ def decode(
     from wfvae_cli.dataset.config import DecodeConfig
     from wfvae_cli.dataset.decode_job import DecodeJob
     from wfvae_cli.dataset.store import OutputStore
+    from wfvae_cli.models.hub import source_named_by_file
 
-    config = DecodeConfig(video, chunks.chunk, chunks.tile, work.batch, force)
-    found = model or _model_of(sources, selection)
+    config = DecodeConfig(video, chunks.chunk, chunks.tile, work.batch, force, part)
+    found = model or source_named_by_file(_model_of(sources, selection))
     job = DecodeJob(OutputStore.of(output), config, **dataset.job_options(run, found))
     run_job(sources, output, job, dataset, console, _KINDS)
 
@@ -136,6 +139,7 @@ def _decode_one(
     console: Console,
     run: RunOptions,
     chunks: ChunkOptions,
+    part: DecodedPart,
     video: VideoOptions,
     work: WorkOptions,
     model: str | None,
@@ -145,25 +149,30 @@ def _decode_one(
     overwrite: bool,
 ) -> None:
     from wfvae_cli.atomic import check_output
+    from wfvae_cli.cli.paths import check_outputs
     from wfvae_cli.dataset.config import check_batch
     from wfvae_cli.latents.file import LatentFile
 
+    check_outputs([output], [source, audio_from], model)
     check_output(output, overwrite=overwrite)
     check_batch(work.batch, chunks.tile)
     with LatentFile(sys.stdin.buffer if source == "-" else source) as file:
+        from wfvae_cli.models.hub import source_named_by_file
         from wfvae_cli.models.names import check_could_have_made
         from wfvae_cli.pipeline.decode import decode_clip
 
         made, name = file.metadata, model or file.metadata.model
         check_could_have_made(name, made.family, made.channels, made.strides)
-        loaded = run.load(name, "decode")
+        loaded = run.load(model or source_named_by_file(name), "decode")
         use_threads(run.device, work.threads)
         keep_freed_memory(loaded.nbytes)
-        with console.progress("decoding", file.metadata.frames) as progress:
+        total = min(file.metadata.frames, part.frames or file.metadata.frames)
+        with console.progress("decoding", total) as progress:
             done = decode_clip(
                 file,
                 output,
                 loaded,
+                part=part,
                 video=video,
                 audio_from=audio_from,
                 chunk=chunks.chunk,

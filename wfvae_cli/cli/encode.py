@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 from wfvae_cli.cli.console import Console
 from wfvae_cli.cli.dataset import DatasetOptions, is_dataset, list_items, run_job, use_threads
-from wfvae_cli.cli.options import display
-from wfvae_cli.cli.output import Overwrite
+from wfvae_cli.cli.output import Overwrite, display
 from wfvae_cli.dataset.options import (
     DryRun,
     EngineOptions,
@@ -21,7 +20,7 @@ from wfvae_cli.dataset.options import (
     WorkOptions,
 )
 from wfvae_cli.errors import UsageError, WeightsError
-from wfvae_cli.media.options import Hwaccel, Sampling
+from wfvae_cli.media.options import Hwaccel, ImageMemory, Sampling
 from wfvae_cli.models.options import DEFAULT_MODEL, ModelName, RunOptions
 from wfvae_cli.option import Argument, Option
 from wfvae_cli.pipeline.options import EncodeOptions, Limits
@@ -130,6 +129,7 @@ def encode(
     console: Console,
     model: ModelName = DEFAULT_MODEL,
     hwaccel: Hwaccel = "none",
+    max_image_memory: ImageMemory = None,
     overwrite: Overwrite = False,
     no_captions: NoCaptions = False,
     dry_run: DryRun = False,
@@ -149,11 +149,16 @@ def encode(
     if not is_dataset(sources, output, dataset, (_SUFFIX,), example="latents/", asked=asked):
         _encode_one(
             sources[0], output, console, run, options, normalize, sampling, work, model, hwaccel,
-            overwrite=overwrite,
+            max_image_memory, overwrite=overwrite,
         )  # fmt: skip
         return
     if not dry_run:
         dataset = dataset.isolated()
+    if model == DEFAULT_MODEL:
+        console.warn(
+            f"{DEFAULT_MODEL} is a toy of 5 M parameters to try things with: for latents to train "
+            "on, choose another --model (wfvae models lists them)"
+        )
     if run.compile and parts.buckets is None and sampling.size is None:
         raise UsageError("--compile suits clips of one size: say which with --size or --buckets")
 
@@ -162,8 +167,9 @@ def encode(
     from wfvae_cli.dataset.encode_job import EncodeJob
     from wfvae_cli.dataset.store import OutputStore
 
+    options, family = _dataset_options(options, normalize, form, model)
     config = EncodeConfig(
-        options=_dataset_options(options, normalize, form, model),
+        options=options,
         sampling=sampling,
         batch=work.batch,
         format=form.chosen,
@@ -171,7 +177,11 @@ def encode(
         buckets=None if parts.buckets is None else parts.chosen(_strides_of(model)),
         windows=parts.windows,
     )
-    job = EncodeJob(OutputStore.of(output), config, **dataset.job_options(run, model, hwaccel))
+    if form.chosen == "musubi":
+        _check_musubi(family, model)
+    job = EncodeJob(
+        OutputStore.of(output), config, **dataset.job_options(run, model, hwaccel, max_image_memory)
+    )
     items = list_items(sources, selection)
     if not no_captions:
         items = add_captions(items)
@@ -208,13 +218,17 @@ def _strides_of(model: str) -> Strides:
 
 def _dataset_options(
     options: EncodeOptions, normalize: Normalize, form: FormatOptions, model: str
-) -> EncodeOptions:
-    """Add what only the checkpoint knows; its weights are not loaded for it."""
+) -> tuple[EncodeOptions, str | None]:
+    """Add what only the checkpoint knows; its weights are not loaded for it.
+
+    Returns:
+        The options, and the model's family where its config was read.
+    """
     if form.chosen == "musubi":
         options = replace(options, save_dtype="bfloat16")
         normalize = replace(normalize, normalize=True)
     if not normalize.normalize:
-        return options
+        return options, None
 
     from wfvae_cli.models.base import Normalization
     from wfvae_cli.models.load import describe_checkpoint
@@ -222,7 +236,15 @@ def _dataset_options(
     facts = describe_checkpoint(model)
     found = facts["normalization"]
     of_config = None if found is None else Normalization(found["shift"], found["scale"])
-    return normalize.applied(options, model, facts["sha256"], of_config)
+    return normalize.applied(options, model, facts["sha256"], of_config), facts["family"]
+
+
+def _check_musubi(family: str | None, model: str) -> None:
+    if family != "wan":
+        raise UsageError(
+            f"--format musubi is the cache of musubi-tuner's Wan training, and {model} is of the "
+            f"family {family}: give a Wan VAE, such as --model wan-2.1"
+        )
 
 
 def _encode_one(
@@ -236,17 +258,23 @@ def _encode_one(
     work: WorkOptions,
     model: str,
     hwaccel: str,
+    image_memory: int | None,
     *,
     overwrite: bool,
 ) -> None:
     from wfvae_cli.atomic import check_output
+    from wfvae_cli.cli.paths import check_latents_name, check_outputs
     from wfvae_cli.dataset.config import check_batch
     from wfvae_cli.media.reader import open_clip
     from wfvae_cli.pipeline.encode import encode_clip
 
+    check_outputs([output], [source, normalize.stats], model)
+    check_latents_name(output)
     check_output(output, overwrite=overwrite)
     check_batch(work.batch, options.tile)
-    with open_clip(source, sampling, hwaccel=hwaccel) as reader:
+    with open_clip(
+        source, sampling, hwaccel=hwaccel, image_memory=image_memory, trusted=True
+    ) as reader:
         loaded = run.load(model, "encode")
         use_threads(run.device, work.threads)
         options = normalize.applied(options, model, loaded.sha256, loaded.vae.normalization)

@@ -8,17 +8,13 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Annotated, Any
 
-import typer
-
-from wfvae_cli.cli import options as o
 from wfvae_cli.cli.console import Console
-from wfvae_cli.cli.run import reported
 from wfvae_cli.errors import InputError
 from wfvae_cli.models.names import PICKLE_SUFFIXES
+from wfvae_cli.option import Argument
 from wfvae_cli.unreadable import why_unreadable
 
-_EXAMPLES = """Examples:
-
+EXAMPLES = """
     wfvae info z.safetensors
     wfvae info in.mp4 --json
     wfvae info wfvae-tiny
@@ -26,23 +22,21 @@ _EXAMPLES = """Examples:
 """
 
 
-def register(app: typer.Typer) -> None:
-    """Add the command."""
-    app.command("info", epilog=_EXAMPLES)(info)
-
-
-@reported
 def info(
     source: Annotated[
         str,
-        typer.Argument(metavar="FILE", help="A latent file, a checkpoint, a video or an image."),
+        Argument(
+            "FILE",
+            "A latent file, a checkpoint, a model's name, statistics of latents, a video or an "
+            "image.",
+        ),
     ],
-    json_output: o.Json = False,
+    console: Console,
 ) -> None:
-    """Say what a latent file, a checkpoint, a video or an image is."""
+    """Say what a latent file, a checkpoint, statistics of latents, a video or an image is."""
     facts = _describe(source)
-    if json_output:
-        Console(json=True).result(facts)
+    if console.json:
+        console.result(facts)
     else:
         _print_table(facts)
 
@@ -56,6 +50,8 @@ def _describe(source: str) -> dict[str, Any]:
         return _describe_model(source)
     if path.is_file() and path.suffix == ".safetensors":
         return _describe_latents(source) if is_latent_file(path) else _describe_model(source)
+    if path.is_file() and path.suffix == ".json":
+        return _describe_stats(path)
     if path.is_file() or path.is_fifo() or "%" in source or source == "-":
         return _describe_clip(source)
     if not path.exists() and any(path.suffix.lower() in each for each in SUFFIXES.values()):
@@ -73,15 +69,37 @@ def _describe_latents(source: str) -> dict[str, Any]:
             "kind": "latents",
             "shape": list(file.shape),
             "dtype": file.dtype,
-            "variable_frame_rate": file.pts is not None,
+            "checksum": "matches" if file.verify() else "none",
+            "variable_frame_rate": file.has_pts,
             **fields,
         }
+
+
+def _describe_stats(path: Path) -> dict[str, Any]:
+    from wfvae_cli.stats.report import StatsReport
+
+    report = StatsReport.load(path)
+    found = report.summary
+    return {
+        "kind": "statistics of latents",
+        "model": report.model.name,
+        "model_sha256": report.model.sha256,
+        "family": report.model.family,
+        "clips": found.clips,
+        "failed": len(report.stats.failed),
+        "latents_per_channel": found.count,
+        "channels": len(found.mean),
+        "mean": found.global_mean,
+        "std": found.global_std,
+        "kl_total": found.kl_total,
+        **report.options,
+    }
 
 
 def _describe_clip(source: str) -> dict[str, Any]:
     from wfvae_cli.media.reader import probe
 
-    clip = probe(source)
+    clip = probe(source, trusted=True)
     facts = {name: _plain(value) for name, value in asdict(clip).items()}
     return {"kind": "image" if facts.pop("is_image") else "video", **facts}
 
@@ -111,16 +129,15 @@ def _plain(value: Any) -> Any:
 
 
 def _print_table(facts: Mapping[str, Any]) -> None:
-    from rich.console import Console as Screen
-    from rich.table import Table
-    from rich.text import Text
+    from wfvae_cli.cli.tables import print_facts
 
-    table = Table.grid(padding=(0, 2))
-    for name, value in facts.items():
-        if value is None or value in ("", [], {}):
-            continue
-        table.add_row(Text(name.replace("_", " "), style="bold"), Text(_line(value)))
-    Screen(highlight=False).print(table)
+    print_facts(
+        {
+            name.replace("_", " "): _line(value)
+            for name, value in facts.items()
+            if value is not None and value not in ("", [], {})
+        }
+    )
 
 
 def _line(value: Any) -> str:

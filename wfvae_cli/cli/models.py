@@ -4,30 +4,19 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-import typer
-
-from wfvae_cli.cli import options as o
 from wfvae_cli.cli.console import Console
-from wfvae_cli.cli.run import reported
 
 if TYPE_CHECKING:
     from wfvae_cli.models.published import PublishedModel
 
-_EXAMPLES = """Examples:
-
+EXAMPLES = """
     wfvae models
     wfvae models --json
     wfvae roundtrip in.mp4 -o out.mp4 --model wan-2.1
 """
 
 
-def register(app: typer.Typer) -> None:
-    """Add the command."""
-    app.command("models", epilog=_EXAMPLES)(models)
-
-
-@reported
-def models(json_output: o.Json = False) -> None:
+def models(console: Console) -> None:
     """List the models that have a name, and which of them are on this machine.
 
     Folders, files and owner/repo on Hugging Face load too: see --model of the other commands.
@@ -35,8 +24,8 @@ def models(json_output: o.Json = False) -> None:
     from wfvae_cli.models.published import PUBLISHED
 
     rows = [describe(entry) for entry in PUBLISHED]
-    if json_output:
-        Console(json=True).result({"models": rows})
+    if console.json:
+        console.result({"models": rows})
         return
     from wfvae_cli.cli.tables import print_table
 
@@ -57,7 +46,7 @@ def models(json_output: o.Json = False) -> None:
             for row in rows
         ],
         words=("family", "licence", "here", "source"),
-        spare=("parameters", "family", "licence"),
+        spare=("source",),
     )
 
 

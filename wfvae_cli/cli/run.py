@@ -1,43 +1,46 @@
-"""What surrounds every command: errors to messages and exit codes, signals, notices."""
+"""Wrap every command: errors become messages and exit codes, log records become notes."""
 
 from __future__ import annotations
 
-import contextlib
-import functools
+import errno
 import logging
 import os
 import sys
 from collections.abc import Callable
-from typing import ParamSpec
 
 import typer
 
 from wfvae_cli.cli.console import Console
 from wfvae_cli.cli.signals import Stopped, ending, stop_behind
-from wfvae_cli.errors import WfvaeError
+from wfvae_cli.cli.streams import drop_unwritable_output, release_stdout
+from wfvae_cli.errors import DeviceError, WfvaeError, is_out_of_memory
 from wfvae_cli.heap import keep_freed_memory
-
-P = ParamSpec("P")
 
 owns_process = False
 """Whether this process is the `wfvae` program, rather than one that uses its commands."""
 
-
-def reported(command: Callable[P, None]) -> Callable[P, None]:
-    """Make a command end with a message and an exit code rather than a traceback.
-
-    Errors that are not ours are bugs: they keep their traceback and exit with 1.
-    """
-
-    @functools.wraps(command)
-    def run(*args: P.args, **kwargs: P.kwargs) -> None:
-        run_reported(lambda: command(*args, **kwargs), Console.from_options(kwargs))
-
-    return run
+_OF_THE_SYSTEM = {
+    errno.ENAMETOOLONG,
+    errno.EACCES,
+    errno.EPERM,
+    errno.ELOOP,
+    errno.EIO,
+    errno.ESTALE,
+    errno.EMFILE,
+    errno.ENFILE,
+}
+"""What no check of ours foresees for every path, and yet is no bug: also a mere look fails."""
+_OUT_OF_MEMORY = (
+    "out of memory: use a smaller --chunk or --size, --dtype bfloat16, or --tile where the command "
+    "has it; or free memory"
+)
 
 
 def run_reported(call: Callable[[], None], console: Console) -> None:
-    """Make a call end with a message and an exit code rather than a traceback: see `reported`."""
+    """Make a call end with a message and an exit code rather than a traceback.
+
+    Errors that are not ours are bugs: they keep their traceback and exit with 1.
+    """
     _forward_notices(console)
     if console.quiet:  # read when huggingface_hub is imported, which is not yet
         os.environ["HF_HUB_DISABLE_PROGRESS_BARS"] = "1"
@@ -47,7 +50,7 @@ def run_reported(call: Callable[[], None], console: Console) -> None:
         sys.stdout.flush()
     except BrokenPipeError:
         # Whoever reads our output has seen enough: no fault of ours or theirs.
-        _let_go_of_stdout()
+        release_stdout()
     except (Exception, KeyboardInterrupt, Stopped) as error:
         stop = stop_behind(error)
         if stop is not None:
@@ -55,16 +58,15 @@ def run_reported(call: Callable[[], None], console: Console) -> None:
             message = f"{word}; unfinished output was removed"
         elif isinstance(error, WfvaeError):
             message, code = str(error), error.exit_code
+        elif is_out_of_memory(error):
+            message, code = _OUT_OF_MEMORY, DeviceError.exit_code
+        elif isinstance(error, OSError) and error.errno in _OF_THE_SYSTEM:
+            message, code = f"{error.filename or 'a file'}: {error.strerror}", 3
         else:
             raise
+        drop_unwritable_output()
         console.error(message)
         raise typer.Exit(code) from None
-
-
-def _let_go_of_stdout() -> None:
-    """Keep Python from writing what is left in its buffer to a pipe that nobody reads."""
-    with contextlib.suppress(OSError, ValueError):
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _forward_notices(console: Console) -> None:
@@ -76,9 +78,17 @@ def _forward_notices(console: Console) -> None:
 
 
 class _NoticeHandler(logging.Handler):
+    """Prints log records as notes."""
+
     def __init__(self, console: Console) -> None:
         super().__init__()
         self._console = console
+        self._described: set[str] = set()
 
     def emit(self, record: logging.LogRecord) -> None:
-        self._console.note(record.getMessage())
+        message = record.getMessage()
+        if record.name != "wfvae.run":
+            self._console.note(message)
+        elif message not in self._described:  # a benchmark runs the same many times
+            self._described.add(message)
+            self._console.say(message)

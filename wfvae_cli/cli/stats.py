@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 from wfvae_cli import __version__
-from wfvae_cli.cli import stats_work as w
+from wfvae_cli.cli import run as command
+from wfvae_cli.cli import stats_output as w
 from wfvae_cli.cli.console import Console
+from wfvae_cli.cli.dataset import make_engine
+from wfvae_cli.cli.paths import check_outputs
+from wfvae_cli.dataset.isolation import isolate
 from wfvae_cli.dataset.options import (
     EngineOptions,
     Readers,
@@ -16,11 +20,17 @@ from wfvae_cli.dataset.options import (
     default_readers,
     default_threads,
 )
-from wfvae_cli.errors import UsageError
+from wfvae_cli.errors import PartialFailureError, UsageError
 from wfvae_cli.media.options import Hwaccel, Sampling
-from wfvae_cli.models.options import DEFAULT_MODEL, RunOptions
+from wfvae_cli.models.options import DEFAULT_MODEL, RunOptions, model_names
 from wfvae_cli.option import Argument, Option
 from wfvae_cli.pipeline.options import Chunk, Limits
+
+if TYPE_CHECKING:
+    from wfvae_cli.dataset.measure import Measure
+    from wfvae_cli.dataset.measure_job import StatsJob, SubbandJob
+    from wfvae_cli.stats.accumulate import FailedClip
+    from wfvae_cli.stats.draw import Source
 
 EXAMPLES = """
     wfvae stats videos/ --short-side 256 -o stats.json --plot stats.png
@@ -47,8 +57,8 @@ def stats(
         list[str],
         Argument(
             "DATASET...",
-            "Videos, images and latent files: directories, globs, manifests (.txt, .csv, .jsonl), "
-            "or the files themselves. With --merge: reports.",
+            "Videos, images, latent files and tar shards of these: directories, globs, manifests "
+            "(.txt, .csv, .jsonl), or the files themselves. With --merge: reports.",
         ),
     ],
     targets: w.Targets,
@@ -116,6 +126,7 @@ def stats(
             flags=("--model", "-m"),
             metavar="NAME",
             common=True,
+            complete=model_names,
         ),
     ] = None,
     chunk: Chunk = None,
@@ -143,19 +154,59 @@ def stats(
         "--time-limit": limits.time is not None,
         "--engine": engine.engine != "local",
         "--write-config": subbands and targets.write_config,
+        "--log-to": subbands and targets.log_to,
     }
     _check_modes(merge=merge, subbands=subbands, levels=levels, others=others)
+    check_outputs([targets.output, targets.plot], sources, model)
+    isolation = None
+    if command.owns_process and engine.engine == "local" and not merge:
+        isolation = isolate()
     targets.check()
     if merge:
         w.merge_files(console, [Path(source) for source in sources], targets)
         return
 
+    from wfvae_cli.dataset.measure import (
+        expected_model,
+        kind_of,
+        list_clips,
+        measuring,
+        share_of,
+    )
+    from wfvae_cli.dataset.measure_job import StatsJob, SubbandJob
     from wfvae_cli.stats.draw import Draw
 
     draw = Draw(limit, sample_frames, seed, until)
-    listed = w.list_sources(sources, include or [], exclude or [], sampling)
+    clips = list_clips(sources, include or [], exclude or [], sampling)
+    check_outputs([targets.output, targets.plot], [clip.path for clip in clips])
     if shard is not None:
-        listed = w.share_of(listed, shard, draw)
+        clips = share_of(clips, shard, draw)
+    chosen = draw.choose(clips)
+    encodes = not (subbands or all(clip.is_latents for clip in chosen))
+    options: dict[str, Any] = {
+        "model": (model or DEFAULT_MODEL) if encodes else None,
+        "device": computing.device if encodes else "cpu",
+        "dtype": computing.dtype,
+        "compile": computing.compile,
+        "threads": (threads or default_threads()) if encodes else 1,
+        "chunk": chunk,
+        "draw": draw,
+        "sampling": sampling,
+        "readers": readers or default_readers(),
+        "hwaccel": hwaccel,
+        "limits": limits,
+    }
+    if subbands:
+        job = SubbandJob(kind=kind_of(chosen), levels=levels or 3, **options)
+        with measuring(job, make_engine(engine, isolation), targets.output) as (by, _):
+            _collect_subbands(by, clips, job, targets, console)
+        return
+    name = options["model"] or model
+    expected = None if name is None else expected_model(name)
+    if targets.write_config is not None and expected is not None:
+        from wfvae_cli.pipeline.scaled_config import check_weights
+
+        check_weights(targets.write_config, expected.identity)
     run = {
         "wfvae": __version__,
         "sources": sources,
@@ -166,29 +217,94 @@ def stats(
         "until": until,
         "shard": shard,
     }
+    stats_job = StatsJob(expected=expected, **options)
+    with measuring(stats_job, make_engine(engine, isolation), targets.output) as (by, cores):
+        _collect_latents(by, clips, stats_job, {**run, "threads": cores}, targets, console)
 
-    from wfvae_cli.dataset.statistics import StatsJob
 
-    encodes = not (subbands or all(source.is_latents for source in draw.choose(listed)))
-    job = StatsJob(
-        model=model or (DEFAULT_MODEL if encodes else None),
-        encodes=encodes,
-        device=computing.device if encodes else "cpu",
-        dtype=computing.dtype,
-        compile=computing.compile,
-        chunk=chunk,
-        threads=(threads or default_threads()) if encodes else 1,
-        sampling=sampling,
-        draw=draw,
-        readers=readers or default_readers(),
-        hwaccel=hwaccel,
-        limits=limits,
-    )
-    if subbands:
-        w.analyse_subbands(console, listed, levels or 3, job, targets)
-        return
-    cluster = engine if engine.engine == "ray" else None
-    w.collect_latents(console, listed, job, cluster, run, targets)
+def _collect_latents(
+    by: Measure,
+    clips: Sequence[Source],
+    job: StatsJob,
+    run: dict[str, Any],
+    targets: w.Targets,
+    console: Console,
+) -> None:
+    """Take the statistics of the clips' latents, and write them.
+
+    Raises:
+        PartialFailureError: some clips are in no figure; everything is written.
+    """
+    from wfvae_cli.stats.collect import collect
+
+    draw = job.draw
+    total = min(len(clips), draw.limit or len(clips))
+    with console.progress("statistics", total, "clips") as progress:
+        done = collect(
+            clips,
+            by=by,
+            identity=None if job.expected is None else job.expected.identity,
+            draw=draw,
+            run=run,
+            on_clip=lambda _, failed: _tell_clip(console, progress, failed),
+        )
+    report = done.report
+    w.write_report(console, report, targets)
+    if draw.until is not None:
+        known = report.summary.precision
+        if done.converged:
+            console.say(f"known to {known.worst:.2%} after {known.clips} of {total} clips: stopped")
+        else:
+            console.note(
+                f"--until {draw.until:.2%} was not reached with all {total} clips: give more"
+            )
+    _judge(len(report.stats.failed), total, targets.output)
+
+
+def _collect_subbands(
+    by: Measure,
+    clips: Sequence[Source],
+    job: SubbandJob,
+    targets: w.Targets,
+    console: Console,
+) -> None:
+    """Take the statistics of the frames' subbands, and write them.
+
+    Raises:
+        PartialFailureError: some clips are in no figure; everything is written.
+    """
+    from wfvae_cli.stats.collect import collect_subbands
+
+    total = min(len(clips), job.draw.limit or len(clips))
+    with console.progress("subbands", total, "clips") as progress:
+        done = collect_subbands(
+            clips,
+            job.kind,
+            job.levels,
+            by=by,
+            draw=job.draw,
+            on_clip=lambda _, failed: _tell_clip(console, progress, failed),
+        )
+    w.write_subbands(console, done, targets)
+    _judge(len(done.failed), total, targets.output)
+
+
+def _tell_clip(
+    console: Console, progress: Callable[[int], None], failed: FailedClip | None
+) -> None:
+    progress(1)
+    if failed is not None:
+        console.note(f"{failed.name}: left out: {failed.reason}")
+
+
+def _judge(failed: int, total: int, report: Path | None) -> None:
+    """End with exit code 7 where clips are missing from the figures."""
+    if failed:
+        where = "" if report is None else f", see failed in {report}"
+        raise PartialFailureError(
+            f"{failed} of {total} clips could not be used and are in no figure{where}; the figures "
+            "of all others are complete"
+        )
 
 
 def _check_modes(
@@ -208,7 +324,7 @@ def _check_modes(
         raise UsageError(f"--merge only reads reports: leave {listed} out")
     if "--until" in given and "--shard" in given:
         raise UsageError("--until looks at all clips together: leave --shard or --until out")
-    names = ("--until", "--model", "--write-config", "--engine")
+    names = ("--until", "--model", "--write-config", "--log-to", "--engine")
     latents = [name for name in names if name in given]
     if subbands and latents:
         raise UsageError(f"--subbands is about frames: leave {', '.join(latents)} out")

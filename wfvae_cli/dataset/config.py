@@ -16,7 +16,7 @@ from wfvae_cli.dataset.windows import Windows
 from wfvae_cli.errors import UsageError
 from wfvae_cli.media.options import Sampling, VideoOptions
 from wfvae_cli.models.base import LoadedModel
-from wfvae_cli.pipeline.options import Batch, EncodeOptions, Tile
+from wfvae_cli.pipeline.options import Batch, DecodedPart, EncodeOptions, Tile
 
 WEIGHTS = "model_sha256"
 """The option that the weights' hash is compared as."""
@@ -250,6 +250,8 @@ class DecodeConfig(Config):
     batch: Batch = 1
     force: bool = False
     """Whether to decode latents of other weights all the same."""
+    part: DecodedPart = field(default_factory=DecodedPart)
+    """Which frames to write."""
 
     def __post_init__(self) -> None:
         """Refuse what contradicts itself."""
@@ -257,7 +259,8 @@ class DecodeConfig(Config):
 
     def values(self, item: Item) -> dict[str, object]:
         """Give every option that decides an item's bytes."""
-        return {"job": "decode", **asdict(self.video)}
+        part = {"start": self.part.start or None, "frames": self.part.frames}
+        return {"job": "decode", **asdict(self.video), **part}
 
 
 @dataclass(frozen=True)

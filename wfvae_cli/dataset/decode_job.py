@@ -89,7 +89,8 @@ class DecodeItems(Job[Task, ItemLatents, ItemResult]):
             return outputs.publish(part, name, result)
 
         video = VideoOptions() if is_image else self._job.config.video
-        return _Sink(part, source.file, conclude, video=video, overwrite=True)
+        wanted = self._job.config.part
+        return _Sink(part, source, conclude, part=wanted, video=video, overwrite=True)
 
 
 class _Sink(DecodeSink[ItemResult]):

@@ -112,8 +112,7 @@ class EncodeItems(Job[Task, ItemFrames, ItemResult]):
     def open_reader(self, item: Item, file: Source) -> ClipReader:
         """Open the part of a file that an item is."""
         job = self._job
-        sampling = self._config.sampling_of(item)
-        return open_clip(file.path, sampling, threads=job.decoder_threads, hwaccel=job.hwaccel)
+        return open_clip(file.path, self._config.sampling_of(item), **job.reader_options)
 
     @contextlib.contextmanager
     def open(self, task: Task, heartbeat: Heartbeat) -> Iterator[ItemFrames | Ready[ItemResult]]:
@@ -187,6 +186,7 @@ class EncodeItems(Job[Task, ItemFrames, ItemResult]):
                 frames=frames,
                 shape=written.shape,
                 bytes=written.bytes,
+                data_sha256=written.data_sha256,
             )
 
         return self._encode_sink(source, plan, item, 0, conclude)
@@ -215,7 +215,7 @@ class EncodeItems(Job[Task, ItemFrames, ItemResult]):
         info = replace(source.info, start=source.info.start + origin * source.info.time_base)
         metadata = describe(info, self._model, options, item.path, plan)
         output = self._exporter.open(item, metadata, options)
-        return EncodeSink(output, info, options, conclude)
+        return EncodeSink(output, source, options, conclude)
 
     def _of_windows(
         self, task: Task, file: Source, cut: Cut, windows: Mapping[Window, WindowResult]

@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
-from collections.abc import Iterator, Sequence
+import threading
+from abc import ABC, abstractmethod
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from dataclasses import replace
 from typing import Any, Protocol
 
 import torch
+from typing_extensions import override
 
 from wfvae_cli.dataset.config import ModelFingerprint
 from wfvae_cli.dataset.isolation import Isolation
-from wfvae_cli.dataset.job import DatasetJob
 from wfvae_cli.dataset.result import ItemResult, Task, failure
 from wfvae_cli.errors import OutputError
+from wfvae_cli.models.base import Task as Halves
 from wfvae_cli.models.load import load_model
-from wfvae_cli.pipeline.job import Callbacks, Finished, Profile
+from wfvae_cli.models.options import DType
+from wfvae_cli.pipeline.job import Callbacks, Finished, Job, PipelineOptions, Profile
 from wfvae_cli.pipeline.pipeline import Pipeline
 
 _ABOUT_NAME = (
@@ -28,22 +33,108 @@ _ABOUT_NAME = (
 )
 
 
-class Engine(Protocol):
+Results = Generator[ItemResult, None, None]
+
+
+class EngineJob(Protocol):
+    """A job as a worker sees it; fit to be sent to another machine."""
+
+    @property
+    def model(self) -> str | None:
+        """Name of the model; None where the items need none."""
+
+    @property
+    def device(self) -> str:
+        """As of `--device`; anything but `cpu` asks for a GPU where there are any."""
+
+    @property
+    def dtype(self) -> DType:
+        """Dtype that the model computes in."""
+
+    @property
+    def compile(self) -> bool:
+        """True where the model is compiled."""
+
+    @property
+    def threads(self) -> int:
+        """Cores that a model on the CPU computes with."""
+
+    @property
+    def halves(self) -> Halves:
+        """Halves of the model that are needed."""
+
+    @property
+    def pipeline_options(self) -> PipelineOptions:
+        """Options of the pipeline."""
+
+    def clip_job(self, model: Any, fingerprint: ModelFingerprint) -> Job[Task, Any, ItemResult]:
+        """Give what the pipeline does with each item."""
+
+
+class Gate:
+    """Holds tasks back while too many results wait for one that is due before them."""
+
+    def __init__(self) -> None:
+        self._may_begin = threading.Event()
+        self._may_begin.set()
+        self._is_ended = False
+
+    @property
+    def is_open(self) -> bool:
+        """True where another task may begin."""
+        return self._may_begin.is_set()
+
+    def let(self, go_on: bool) -> None:
+        """Open or shut the gate."""
+        if go_on:
+            self._may_begin.set()
+        else:
+            self._may_begin.clear()
+
+    def end(self) -> None:
+        """Let go of whoever waits; no further task begins."""
+        self._is_ended = True
+        self._may_begin.set()
+
+    def through(self, tasks: Iterable[Task]) -> Iterator[Task]:
+        """Give tasks while the gate is open, and wait while it is shut."""
+        for task in tasks:
+            self._may_begin.wait()
+            if self._is_ended:
+                return
+            yield task
+
+
+class Engine(ABC):
     """Where items are worked on."""
 
-    def start(self, job: DatasetJob, callbacks: Callbacks[Task]) -> ModelFingerprint:
-        """Load the model where it will run."""
+    @abstractmethod
+    def start(self, job: EngineJob, callbacks: Callbacks[Task]) -> ModelFingerprint:
+        """Load the model where it will run.
 
-    def work(self, tasks: Sequence[Task]) -> Iterator[ItemResult]:
-        """Work on every task, in any order."""
+        Raises:
+            WeightsError, DeviceError: it cannot be loaded there.
+        """
 
+    @abstractmethod
+    def work(self, tasks: Sequence[Task], gate: Gate | None = None) -> Results:
+        """Work on every task, in any order.
+
+        Args:
+            tasks: their items have different names.
+            gate: holds tasks back; without one they begin as soon as there is room.
+        """
+
+    @abstractmethod
     def stop(self) -> None:
         """Finish what has begun, and begin nothing else. Callable from a signal handler."""
 
+    @abstractmethod
     def close(self) -> None:
         """Let go of the workers."""
 
     @property
+    @abstractmethod
     def profile(self) -> Profile | None:
         """Where the time went, once the work is done; None where nobody knows."""
 
@@ -56,14 +147,17 @@ class Worker:
         UsageError: it cannot be run as the job says.
     """
 
-    def __init__(self, job: DatasetJob, callbacks: Callbacks[Task] | None = None) -> None:
+    def __init__(self, job: EngineJob, callbacks: Callbacks[Task] | None = None) -> None:
         self.job = job
-        model = load_model(
-            job.model, device=job.device, dtype=job.dtype, task=job.halves, compile=job.compile
-        )
-        if model.device.type == "cpu":
-            torch.set_num_threads(job.threads)
-        self.identity = ModelFingerprint.of(model, job.threads)
+        self.identity = ModelFingerprint("", "", None)
+        model = None
+        if job.model is not None:
+            model = load_model(
+                job.model, device=job.device, dtype=job.dtype, task=job.halves, compile=job.compile
+            )
+            if model.device.type == "cpu":
+                torch.set_num_threads(job.threads)
+            self.identity = ModelFingerprint.of(model, job.threads)
         clip_job = job.clip_job(model, self.identity)
         self._pipeline: Pipeline[Task, Any, ItemResult] = Pipeline(
             model, clip_job, job.pipeline_options, callbacks
@@ -86,8 +180,8 @@ class Worker:
             OutputError: outputs cannot be written at all.
             DeviceError: the device is lost.
         """
-        for finished in self._pipeline.run(tasks):
-            yield result_of(finished)
+        with contextlib.closing(self._pipeline.run(tasks)) as finished:
+            yield from map(result_of, finished)
 
     def stop(self) -> None:
         """Finish what the model has begun, and begin nothing else. From any thread."""
@@ -117,7 +211,7 @@ def _is_about_name(error: OutputError) -> bool:
     return isinstance(error.__cause__, OSError) and error.__cause__.errno in _ABOUT_NAME
 
 
-class LocalEngine:
+class LocalEngine(Engine):
     """One worker, in this process.
 
     Args:
@@ -129,33 +223,36 @@ class LocalEngine:
         self._worker: Worker | None = None
         self._is_stopped = False
 
-    def start(self, job: DatasetJob, callbacks: Callbacks[Task]) -> ModelFingerprint:
-        """Load the model."""
+    @override
+    def start(self, job: EngineJob, callbacks: Callbacks[Task]) -> ModelFingerprint:
         self._worker = Worker(job, callbacks)
         if self._is_stopped:
             self._worker.stop()
         return self._worker.identity
 
-    def work(self, tasks: Sequence[Task]) -> Iterator[ItemResult]:
+    @override
+    def work(self, tasks: Sequence[Task], gate: Gate | None = None) -> Results:
         """Work on every task, on those that may have crashed a process before one by one."""
         assert self._worker is not None, "start comes first"
+        gate = gate or Gate()
         failed, alone, rest = self._isolation.sort(tasks)
         yield from failed
         for group in (*([task] for task in alone), rest):
-            for result in self._worker.work(self._isolation.begin(group)):
+            for result in self._worker.work(self._isolation.begin(gate.through(group))):
                 self._isolation.end(result)
                 yield result
 
+    @override
     def stop(self) -> None:
-        """Finish what has begun, and begin nothing else."""
         self._is_stopped = True
         if self._worker is not None:
             self._worker.stop()
 
+    @override
     def close(self) -> None:
         """Do nothing: the worker ends with its work."""
 
     @property
+    @override
     def profile(self) -> Profile | None:
-        """Where the time went."""
         return None if self._worker is None else self._worker.profile

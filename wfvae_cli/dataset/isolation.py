@@ -10,7 +10,7 @@ systems do not survive a fork of a process with frameworks loaded, or have none.
 
 from __future__ import annotations
 
-import ctypes
+import contextlib
 import json
 import os
 import signal
@@ -19,9 +19,12 @@ import threading
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
-from wfvae_cli.dataset.result import ItemResult, Task, failure
 from wfvae_cli.errors import CrashError
+
+if TYPE_CHECKING:
+    from wfvae_cli.dataset.result import ItemResult, Task
 
 _MOST_CRASHES = 3
 """Crashes that an item may be open in, alone or not, before it counts as their cause."""
@@ -49,6 +52,11 @@ class Isolation:
     _open: set[str] = field(default_factory=set)
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
+    @property
+    def is_retry(self) -> bool:
+        """Whether the process has crashed before."""
+        return bool(self.suspects or self.crashed)
+
     def sort(self, tasks: Sequence[Task]) -> tuple[list[ItemResult], list[Task], list[Task]]:
         """Sort tasks into those that have failed, those to be tried alone, and all others."""
         failed = [task for task in tasks if task.item.relative in self.crashed]
@@ -74,6 +82,8 @@ class Isolation:
             write_journal(self.journal, self._open)
 
     def _failure(self, task: Task) -> ItemResult:
+        from wfvae_cli.dataset.result import failure
+
         how = f" ({self.ended_by})" if self.ended_by else ""
         error = CrashError(
             f"{task.item.path}: reading it ends the process{how}: a decoder crashes on it, or it "
@@ -164,10 +174,13 @@ def _wait(child: int) -> int:
 
 def _die_with(parent: int) -> None:
     """Have the kernel kill this process when its parent is killed: nobody else would end it."""
+    import ctypes
+
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     if os.getppid() != parent:
         os._exit(128 + signal.SIGKILL)
 
 
 def _say(text: str) -> None:
-    os.write(sys.stderr.fileno(), text.encode())
+    with contextlib.suppress(OSError, ValueError):  # closed or full: only the message is lost
+        os.write(sys.stderr.fileno(), text.encode())

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import csv
+import io
 import json
 import math
+import os
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
@@ -19,6 +21,8 @@ from wfvae_cli.unreadable import why_unreadable
 MANIFEST_SUFFIXES = (".txt", ".csv", ".jsonl", ".parquet")
 _OURS = ("path", "start", "duration", "id", "windows")
 """Columns that say what is taken; all others travel with the latents."""
+_LONGEST_CELL = 1 << 27
+"""Characters of a CSV cell, such as a caption; the csv module's own limit is 128 Ki."""
 
 
 @dataclass(frozen=True)
@@ -62,12 +66,13 @@ def read_rows(source: str) -> Iterator[Row]:
         raise InputError(f"{source}: {why_unreadable(source, 'a manifest', error)}") from error
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"{source}: cannot be read as a manifest: {error}") from error
-    lines = text.splitlines()
+    # Not splitlines, which also splits at U+2028, U+0085 and the like: they are text in a line.
+    lines = text.replace("\r\n", "\n").split("\n")
     match PurePosixPath(source).suffix.lower():
         case ".txt":
             rows = _from_text(lines)
         case ".csv":
-            rows = _from_csv(lines, source)
+            rows = _from_csv(text, source)
         case _:
             rows = _from_json(lines, source)
     yield from _rows(source, "line", rows)
@@ -77,14 +82,14 @@ def _rows(source: str, what: str, rows: Iterable[tuple[int, Mapping[str, Any]]])
     for number, values in rows:
         try:
             yield _row(values)
-        except ValueError as error:
+        except ValueError as error:  # also of a name that no file system takes
             raise InputError(f"{source}, {what} {number}: {error}") from None
 
 
 def _read(source: str) -> str:
     if remote.is_url(source):
         return remote.read_bytes(source).decode("utf-8-sig")
-    return Path(source).read_text("utf-8-sig")
+    return Path(source).read_bytes().decode("utf-8-sig")
 
 
 def _from_text(lines: list[str]) -> Iterator[tuple[int, Mapping[str, Any]]]:
@@ -94,15 +99,19 @@ def _from_text(lines: list[str]) -> Iterator[tuple[int, Mapping[str, Any]]]:
             yield number, {"path": path}
 
 
-def _from_csv(lines: list[str], source: str) -> Iterator[tuple[int, Mapping[str, Any]]]:
-    reader = csv.DictReader(lines)
-    if "path" not in (reader.fieldnames or ()):
-        raise InputError(
-            f"{source}: expected a header line with the column path (and start, duration, id if "
-            f"wanted), got {', '.join(reader.fieldnames or ()) or 'nothing'}"
-        )
-    for values in reader:
-        yield reader.line_num, values
+def _from_csv(text: str, source: str) -> Iterator[tuple[int, Mapping[str, Any]]]:
+    csv.field_size_limit(max(csv.field_size_limit(), _LONGEST_CELL))
+    reader = csv.DictReader(io.StringIO(text, newline=""))
+    try:
+        if "path" not in (reader.fieldnames or ()):
+            raise InputError(
+                f"{source}: expected a header line with the column path (and start, duration, id "
+                f"if wanted), got {', '.join(reader.fieldnames or ())[:200] or 'nothing'}"
+            )
+        for values in reader:
+            yield reader.line_num, values
+    except csv.Error as error:
+        raise InputError(f"{source}, line {reader.line_num}: not CSV: {error}") from None
 
 
 def _from_json(lines: list[str], source: str) -> Iterator[tuple[int, Mapping[str, Any]]]:
@@ -111,7 +120,7 @@ def _from_json(lines: list[str], source: str) -> Iterator[tuple[int, Mapping[str
             continue
         try:
             values = json.loads(line)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise InputError(f"{source}, line {number}: not JSON: {error}") from None
         if not isinstance(values, dict):
             raise InputError(f"{source}, line {number}: expected an object, got {line[:80]!r}")
@@ -121,7 +130,8 @@ def _from_json(lines: list[str], source: str) -> Iterator[tuple[int, Mapping[str
 def _row(values: Mapping[str, Any]) -> Row:
     path = values.get("path")
     if not isinstance(path, str) or not path.strip():
-        raise ValueError(f"expected a path, got {path!r}")
+        raise ValueError(f"expected a path, got {repr(path)[:200]}")
+    _check_name(path)
     start, duration = _seconds(values, "start"), _seconds(values, "duration")
     if duration == 0:
         raise ValueError("expected a duration above 0 seconds, got 0")
@@ -142,18 +152,30 @@ def _seconds(values: Mapping[str, Any], name: str) -> float | None:
         return None
     try:
         number = math.nan if isinstance(value, bool) else float(value)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         number = math.nan
     if not 0 <= number < math.inf:
-        raise ValueError(f"expected a {name} in seconds, got {value!r}")
+        raise ValueError(f"expected a {name} in seconds, got {repr(value)[:200]}")
     return number
 
 
 def _id(value: Any) -> str | None:
     if value is None or value == "":
         return None
+    if not isinstance(value, (str, int)) or isinstance(value, bool):
+        raise ValueError(f"expected an id that is a string, got {repr(value)[:200]}")
     name = str(value)
-    parts = name.split("/")
-    if any(part in ("", ".", "..") or "\0" in part for part in parts):
-        raise ValueError(f"expected an id that is a relative path without '..', got {name!r}")
+    if any(part in ("", ".", "..") for part in name.split("/")):
+        raise ValueError(f"expected an id that is a relative path without '..', got {name[:200]!r}")
+    _check_name(name)
     return name
+
+
+def _check_name(name: str) -> None:
+    """Refuse a name that no file can have: with a NUL, or surrogates that stand for no byte."""
+    try:
+        if b"\0" not in os.fsencode(name):
+            return
+    except UnicodeEncodeError:
+        pass
+    raise ValueError(f"expected the name of a file, got {name[:200]!r}")

@@ -28,17 +28,20 @@ from wfvae_cli.unreadable import why_unreadable
 if TYPE_CHECKING:
     from wfvae_cli.dataset.windows import Window, Windows
 
-Kind = Literal["video", "image", "latents"]
+Kind = Literal["video", "image", "latents", "shards"]
 
 
 SUFFIXES: Mapping[Kind, frozenset[str]] = {
     "video": media.SUFFIXES["video"],
     "image": media.SUFFIXES["image"],
     "latents": frozenset({".safetensors"}),
+    "shards": frozenset({".tar"}),
 }
 """What is taken of a directory, lower-case; a file named by itself may have any suffix."""
 
 _MAGIC = "*?["
+_RESERVED = ".wfvae-"
+"""How the folders of unfinished outputs are named in an output folder."""
 
 
 @dataclass(frozen=True)
@@ -65,6 +68,10 @@ class Item:
     caption: str | None = None
     problem: str | None = None
     """Why it cannot be worked on, where listing it has shown that."""
+    begin: int = 0
+    """Where a latent file begins in `path`, a tar shard."""
+    size: int | None = None
+    """Bytes of a latent file in a tar shard; None where `path` is all of it."""
 
     def part(self, window: Window) -> Item:
         """Give the item of a window's output."""
@@ -99,7 +106,8 @@ def find_inputs(
     Args:
         sources: directories, searched recursively; globs (`**` included); manifests (`.txt`,
             `.csv`, `.jsonl`, `.parquet`; paths relative to them); files; or URLs of any of these.
-        kinds: what is taken of directories and globs.
+        kinds: what is taken of directories and globs; with `shards`, the latent files in tar shards
+            are items of their own.
         include: globs, of which a name (the relative path, or its last part) must match one.
         exclude: globs, of which it must match none.
         limit: how many to take at most, counted after all else.
@@ -117,6 +125,8 @@ def find_inputs(
     suffixes = frozenset().union(*(SUFFIXES[kind] for kind in kinds))
     found = [each for source in sources for each in _find(source, suffixes)]
     items = _named(found)
+    if "shards" in kinds:
+        items = [each for item in items for each in _unpacked(item)]
     chosen = (item for item in items if _is_wanted(item.relative, include, exclude))
     result = list(itertools.islice(chosen, limit))
     if not result:
@@ -157,17 +167,11 @@ def _find(source: str, suffixes: frozenset[str]) -> Iterator[_Found]:
 
 def _of_directory(root: str, suffixes: frozenset[str]) -> Iterator[_Found]:
     """Files below `root`, hidden ones left out; linked directories are followed once."""
-    seen: set[str] = set()
-    paths: list[str] = []
-    for folder, folders, names in os.walk(root, followlinks=True):
-        real = os.path.realpath(folder)
-        if real in seen:
-            folders.clear()
-            continue
-        seen.add(real)
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
-        paths += (os.path.join(folder, n) for n in names if _has_kind(n, suffixes))
-    return (_Found(path, root) for path in sorted(paths, key=_order))
+    from wfvae_cli.dataset.listing import list_files
+
+    listing = list_files(root, suffixes)
+    listing.report()
+    return (_Found(path, root) for path in sorted(listing.paths, key=_order))
 
 
 def _of_glob(pattern: str, suffixes: frozenset[str]) -> Iterator[_Found]:
@@ -218,6 +222,11 @@ def _named(found: Iterable[_Found]) -> list[Item]:
     items: dict[str, Item] = {}
     for each in found:
         item = _item(each, each.root if each.row is not None else base)
+        if item.relative.lower().startswith(_RESERVED):
+            raise InputError(
+                f"{item.path} would become {item.relative!r}, and names that begin with "
+                f"{_RESERVED} are kept for unfinished outputs: give its row another id"
+            )
         other = items.setdefault(item.relative, item)
         if other != item:
             raise InputError(
@@ -243,6 +252,19 @@ def _item(found: _Found, base: str) -> Item:
     elif start or row.duration is not None:
         name += f"@{start:g}" + (f"+{row.duration:g}" if row.duration is not None else "")
     return Item(path, name, start, row.duration, row.id, **said)
+
+
+def _unpacked(item: Item) -> Iterator[Item]:
+    """List the latent files of a tar shard, named as in a folder; another item is itself."""
+    if PurePosixPath(item.path).suffix.lower() not in SUFFIXES["shards"] or item.is_url:
+        yield item
+        return
+    from wfvae_cli.dataset.training import tar_members
+
+    folder = item.relative.rpartition("/")[0]
+    for member in tar_members(Path(item.path)):
+        name = f"{folder}/{member.item}".lstrip("/") + ".safetensors"
+        yield Item(item.path, name, begin=member.begin, size=member.size)
 
 
 def _common(roots: set[str]) -> str:

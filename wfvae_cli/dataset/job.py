@@ -5,18 +5,27 @@ from __future__ import annotations
 import os
 from abc import ABC, abstractmethod
 from dataclasses import KW_ONLY, dataclass, field
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypedDict
 
 from wfvae_cli.dataset.config import Config, ModelFingerprint
 from wfvae_cli.dataset.options import default_readers, default_threads
 from wfvae_cli.dataset.outputs import Outputs
 from wfvae_cli.dataset.result import ItemResult, Task
 from wfvae_cli.dataset.store import OutputStore
+from wfvae_cli.media.options import DATASET_IMAGE_MEMORY
 from wfvae_cli.models.base import LoadedModel
 from wfvae_cli.models.base import Task as Halves
 from wfvae_cli.models.options import DType
 from wfvae_cli.pipeline.job import Job, PipelineOptions
 from wfvae_cli.pipeline.options import Limits
+
+
+class ReaderOptions(TypedDict):
+    """Arguments of `open_clip`."""
+
+    threads: int
+    hwaccel: str
+    image_memory: int
 
 
 @dataclass(frozen=True)
@@ -37,12 +46,19 @@ class DatasetJob(ABC):
     """Sources that are opened and decoded at once."""
     hwaccel: str = "none"
     """What decodes videos, as `open_clip` takes it."""
+    image_memory: int = DATASET_IMAGE_MEMORY
+    """Bytes that decoding one image may take."""
     limits: Limits = field(default_factory=Limits)
     profile: bool = False
     """Whether to wait for the device after every chunk, so that its time is known."""
 
     halves: ClassVar[Halves]
     """Which halves of the model are needed."""
+
+    @property
+    def revisits(self) -> bool:
+        """Whether items whose outputs are up to date are worked on, too."""
+        return False
 
     @property
     @abstractmethod
@@ -68,6 +84,10 @@ class DatasetJob(ABC):
         )
 
     @property
-    def decoder_threads(self) -> int:
-        """Threads of each reader."""
-        return max(1, (os.cpu_count() or 1) // self.readers)
+    def reader_options(self) -> ReaderOptions:
+        """How videos and images are opened."""
+        return {
+            "threads": max(1, (os.cpu_count() or 1) // self.readers),
+            "hwaccel": self.hwaccel,
+            "image_memory": self.image_memory,
+        }

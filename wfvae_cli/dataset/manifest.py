@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import json
+import logging
 import os
 import time
 from collections.abc import Iterator
@@ -18,7 +19,10 @@ from wfvae_cli.dataset import remote
 from wfvae_cli.dataset.result import ItemResult
 from wfvae_cli.errors import OutputError
 
+_log = logging.getLogger("wfvae")
+
 _BLOCK = 1 << 16
+_LONGEST_LINE = 1 << 20
 _NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)
 """What file systems answer that have no locks: there, it is up to the user."""
 _SEND_EVERY = 30.0
@@ -145,23 +149,47 @@ class MirroredManifest(RunManifest):
 
 
 def read_outcomes(path: Path) -> Iterator[ItemResult]:
-    """The lines of a manifest, oldest first; a torn line at its end is left aside.
+    """Read the lines of a manifest, oldest first.
+
+    A torn line at its end is left aside, as are lines that are damaged or hold something else:
+    their items are looked at as if the manifest did not name them. How many is logged.
 
     Raises:
-        OutputError: it exists and cannot be read, or holds something else.
+        OutputError: it is a list of inputs, which the user should keep.
     """
+    damaged: list[tuple[int, str]] = []
+    for number, line in enumerate(_lines(path), 1):
+        try:
+            values = json.loads(line)
+            if isinstance(values, dict) and "path" in values and "item" not in values:
+                raise OutputError(
+                    f"{path}, line {number}: not a manifest of wfvae, but a list of inputs: move "
+                    "it away, or choose another -o"
+                )
+            yield ItemResult.from_json(values)
+        except (ValueError, TypeError, RecursionError) as error:
+            damaged.append((number, str(error)[:200]))
+    if damaged:
+        number, reason = damaged[0]
+        _log.warning(
+            "%s: ignoring %d damaged lines, the first is line %d (%s)",
+            path,
+            len(damaged),
+            number,
+            reason,
+        )
+
+
+def _lines(path: Path) -> Iterator[bytes]:
+    """The lines that end; of one that is too long to be ours, an empty one."""
     try:
         with path.open("rb") as file:
-            for number, line in enumerate(file, 1):
-                if not line.endswith(b"\n"):
-                    return
-                try:
-                    yield ItemResult.from_json(json.loads(line))
-                except (ValueError, TypeError, AttributeError) as error:
-                    raise OutputError(
-                        f"{path}, line {number}: not a manifest of wfvae ({error}): move it away, "
-                        "or choose another -o"
-                    ) from None
+            while line := file.readline(_LONGEST_LINE):
+                is_long = False
+                while line and not line.endswith(b"\n"):
+                    line, is_long = file.readline(_LONGEST_LINE), True
+                if line:
+                    yield b"" if is_long else line
     except FileNotFoundError:
         return
 

@@ -22,7 +22,7 @@ from wfvae_cli.dataset.outputs import Existing, Outputs
 from wfvae_cli.dataset.plan import Conflict, Plan, plan_run
 from wfvae_cli.dataset.result import ItemResult
 from wfvae_cli.dataset.source import Source, content_sha256, stamp
-from wfvae_cli.dataset.store import OutputStore
+from wfvae_cli.dataset.store import OutputStore, refuse_links
 from wfvae_cli.errors import InputError, OutputError, UsageError
 from wfvae_cli.media.options import VideoOptions
 
@@ -139,17 +139,29 @@ class MediaFiles(Outputs):
             },
         )
 
+    def is_intact(self, output: ItemResult | Existing) -> bool:
+        """Compare a file with the hash that its line has; `find` has compared an `Existing`."""
+        if isinstance(output, Existing):
+            return True
+        assert output.output is not None, "only what is done has an output"
+        with contextlib.suppress(InputError, OSError):
+            return _sha256(self.store.root / output.output) == output.sha256
+        return False
+
     def begin(
         self,
         items: Sequence[Item],
         last: Mapping[str, ItemResult],
         model: ModelFingerprint,
         conflict: Conflict,
+        *,
+        verify: bool = False,
     ) -> Plan:
         """Take in the journal of a run that was killed, and find out what is left to do."""
         self.store.prepare()
+        refuse_links(self._journal)
         left = {result.item: result for result in self._read_journal()}
-        plan = plan_run(items, {**last, **left}, self, model, conflict)
+        plan = plan_run(items, {**last, **left}, self, model, conflict, verify=verify)
         return replace(plan, unrecorded=list(left.values()))
 
     def settle(self, result: ItemResult) -> Iterator[ItemResult]:
@@ -205,7 +217,7 @@ class MediaFiles(Outputs):
     def _read_journal(self) -> Iterator[ItemResult]:
         """Give the items whose file got its name, and whose line was not written."""
         for path in sorted(self._journal.glob("*.json")):
-            with contextlib.suppress(OSError, ValueError, TypeError, KeyError):
+            with contextlib.suppress(OSError, ValueError, TypeError, KeyError, RecursionError):
                 result = ItemResult.from_json(json.loads(path.read_bytes()))
                 target = self.store.root / (result.output or "")
                 if target.is_file() and _sha256(target) == result.sha256:

@@ -211,6 +211,12 @@ class WorkOptions:
             _HOW,
         ),
     ] = False
+    verify: Annotated[
+        bool,
+        Option(
+            "Read the outputs that are there, and make those again whose data are damaged.", _HOW
+        ),
+    ] = False
     profile: Annotated[
         bool,
         Option(

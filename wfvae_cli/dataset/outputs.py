@@ -12,9 +12,15 @@ from wfvae_cli.dataset.config import Config, ModelFingerprint
 from wfvae_cli.dataset.items import Item
 from wfvae_cli.dataset.result import ItemResult
 from wfvae_cli.dataset.store import OutputStore
+from wfvae_cli.errors import InputError
+from wfvae_cli.latents.file import CHECKSUM
+from wfvae_cli.latents.header import read_header
+from wfvae_cli.latents.raw import Digest
 
 if TYPE_CHECKING:
     from wfvae_cli.dataset.plan import Conflict, Plan
+
+_PIECE_BYTES = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -29,6 +35,8 @@ class Existing:
     frames: int | None
     shape: tuple[int, ...] | None
     bytes: int
+    data_sha256: str | None = None
+    """Checksum of the data, where a header has it."""
     kept: Mapping[str, Any] = field(default_factory=dict)
     """Further fields of the manifest's line that stay."""
 
@@ -62,12 +70,32 @@ class Outputs(ABC):
             known: what the manifest says of it.
         """
 
+    def is_intact(self, output: ItemResult | Existing) -> bool:
+        """Compare the data of an output with the checksum that its line or header has.
+
+        Args:
+            output: one that is complete; without any checksum it counts as intact.
+        """
+        assert output.output is not None, "only what is done has an output"
+        try:
+            with self.store.open_output(output.output) as file:
+                header = read_header(file)
+                expected = output.data_sha256 or header.metadata.get(CHECKSUM)
+                digest = Digest()
+                while piece := file.read(_PIECE_BYTES):
+                    digest.write(piece)
+        except (InputError, OSError):
+            return False
+        return expected is None or digest.hexdigest() == expected
+
     def begin(
         self,
         items: Sequence[Item],
         last: Mapping[str, ItemResult],
         model: ModelFingerprint,
         conflict: Conflict,
+        *,
+        verify: bool = False,
     ) -> Plan:
         """Make room for outputs, and find out what is left to do.
 
@@ -76,6 +104,7 @@ class Outputs(ABC):
             last: what counts of the manifest, by item.
             model: which model is to work now.
             conflict: what to do with outputs that were made with different options.
+            verify: whether to read all outputs, and make those again that are damaged.
 
         Raises:
             OutputError: there are such outputs, and `conflict` is `refuse`.
@@ -83,7 +112,7 @@ class Outputs(ABC):
         from wfvae_cli.dataset.plan import plan_run
 
         self.store.prepare()
-        return plan_run(items, last, self, model, conflict)
+        return plan_run(items, last, self, model, conflict, verify=verify)
 
     def settle(self, result: ItemResult) -> Iterator[ItemResult]:
         """Take a finished item; give those whose outputs are in place now."""
@@ -102,6 +131,6 @@ def parse_options(strings: Mapping[str, str]) -> dict[str, str]:
     """Read the options that a header records; nothing where they are missing or garbled."""
     try:
         values = json.loads(strings.get("options", "{}"))
-    except ValueError:
+    except (ValueError, RecursionError):
         return {}
     return {str(k): str(v) for k, v in values.items()} if isinstance(values, dict) else {}

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from wfvae_cli.dataset.config import WEIGHTS, ModelFingerprint, difference
@@ -14,6 +15,8 @@ from wfvae_cli.dataset.result import SKIPPED, ItemResult, Task
 from wfvae_cli.dataset.source import stamp
 from wfvae_cli.dataset.windows import Window
 from wfvae_cli.errors import InputError, OutputError
+
+_log = logging.getLogger("wfvae")
 
 Conflict = Literal["refuse", "overwrite", "keep"]
 """What to do with an output that is complete and was made with other options or weights."""
@@ -36,6 +39,12 @@ class Plan:
     unrecorded: Sequence[ItemResult] = ()
     """Those of `done` of which the manifest has no line, since a run was killed before."""
 
+    def revisited(self, items: Iterable[Item]) -> Plan:
+        """Work on those that are up to date, too."""
+        by_name = {item.relative: item for item in items}
+        again = [Task(by_name[r.item], r.source_sha256, r) for r in self.done]
+        return replace(self, tasks=[*self.tasks, *again], done=[])
+
 
 @dataclass(frozen=True)
 class _Conflicting:
@@ -52,6 +61,8 @@ def plan_run(
     outputs: Outputs,
     model: ModelFingerprint,
     conflict: Conflict,
+    *,
+    verify: bool = False,
 ) -> Plan:
     """Sort items by what is to be done with them.
 
@@ -65,15 +76,32 @@ def plan_run(
         outputs: what knows which are there, and how they are to be made now.
         model: which model is to work now.
         conflict: what to do with outputs that were made with different options.
+        verify: whether to read every output, and to make those again whose data are not what the
+            manifest, or else their header, has the checksum of.
 
     Raises:
         OutputError: some were, and `conflict` is `refuse`; the message shows how they differ.
     """
 
+    def is_intact(output: ItemResult | Existing) -> bool:
+        if not verify or outputs.is_intact(output):
+            return True
+        _log.warning("%s in %s: damaged, making it again", output.output, outputs.store.name)
+        return False
+
+    def are_intact(known: ItemResult) -> bool:
+        if known.windows is None:
+            return is_intact(known)
+        parts = [replace(known, output=w.output, windows=None) for w in known.windows]
+        damaged = [part for part in parts if not is_intact(part)]
+        for part in damaged:  # the worker makes what is missing
+            outputs.store.remove(part.output or "")
+        return not damaged
+
     def look(item: Item) -> Task | ItemResult | _Conflicting:
         known = last.get(item.relative)
         if known is not None and _is_current(known, item, outputs, model):
-            return known
+            return known if are_intact(known) else Task(item)
         if known is not None and _is_skipped(known, item, outputs, model):
             return known
         windows = None if known is None else known.windows
@@ -83,7 +111,7 @@ def plan_run(
             found = outputs.find(item.part(Window(window.start, window.frames)), known)
         else:
             found = outputs.find(item, known)
-        if found is None:
+        if found is None or not is_intact(found):
             return Task(item)
         replaces = tuple(known.outputs) if known is not None else (found.output,)
         if found.options is None:
@@ -151,6 +179,7 @@ def _found(item: Item, found: Existing, outputs: Outputs, model: ModelFingerprin
         shape=None if found.shape is None else tuple(found.shape),
         bytes=found.bytes,
         fingerprint=outputs.how.fingerprint(item, model),
+        data_sha256=found.data_sha256,
         **found.kept,
     )
 

@@ -1,81 +1,85 @@
-"""A worker in a process that Ray started, and the files that it is given meanwhile."""
+"""A worker in a process that Ray started, and the calls that it answers meanwhile."""
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from queue import SimpleQueue
-from typing import Any, Protocol
+from typing import Any
 
 from wfvae_cli.dataset.config import ModelFingerprint
+from wfvae_cli.dataset.engine import EngineJob, Worker
 from wfvae_cli.dataset.result import ItemResult, Task
 from wfvae_cli.pipeline.job import Profile
 
 
-class Job(Protocol):
-    """What a worker has to know, of which the engine reads where it is to run."""
-
-    @property
-    def device(self) -> str:
-        """As of `--device`; anything but `cpu` asks for a GPU where there are any."""
-
-    @property
-    def threads(self) -> int:
-        """Cores that a worker without a GPU computes with."""
-
-
-class Worker(Protocol):
-    """A worker as the engine sees it; its results may be subclasses of `ItemResult`."""
-
-    @property
-    def identity(self) -> ModelFingerprint:
-        """What it computes with; the same for all workers of a run."""
-
-    @property
-    def capacity(self) -> int:
-        """Items that it may keep before the first result."""
-
-    @property
-    def profile(self) -> Profile:
-        """Where the time went."""
-
-    def work(self, tasks: Iterator[Task]) -> Iterator[ItemResult]:
-        """Give one result for every task."""
-
-    def stop(self) -> None:
-        """Begin nothing else."""
-
-
 class Actor:
-    """A worker in a process of its own; Ray calls its methods."""
+    """A worker in a process of its own. Ray calls the methods, all in one event loop."""
 
-    def __init__(self, make: Callable[[Any], Worker], job: Job) -> None:
-        self._worker = make(job)
+    def __init__(self, make: Callable[[Any], Worker], job: EngineJob) -> None:
+        # One thread for all that concerns the model: how many cores it computes with is a thread's.
+        self._thread = ThreadPoolExecutor(1)
+        self._worker = self._thread.submit(make, job).result()
         self._tasks: SimpleQueue[Task | None] = SimpleQueue()
+        self._answers: dict[str, Future[ItemResult | None]] = {}
+        self._received: set[str] = set()
+        self._awaited: set[str] | None = None
+        self._is_stopped = False
+        self._thread.submit(self._run)
 
-    def identity(self) -> ModelFingerprint:
-        """Forward to the worker."""
-        return self._worker.identity
+    async def start(self) -> tuple[ModelFingerprint, int]:
+        """Give what the worker computes with, and how many calls fill its pipeline."""
+        return self._worker.identity, self._worker.capacity
 
-    def capacity(self) -> int:
-        """Forward to the worker."""
-        return self._worker.capacity
+    async def submit(self, task: Task) -> ItemResult | None:
+        """Work on a task; None where it was not begun because of `stop`."""
+        if self._is_stopped:
+            return None
+        name = task.item.relative
+        answer = self._answers[name] = Future()
+        self._tasks.put(task)
+        self._received.add(name)
+        if self._awaited is not None:
+            self._awaited.discard(name)
+        self._end_if_due()
+        return await asyncio.wrap_future(answer)
 
-    def give(self, tasks: Sequence[Task | None]) -> None:
-        """Take in more to work on; None ends `run`."""
-        for task in tasks:
-            self._tasks.put(task)
+    async def flush(self, names: Sequence[str]) -> None:
+        """Let the pipeline wait for no further task, once those of `names` have come."""
+        self._awaited = {*names} - self._received  # Ray promises no order of calls
+        self._end_if_due()
 
-    def run(self) -> Iterator[ItemResult]:
-        """Work on what is given, up to None."""
-        # Ray sends values in. `yield from`, which UP028 asks for, would hand them down to iterators
-        # that take none, however deep: the run would end in an AttributeError.
-        for result in self._worker.work(iter(self._tasks.get, None)):  # noqa: UP028
-            yield result
-
-    def stop(self) -> None:
-        """Forward to the worker."""
+    async def stop(self) -> None:
+        """Begin nothing else."""
+        self._is_stopped = True
         self._worker.stop()
+        self._tasks.put(None)
 
-    def profile(self) -> Profile:
-        """Forward to the worker."""
+    async def profile(self) -> Profile:
+        """Say where the time went."""
         return self._worker.profile
+
+    def _end_if_due(self) -> None:
+        if self._awaited is not None and not self._awaited:
+            self._awaited = None
+            self._tasks.put(None)
+
+    def _run(self) -> None:
+        """Work on what comes: a run of the pipeline up to every `flush`."""
+        while not self._is_stopped:
+            begun: set[str] = set()
+            try:
+                for result in self._worker.work(self._begin(begun)):
+                    self._answers.pop(result.item).set_result(result)
+                    begun.discard(result.item)
+            except BaseException as error:  # handed over: it concerns all files
+                for name in begun:
+                    self._answers.pop(name).set_exception(error)
+        for answer in self._answers.values():
+            answer.set_result(None)
+
+    def _begin(self, begun: set[str]) -> Iterator[Task]:
+        for task in iter(self._tasks.get, None):
+            begun.add(task.item.relative)
+            yield task

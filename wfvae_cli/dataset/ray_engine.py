@@ -1,34 +1,44 @@
-"""Workers on Ray (https://docs.ray.io): one for each GPU, or for every few cores.
+"""Workers on Ray (https://docs.ray.io): one actor for each GPU, or for every few cores.
 
-Ray places the workers, starts machines where it may, and notices when one dies; here is only who
-gets which file, and what a death means. A worker that dies is replaced. The files that it had are
-tried again one by one, so that one that kills its worker a second time is known, and has failed.
+Each file is one call of an actor, with as many calls under way as fill the worker's pipeline. Ray
+places the actors and restarts those that die. The files that a dead one had are tried again one by
+one, so that a file that kills its worker a second time is known, and has failed.
 """
 
 from __future__ import annotations
 
 import logging
 import math
+import signal
+import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future
 from dataclasses import dataclass, field, fields
+from queue import Empty, SimpleQueue
 from typing import Any
 
+from typing_extensions import override
+
 from wfvae_cli.dataset.config import ModelFingerprint
-from wfvae_cli.dataset.engine import Worker as LocalWorker
-from wfvae_cli.dataset.ray_actor import Actor, Job, Worker
+from wfvae_cli.dataset.engine import Engine, EngineJob, Gate, Results, Worker
+from wfvae_cli.dataset.ray_actor import Actor
 from wfvae_cli.dataset.result import ItemResult, Task
 from wfvae_cli.errors import DeviceError, MissingExtraError, UsageError, WfvaeError
 from wfvae_cli.pipeline.job import Callbacks, Profile
 
-_FEED = "feed"
-"""The actor's thread that takes files in while another one works."""
 _POLL = 0.5
 _PATIENCE = 60.0
 """Seconds that a part of the files is kept for a worker that starts."""
 _MOST_STARTS = 3
 """Times that a worker may die before it can work, until the run is given up."""
+_SILENCE = 20.0
+"""Seconds without an answer of the cluster after which it is lost."""
+_SHUTDOWN = 5.0
+"""Seconds that Ray has to end the rest of such a cluster."""
+_MOST_CALLS = 1 << 15
+"""More than any pipeline's capacity."""
 
 
 @dataclass(eq=False)
@@ -36,20 +46,18 @@ class _Handle:
     """A worker as the driver sees it."""
 
     actor: Any
-    starting: Any
-    """Reference to its identity, until that is there."""
+    is_up: bool = False
+    """True once it has answered since it was started, or restarted."""
     spawned: float = field(default_factory=time.monotonic)
-    stream: Any = None
-    """Its results, while it works."""
     under_way: dict[str, Task] = field(default_factory=dict)
-    """What it was given and has not answered for."""
+    """Tasks that it was given and has not answered for."""
     retries: deque[Task] = field(default_factory=deque)
-    """What the worker before it died of, or with: to be tried one by one."""
-    is_ended: bool = False
-    """Whether it was told that nothing more comes in this stream."""
+    """The retry queue: tasks that it died of, or with, to be tried one by one."""
+    is_flushed: bool = False
+    """True once its pipeline was told that nothing follows."""
 
 
-class RayEngine:
+class RayEngine(Engine):
     """Works on a Ray cluster.
 
     Args:
@@ -57,7 +65,6 @@ class RayEngine:
             this machine that ends with the run.
         workers: how many; by default one for each GPU, or for each `threads` cores.
         make: what makes a worker of the job, in its own process.
-        hold: whether to give out nothing more for now; asked whenever a worker has room.
 
     Raises:
         MissingExtraError: Ray is not installed.
@@ -68,83 +75,99 @@ class RayEngine:
         *,
         address: str | None = None,
         workers: int | None = None,
-        make: Callable[[Any], Worker] = LocalWorker,
-        hold: Callable[[], bool] = lambda: False,
+        make: Callable[[Any], Worker] = Worker,
     ) -> None:
         try:
             import ray
         except ImportError as error:
             raise MissingExtraError("ray", "ray", "--engine ray") from error
         self._ray: Any = ray
-        self._address, self._wanted, self._make, self._hold = address, workers, make, hold
+        self._address, self._wanted, self._make = address, workers, make
         self._is_ours = False
         self._handles: list[_Handle] = []
         self._waiting: deque[Task] = deque()
         self._deaths: dict[str, int] = {}
-        self._failed_starts = 0
-        self._stopped = self._told = False
+        self._answers: SimpleQueue[tuple[_Handle, Task | None, Future[Any]]] = SimpleQueue()
+        self._identity: ModelFingerprint | None = None
+        self._capacity = 0
+        self._is_stopped = self._is_told = False
+        self._closed = threading.Event()
+        self._last_seen = math.inf
         self._profile = Profile()
 
-    def start(self, job: Job, callbacks: Callbacks[Task]) -> ModelFingerprint:
-        """Start the first worker.
-
-        Raises:
-            DeviceError: there is no such cluster, or workers do not start.
-        """
+    @override
+    def start(self, job: EngineJob, callbacks: Callbacks[Task]) -> ModelFingerprint:
         self._job, self._callbacks = job, callbacks
         self._connect()
+        self._last_seen = time.monotonic()
+        threading.Thread(target=self._watch, name="wfvae-ray", daemon=True).start()
         self._count, self._resources = self._plan()
-        first = self._spawn()
-        self._identity = self._await(first)
-        self._capacity = int(self._ray.get(first.actor.capacity.remote()))
-        self._handles = [first]
+        self._spawn()
+        while self._identity is None:
+            for _ in self._settle_next():
+                pass
         return self._identity
 
-    def work(self, tasks: Sequence[Task]) -> Iterator[ItemResult]:
+    @override
+    def work(self, tasks: Sequence[Task], gate: Gate | None = None) -> Results:
         """Work on every task, in any order.
 
         Raises:
             UsageError: the workers compute in different ways.
-            DeviceError: workers die before they can work.
+            DeviceError: workers die before they can work, or the cluster is lost.
             WfvaeError: what a worker raised that concerns all files.
         """
         self._waiting = deque(tasks)
-        while self._handles and len(self._handles) < min(self._count, len(tasks)):
-            self._handles.append(self._spawn())
-        while self._handles:
-            if self._stopped and not self._told:
-                self._tell_to_stop()
-            by_reference = {
-                handle.stream if handle.starting is None else handle.starting: handle
-                for handle in self._handles
-                if handle.starting is not None or self._go_on(handle)
-            }
-            if not by_reference:
-                continue
-            ready, _ = self._ray.wait(list(by_reference), num_returns=1, timeout=_POLL)
-            for reference in ready:
-                yield from self._step(by_reference[reference])
+        while len(self._handles) < min(self._count, len(tasks)):
+            self._spawn()
+        while any(handle.under_way for handle in self._handles) or not self._is_done:
+            if self._is_stopped and not self._is_told:
+                self._is_told = True
+                for handle in self._handles:
+                    self._call(handle, "stop")
+            for handle in self._handles:
+                if handle.is_up and not self._is_stopped:
+                    self._feed(handle, gate is None or gate.is_open)
+            yield from self._settle_next()
+        self._sum_profiles()
 
+    @override
     def stop(self) -> None:
-        """Finish what has begun, and begin nothing else."""
-        self._stopped = True
+        self._is_stopped = True
 
+    @override
     def close(self) -> None:
         """End the workers, and the cluster if it is ours."""
-        for handle in self._handles:
+        is_lost = self._is_lost
+        self._closed.set()
+        for handle in [] if is_lost else self._handles:
             self._ray.kill(handle.actor)
         self._handles = []
         if self._is_ours:
-            self._ray.shutdown()
+            ending = threading.Thread(target=self._ray.shutdown, name="wfvae-ray", daemon=True)
+            ending.start()
+            # Of a cluster that is lost, Ray waits for answers that nobody gives.
+            ending.join(_SHUTDOWN if is_lost else None)
 
     @property
+    @override
     def profile(self) -> Profile | None:
         """Where the time went, summed over the workers."""
         return self._profile
 
+    @property
+    def _is_done(self) -> bool:
+        left = self._waiting or any(handle.retries for handle in self._handles)
+        return self._is_stopped or not left
+
+    @property
+    def _is_lost(self) -> bool:
+        return time.monotonic() - self._last_seen > _SILENCE
+
     def _connect(self) -> None:
         if self._ray.is_initialized():
             return
+        on_terminate = signal.getsignal(signal.SIGTERM)
         try:
             self._ray.init(
                 address=self._address,
@@ -154,10 +177,32 @@ class RayEngine:
             )
         except (ConnectionError, RuntimeError, ValueError) as error:
             raise DeviceError(f"no Ray cluster at {self._address}: {error}") from error
+        finally:
+            # Ray's own handlers end the driver with 15 or 1, and with a native trace.
+            if threading.current_thread() is threading.main_thread() and on_terminate is not None:
+                signal.signal(signal.SIGTERM, on_terminate)
         self._is_ours = True
 
+    def _watch(self) -> None:
+        """Note when the cluster was seen alive; in a thread, since asking may hang."""
+        node_id = self._ray.get_runtime_context().get_node_id()
+        while not self._closed.wait(_POLL * 4):
+            try:
+                nodes = self._ray.nodes()
+            except Exception:
+                continue
+            is_alive = any(node["NodeID"] == node_id and node["Alive"] for node in nodes)
+            self._last_seen = time.monotonic() if is_alive else -math.inf
+
+    def _check_cluster(self) -> None:
+        if self._is_lost:
+            raise DeviceError(
+                "the Ray cluster is lost: this machine's raylet or the head node died or does not "
+                "answer; the same command goes on where it ended"
+            )
+
     def _plan(self) -> tuple[int, dict[str, float]]:
-        """How many workers, and what each of them is to have."""
+        """Choose how many workers there are, and what each of them is to have."""
         cluster = self._ray.cluster_resources()
         gpus, cores = int(cluster.get("GPU", 0)), cluster.get("CPU", 1.0)
         if self._job.device != "cpu" and gpus:
@@ -168,39 +213,48 @@ class RayEngine:
         # A worker that asks for more than any machine has would wait for ever.
         return count, {"num_cpus": int(share) if cores >= count else cores / count}
 
-    def _spawn(self) -> _Handle:
-        remote = self._ray.remote(max_restarts=0, concurrency_groups={_FEED: 1}, **self._resources)(
-            Actor
-        )
-        actor = remote.remote(self._make, self._job)
-        return _Handle(actor, actor.identity.remote())
+    def _spawn(self) -> None:
+        # Ray's retries are for `start` alone: a call that it repeated by itself would meet the same
+        # neighbours, and nobody could tell which of the files kills.
+        actor = self._ray.remote(
+            max_restarts=-1,
+            max_task_retries=_MOST_STARTS - 1,
+            max_concurrency=_MOST_CALLS,
+            **self._resources,
+        )(Actor)
+        handle = _Handle(actor.remote(self._make, self._job))
+        self._handles.append(handle)
+        self._await(handle)
 
-    def _await(self, handle: _Handle) -> ModelFingerprint:
-        """The identity of a worker that starts."""
-        errors = self._ray.exceptions
-        try:
-            identity: ModelFingerprint = self._ray.get(handle.starting)
-        except errors.RayActorError as error:
-            cause = getattr(error, "cause", None) or error
-            raise DeviceError(f"a worker does not start: {_last_line(cause)}") from error
-        handle.starting = None
-        return identity
+    def _await(self, handle: _Handle) -> None:
+        """Wait, without blocking, until a worker is up."""
+        handle.is_up = handle.is_flushed = False
+        self._expect(handle, None, handle.actor.start.remote())
 
-    def _go_on(self, handle: _Handle) -> bool:
-        """Give a worker that is up what it can take; False where it has nothing left to do."""
-        if handle.stream is None:
-            if self._stopped or not (handle.retries or self._waiting):
-                self._retire(handle)
-                return False
-            handle.stream = handle.actor.run.options(num_returns="streaming").remote()
-            handle.is_ended = False
-            if handle.retries:
-                self._give(handle, [handle.retries.popleft()], end=True)
-        if not handle.is_ended:
-            room = 0 if self._hold() else max(0, self._share() - len(handle.under_way))
-            taken = [self._waiting.popleft() for _ in range(min(room, len(self._waiting)))]
-            self._give(handle, taken, end=self._stopped or not self._waiting)
-        return True
+    def _call(self, handle: _Handle, method: str, *arguments: Any) -> Any:
+        return getattr(handle.actor, method).options(max_task_retries=0).remote(*arguments)
+
+    def _expect(self, handle: _Handle, task: Task | None, call: Any) -> None:
+        call.future().add_done_callback(lambda answer: self._answers.put((handle, task, answer)))
+
+    def _feed(self, handle: _Handle, may_begin: bool) -> None:
+        """Give a worker what it can take; let it wait for no more where there is none."""
+        if handle.retries:
+            self._give(handle, [] if handle.under_way else [handle.retries.popleft()])
+        elif may_begin:
+            room = max(0, self._share() - len(handle.under_way))
+            self._give(handle, [self._waiting.popleft() for _ in range(room) if self._waiting])
+        none_follows = handle.retries or not may_begin or not self._waiting
+        if none_follows and handle.under_way and not handle.is_flushed:
+            handle.is_flushed = True
+            self._call(handle, "flush", list(handle.under_way))
+
+    def _give(self, handle: _Handle, tasks: list[Task]) -> None:
+        for task in tasks:
+            handle.is_flushed = False
+            handle.under_way[task.item.relative] = task
+            self._expect(handle, task, self._call(handle, "submit", task))
+            self._callbacks.started(task)
 
     def _share(self) -> int:
         """Items that each worker may have: all that it can keep, but no more than its part.
@@ -208,86 +262,76 @@ class RayEngine:
         Workers that have not come up after a while, for want of a machine, have none.
         """
         now = time.monotonic()
-        count = sum(
-            handle.starting is None or now - handle.spawned < _PATIENCE for handle in self._handles
-        )
+        count = sum(handle.is_up or now - handle.spawned < _PATIENCE for handle in self._handles)
         left = len(self._waiting) + sum(len(handle.under_way) for handle in self._handles)
         return min(self._capacity, math.ceil(left / count))
 
-    def _give(self, handle: _Handle, tasks: list[Task], *, end: bool) -> None:
-        if not (tasks or end):
-            return
-        handle.under_way.update((task.item.relative, task) for task in tasks)
-        handle.is_ended = end
-        rest: list[Task | None] = [*tasks, None] if end else [*tasks]
-        handle.actor.give.options(concurrency_group=_FEED).remote(rest)
-        for task in tasks:
-            self._callbacks.started(task)
+    def _settle_next(self) -> Iterator[ItemResult]:
+        """Wait a moment for the next answer of a worker, and act on it.
 
-    def _step(self, handle: _Handle) -> Iterator[ItemResult]:
-        """Take the next thing that a worker has to say."""
-        errors = self._ray.exceptions
+        The wait is Python's own, not Ray's: signals and a lost cluster end it.
+        """
         try:
-            if handle.starting is not None:
-                if self._await(handle) != self._identity:
-                    raise UsageError(
-                        "the workers compute in different ways, so that bytes would depend on who "
-                        "works: say --device and --dtype, and use machines of one kind"
-                    )
-                return
-            result: ItemResult = self._ray.get(next(handle.stream))
-        except StopIteration:
-            handle.stream = None
-            handle.under_way.clear()
-        except errors.RayTaskError as error:
-            if isinstance(error.cause, WfvaeError):
-                raise error.cause from error
-            raise
-        except (errors.RayActorError, errors.ObjectLostError, DeviceError) as error:
-            yield from self._on_death(handle, error)
-        else:
-            handle.under_way.pop(result.item, None)
-            self._failed_starts = 0
-            self._callbacks.advanced(result.frames or 0)
-            yield result
+            handle, task, answer = self._answers.get(timeout=_POLL)
+        except Empty:
+            self._check_cluster()
+            return
+        errors, error = self._ray.exceptions, answer.exception()
+        if task is None:
+            self._on_start(handle, error, answer)
+            return
+        handle.under_way.pop(task.item.relative)
+        if error is None:
+            if (result := answer.result()) is not None:
+                self._callbacks.advanced(result.frames or 0)
+                yield result
+            return
+        cause = getattr(error, "cause", None) if isinstance(error, errors.RayTaskError) else None
+        if isinstance(cause, DeviceError):
+            if handle.is_up:
+                self._ray.kill(handle.actor, no_restart=False)  # its device is lost, as if it died
+        elif isinstance(cause, WfvaeError):
+            raise cause from error
+        elif not isinstance(error, (errors.RayActorError, errors.ObjectLostError)):
+            raise error
+        yield from self._on_death(handle, task, cause or error)
 
-    def _on_death(self, handle: _Handle, error: Exception) -> Iterator[ItemResult]:
-        """Replace a worker that died; its files are tried again one by one."""
-        if handle.starting is not None:
-            self._failed_starts += 1
-            if self._failed_starts >= _MOST_STARTS:
-                raise DeviceError(f"workers die before they can work: {_last_line(error)}")
-        self._handles.remove(handle)
-        successor = self._spawn()
-        for name, task in handle.under_way.items():
-            self._deaths[name] = self._deaths.get(name, 0) + 1
-            if self._deaths[name] < 2:
-                successor.retries.append(task)
-                continue
-            yield ItemResult(
-                name,
-                task.item.path,
-                "failed",
-                error=f"{task.item.path}: killed its worker twice ({_last_line(error)})",
-                kind="killed workers",
+    def _on_start(self, handle: _Handle, error: Any, answer: Future[Any]) -> None:
+        if error is not None:
+            self._closed.wait(_POLL * 5)  # what a lost cluster looks like until it is known
+            self._check_cluster()
+            cause = getattr(error, "cause", None) or error
+            raise DeviceError(f"a worker does not start: {_last_line(cause)}") from error
+        identity, self._capacity = answer.result()
+        if self._identity not in (None, identity):
+            raise UsageError(
+                "the workers compute in different ways, so that bytes would depend on who works: "
+                "say --device and --dtype, and use machines of one kind"
             )
-        successor.retries.extend(handle.retries)
-        self._handles.append(successor)
+        self._identity = identity
+        handle.is_up = True
 
-    def _retire(self, handle: _Handle) -> None:
-        spent: Profile = self._ray.get(handle.actor.profile.remote())
+    def _on_death(self, handle: _Handle, task: Task, error: Any) -> Iterator[ItemResult]:
+        """Have a file that a worker died of, or with, tried again; by itself, and once."""
+        if handle.is_up:
+            self._await(handle)
+        name = task.item.relative
+        self._deaths[name] = self._deaths.get(name, 0) + 1
+        if self._deaths[name] < 2:
+            handle.retries.append(task)
+            return
+        text = f"{task.item.path}: killed its worker twice ({_last_line(error)})"
+        yield ItemResult(name, task.item.path, "failed", error=text, kind="killed workers")
+
+    def _sum_profiles(self) -> None:
+        calls = [self._call(handle, "profile") for handle in self._handles if handle.is_up]
+        try:
+            profiles: list[Profile] = self._ray.get(calls, timeout=_SILENCE)
+        except self._ray.exceptions.RayError:  # nothing but a figure is lost with it
+            return
         for each in fields(Profile):
-            total = getattr(self._profile, each.name) + getattr(spent, each.name)
+            total = sum(getattr(profile, each.name) for profile in profiles)
             setattr(self._profile, each.name, total)
-        self._handles.remove(handle)
-        self._ray.kill(handle.actor)
-
-    def _tell_to_stop(self) -> None:
-        self._told = True
-        for handle in self._handles:
-            handle.actor.stop.options(concurrency_group=_FEED).remote()
-            if handle.stream is not None and not handle.is_ended:
-                self._give(handle, [], end=True)
 
 
 def _last_line(error: BaseException) -> str:

@@ -140,7 +140,10 @@ def download(url: str, target: str, alive: Callable[[], None]) -> None:
                     f"{url}: more than the {limit >> 20} MiB that may be copied to "
                     f"{Path(target).parent}: set TMPDIR to a larger folder, or download it first"
                 )
-            file.write(piece)
+            try:
+                file.write(piece)
+            except OSError as error:
+                raise InputError(f"{url}: cannot be kept in {target}: {error.strerror}") from error
             alive()
     if announced is not None and count != announced:
         raise InputError(

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+from pathlib import PurePosixPath
+from types import NoneType
 from typing import Any, Literal
 
 from wfvae_cli.dataset.items import Item
@@ -19,11 +21,35 @@ from wfvae_cli.errors import (
 
 Status = Literal["done", "failed", "skipped"]
 _SPARSE = (
-    *("options", "source_sha256", "sha256", "metrics"),
+    *("options", "source_sha256", "sha256", "data_sha256", "metrics"),
     *("bucket", "windows", "caption", "columns"),
 )
 """Fields that lines leave out where they are empty."""
 _STATUSES: tuple[Status, ...] = ("done", "failed", "skipped")
+_TEXT, _NUMBER = (str, NoneType), (int, NoneType)
+_TYPES: Mapping[str, tuple[type, ...]] = {
+    "item": (str,),
+    "input": (str,),
+    "output": _TEXT,
+    "frames": _NUMBER,
+    "shape": (list, tuple, NoneType),
+    "seconds": (int, float, NoneType),
+    "error": _TEXT,
+    "kind": _TEXT,
+    "bytes": _NUMBER,
+    "stamp": _TEXT,
+    "fingerprint": _TEXT,
+    "options": (dict, NoneType),
+    "source_sha256": _TEXT,
+    "sha256": _TEXT,
+    "data_sha256": _TEXT,
+    "metrics": (dict, NoneType),
+    "bucket": _TEXT,
+    "windows": (list, tuple, NoneType),
+    "caption": _TEXT,
+    "columns": (dict, NoneType),
+}
+"""What each field of a line may be."""
 
 
 SKIPPED = "unsuitable"
@@ -66,9 +92,16 @@ class WindowResult:
         """Undo `asdict`.
 
         Raises:
-            KeyError, TypeError: this is none.
+            TypeError, ValueError: this is none.
         """
-        known = {name: values[name] for name in cls.__dataclass_fields__}
+        if not isinstance(values, Mapping):
+            raise TypeError(f"expected an object, got {type(values).__name__}")
+        known: dict[str, Any] = {name: values.get(name) for name in cls.__dataclass_fields__}
+        numbers = [known["start"], known["frames"], known["bytes"]]
+        if not isinstance(known["output"], str) or not isinstance(known["shape"], (list, tuple)):
+            raise TypeError("expected the output and the shape of a window")
+        if not all(type(number) is int for number in [*numbers, *known["shape"]]):
+            raise TypeError("expected start, frames, bytes and shape of a window as integers")
         return cls(**{**known, "shape": tuple(known["shape"])})
 
 
@@ -104,6 +137,8 @@ class ItemResult:
     """Of such an output: the hash of the input's content."""
     sha256: str | None = None
     """Of such an output: the hash of its own content."""
+    data_sha256: str | None = None
+    """Of a latent file: the checksum of its data, as its header has it."""
     metrics: Mapping[str, float] | None = None
     """What a roundtrip lost."""
     bucket: str | None = None
@@ -130,17 +165,37 @@ class ItemResult:
     def from_json(cls, values: Mapping[str, Any]) -> ItemResult:
         """Undo `to_json`; fields of later versions are left aside.
 
+        Nothing is believed: whoever can write to the output folder can write lines.
+
         Raises:
             TypeError, ValueError: this is no result.
         """
+        if not isinstance(values, Mapping):
+            raise TypeError(f"expected an object, got {type(values).__name__}")
         known: dict[str, Any] = {name: values.get(name) for name in cls.__dataclass_fields__}
-        if known["status"] not in _STATUSES or not isinstance(known["item"], str):
+        if known["status"] not in _STATUSES:
             raise ValueError("expected an item and a status")
+        for name, types in _TYPES.items():
+            if not isinstance(known[name], types) or isinstance(known[name], bool):
+                raise TypeError(f"unexpected {name}: {known[name]!r}")
         if known["shape"] is not None:
+            if not all(type(size) is int for size in known["shape"]):
+                raise TypeError("expected a shape of integers")
             known["shape"] = tuple(known["shape"])
+        outputs = [] if known["output"] is None else [known["output"]]
         if known["windows"] is not None:
             known["windows"] = tuple(map(WindowResult.from_json, known["windows"]))
+            outputs += [window.output for window in known["windows"]]
+        for output in outputs:
+            if not is_below(output):
+                raise ValueError(f"expected an output within the folder, got {output!r}")
         return cls(**known)
+
+
+def is_below(name: str) -> bool:
+    """Whether a relative name stays within the folder that it is joined to."""
+    parts = PurePosixPath(name).parts
+    return bool(parts) and not name.startswith("/") and ".." not in parts and "\0" not in name
 
 
 def failure(item: Item, error: BaseException, seconds: float | None = None) -> ItemResult:

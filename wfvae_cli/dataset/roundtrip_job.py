@@ -14,7 +14,7 @@ from wfvae_cli.dataset.encode_job import ItemFrames
 from wfvae_cli.dataset.job import DatasetJob
 from wfvae_cli.dataset.media_files import MediaFiles
 from wfvae_cli.dataset.result import ItemResult, Task
-from wfvae_cli.dataset.source import opened
+from wfvae_cli.dataset.source import Source, opened
 from wfvae_cli.media.audio import has_sound
 from wfvae_cli.media.options import VideoOptions
 from wfvae_cli.media.reader import open_clip
@@ -22,9 +22,9 @@ from wfvae_cli.metrics.clip import ClipMetrics
 from wfvae_cli.metrics.result import ClipResult
 from wfvae_cli.models.base import LoadedModel
 from wfvae_cli.models.base import Task as Halves
-from wfvae_cli.pipeline.job import Heartbeat, Job, Ready, Sink
+from wfvae_cli.pipeline.job import Heartbeat, Job, PipelineOptions, Ready, Sink
 from wfvae_cli.pipeline.plan import ChunkPlan
-from wfvae_cli.pipeline.roundtrip import RoundtripSink
+from wfvae_cli.pipeline.roundtrip import ClipRecord, Recorder, RoundtripSink, ScoresOnly
 
 
 @dataclass(frozen=True)
@@ -32,12 +32,28 @@ class RoundtripJob(DatasetJob):
     """Take a dataset's videos and images to latents and back."""
 
     config: RoundtripConfig = field(default_factory=RoundtripConfig)
+    recorder: Recorder | None = None
+    """Collects more of every clip than the manifest holds; in this process only. Clips whose
+    outputs are up to date go through the model for it, and are not written again."""
+    is_written: bool = True
+    """Whether there are outputs; `store` is not used where there are none."""
     halves: ClassVar[Halves] = "both"
 
     @property
     def how(self) -> RoundtripConfig:
         """What decides the outputs' bytes."""
         return self.config
+
+    @property
+    def revisits(self) -> bool:
+        """Whether items whose outputs are up to date are worked on, too."""
+        return self.recorder is not None
+
+    @property
+    def pipeline_options(self) -> PipelineOptions:
+        """How items go through the pipeline."""
+        is_timed = self.profile or (self.recorder is not None and self.recorder.is_timed)
+        return replace(super().pipeline_options, is_timed=is_timed)
 
     def outputs(self) -> MediaFiles:
         """Give what names and finds videos and images."""
@@ -60,41 +76,64 @@ class RoundtripItems(Job[Task, ItemFrames, ItemResult]):
     ) -> None:
         self._job, self._model, self._fingerprint = job, model, fingerprint
         self._outputs = job.outputs()
+        if job.recorder is not None:
+            job.recorder.loaded(model)
 
     @contextlib.contextmanager
     def open(self, task: Task, heartbeat: Heartbeat) -> Iterator[ItemFrames | Ready[ItemResult]]:
         """Open a clip, unless its output is up to date."""
         job = self._job
         with opened(task.item, heartbeat) as source:
-            if task.current is not None and source.sha256 == task.made_of:
+            if _current(task, source) is not None and not job.revisits:
+                assert task.current is not None
                 yield Ready(replace(task.current, stamp=source.stamp))
                 return
             sampling = job.config.sampling_of(task.item)
-            threads, hwaccel = job.decoder_threads, job.hwaccel
-            with open_clip(source.path, sampling, threads=threads, hwaccel=hwaccel) as reader:
+            with open_clip(source.path, sampling, **job.reader_options) as reader:
                 yield ItemFrames(task, source, reader, self._model.vae.strides, heartbeat)
 
     def sink(self, task: Task, source: ItemFrames, plan: ChunkPlan) -> Sink[ItemResult]:
         """Begin an item's video or image, and its scores."""
         outputs, config, info = self._outputs, self._job.config, source.info
-        name = outputs.name(task.item, is_image=info.is_image)
+        item, recorder = task.item, self._job.recorder
+        record: ClipRecord = ScoresOnly(ClipMetrics(ms_ssim=config.ms_ssim))
+        if recorder is not None:
+            record = recorder.begin(item.relative, info, plan)
+        current = _current(task, source.file)
+        if current is not None or not self._job.is_written:
+            plain = ItemResult(item.relative, item.path, "done")
+
+            def measured(scores: ClipResult) -> ItemResult:
+                result = current or replace(plain, frames=scores.frames)
+                return replace(result, stamp=source.file.stamp, metrics=_metrics(scores))
+
+            video = VideoOptions()
+            return RoundtripSink(
+                None, source, measured, record=record, video=video, overwrite=False
+            )
+        name = outputs.name(item, is_image=info.is_image)
         part = outputs.store.part(Path(name).suffix)
 
         def conclude(scores: ClipResult) -> ItemResult:
-            result = outputs.described(task.item, scores.frames, source.file, self._fingerprint)
+            result = outputs.described(item, scores.frames, source.file, self._fingerprint)
             return outputs.publish(part, name, replace(result, metrics=_metrics(scores)))
 
         path, copies = source.file.path, config.audio == "copy" and not info.is_image
         return _Sink(
             part,
-            info,
+            source,
             conclude,
-            metrics=ClipMetrics(ms_ssim=config.ms_ssim),
+            record=record,
             compare=config.compare,
             video=VideoOptions() if info.is_image else config.video,
             overwrite=True,
             audio_from=path if copies and has_sound(path) else None,
         )
+
+
+def _current(task: Task, source: Source) -> ItemResult | None:
+    """The result of an item whose output was made of what its source holds now."""
+    return task.current if source.sha256 == task.made_of else None
 
 
 def _metrics(scores: ClipResult) -> dict[str, float]:

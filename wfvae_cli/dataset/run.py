@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -69,6 +70,11 @@ class Summary:
     _scores: dict[str, list[float]] = field(default_factory=dict, repr=False)
 
     @property
+    def not_attempted(self) -> int:
+        """Items that the run ended before."""
+        return self.items - self.done - self.current - self.failed - self.skipped
+
+    @property
     def metrics(self) -> dict[str, float]:
         """Means over the files that have metrics, those that were up to date included."""
         return {name: sum(each) / len(each) for name, each in self._scores.items()}
@@ -105,6 +111,7 @@ def run_dataset(
     shard: Shard | None = None,
     conflict: Conflict = "refuse",
     max_failures: int | None = None,
+    verify: bool = False,
     callbacks: RunCallbacks | None = None,
 ) -> Summary:
     """Do what is left to do of a dataset, and record what became of every item.
@@ -119,6 +126,7 @@ def run_dataset(
         shard: which share of the items is this run's; all by default.
         conflict: what to do with outputs that are there and were made with different options.
         max_failures: stop once so many files have failed.
+        verify: read the outputs that are there, and make those again that are damaged.
         callbacks: told how it goes.
 
     Returns:
@@ -143,31 +151,79 @@ def run_dataset(
         stack.callback(engine.close)
         fingerprint = engine.start(job, callbacks)
         last = last_results(path)
-        plan = outputs.begin(items, last, fingerprint, conflict)
+        plan = outputs.begin(items, last, fingerprint, conflict, verify=verify)
+        for result in plan.unrecorded:
+            manifest.append(result)
+        if job.revisits:
+            plan = plan.revisited(items)
         summary = Summary(items=len(items), current=len(plan.done))
         for result in plan.done:
             summary.score(result)
-        for result in plan.unrecorded:
-            manifest.append(result)
         callbacks.planned(plan)
         for result in plan.kept:
             summary.count(result)
             callbacks.settled(result)
             manifest.append(result)
-        for result in engine.work(plan.tasks):
-            summary.count(result)
-            callbacks.settled(result)
+        for result in _work(engine, plan.tasks, summary, max_failures, callbacks):
             for settled in outputs.settle(result):
                 manifest.append(settled)
-            too_many = max_failures is not None and summary.failed >= max_failures
-            if too_many and summary.stopped is None:
-                summary.stopped = f"{summary.failed} files have failed (--max-failures)"
-                engine.stop()
         for settled in outputs.flush():
             manifest.append(settled)
         summary.profile = engine.profile
     summary.seconds = time.perf_counter() - begin
     return summary
+
+
+def measure_dataset(
+    items: Sequence[Item],
+    job: DatasetJob,
+    *,
+    engine: Engine | None = None,
+    max_failures: int | None = None,
+    callbacks: RunCallbacks | None = None,
+) -> Summary:
+    """Work on items of which nothing is written: no outputs, and no manifest to resume from.
+
+    Args:
+        items: from `find_inputs`.
+        job: what is done with them; it writes nothing.
+        engine: who does the work; a worker in this process by default.
+        max_failures: stop once so many files have failed.
+        callbacks: told how it goes.
+
+    Raises:
+        WeightsError, DeviceError: there is no model to work with.
+    """
+    begin = time.perf_counter()
+    engine, callbacks = engine or LocalEngine(), callbacks or NoRunCallbacks()
+    summary = Summary(items=len(items))
+    with contextlib.closing(engine):
+        engine.start(job, callbacks)
+        tasks = [Task(item) for item in items]
+        callbacks.planned(Plan(tasks, [], []))
+        for _ in _work(engine, tasks, summary, max_failures, callbacks):
+            pass
+        summary.profile = engine.profile
+    summary.seconds = time.perf_counter() - begin
+    return summary
+
+
+def _work(
+    engine: Engine,
+    tasks: Sequence[Task],
+    summary: Summary,
+    max_failures: int | None,
+    callbacks: RunCallbacks,
+) -> Iterator[ItemResult]:
+    """Count and tell every result; begin nothing more once too many items have failed."""
+    for result in engine.work(tasks):
+        summary.count(result)
+        callbacks.settled(result)
+        yield result
+        too_many = max_failures is not None and summary.failed >= max_failures
+        if too_many and summary.stopped is None:
+            summary.stopped = f"{summary.failed} files have failed (--max-failures)"
+            engine.stop()
 
 
 def _open_manifest(path: Path, store: OutputStore) -> RunManifest:

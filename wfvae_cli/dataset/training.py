@@ -8,7 +8,7 @@ import io
 import json
 import os
 import tarfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypedDict
@@ -20,6 +20,8 @@ from torch.utils.data import Dataset
 from wfvae_cli.errors import InputError, LatentError, UsageError
 from wfvae_cli.latents.file import LatentFile
 from wfvae_cli.latents.metadata import LatentMetadata
+
+_SUFFIX = ".safetensors"
 
 
 class LatentSample(TypedDict):
@@ -190,9 +192,14 @@ def _as_columns(shift: Sequence[float], scale: Sequence[float]) -> tuple[Tensor,
 def _open(place: _Place) -> LatentFile:
     if place.size is None:
         return LatentFile(place.path)
-    with Path(place.path).open("rb") as file:
-        file.seek(place.begin)
-        return LatentFile(_Member(place, file.read(place.size)))
+    try:
+        with Path(place.path).open("rb") as file:
+            file.seek(place.begin)
+            return LatentFile(_Member(place, file.read(place.size)))
+    except LatentError:
+        raise
+    except OSError as error:
+        raise LatentError(f"{place.path}: {error.strerror or error}") from error
 
 
 class _Member(io.BytesIO):
@@ -220,7 +227,8 @@ def _find(source: str) -> list[_Place]:
         files = [Path(name) for name in found if name.endswith(".safetensors")]
         tars = [Path(name) for name in found if name.endswith(".tar")]
     places = [_Place(str(path), str(path.relative_to(folder))) for path in files]
-    places += [place for tar in tars for place in _members(tar)]
+    places += [place for tar in tars for place in tar_members(tar)]
+    _refuse_twice(places)
     if not places:
         raise InputError(
             f"{source}: expected latent files (.safetensors) or shards of them (.tar), found none"
@@ -228,18 +236,77 @@ def _find(source: str) -> list[_Place]:
     return places
 
 
+def _refuse_twice(places: Iterable[_Place]) -> None:
+    """Refuse a folder that holds a clip in two shards, or in a shard and as a file."""
+    seen: dict[tuple[str, str], str] = {}
+    for place in places:
+        if place.size is None:
+            folder, item = place.path.removesuffix(place.item), place.item.removesuffix(_SUFFIX)
+        else:
+            folder, item = place.path.removesuffix(Path(place.path).name), place.item
+        other = seen.setdefault((folder, item), place.path)
+        if other != place.path:
+            raise LatentError(
+                f"{other} and {place.path} both hold {item}: two runs wrote into one folder, or a "
+                "shard's index is damaged; remove what is not wanted"
+            )
+
+
 def _is_hidden(path: Path, folder: Path) -> bool:
     return any(part.startswith(".") for part in path.relative_to(folder).parts)
 
 
-def _members(path: Path) -> Iterator[_Place]:
-    """The latent files of a shard, found by its headers alone."""
+def verify_shard(path: Path) -> None:
+    """Read all of a tar shard.
+
+    Raises:
+        LatentError: a clip is missing, damaged, or not what its checksum was taken of.
+    """
+    for place in tar_members(path):
+        with _open(place) as file:
+            file.verify()
+
+
+def tar_members(path: Path) -> list[_Place]:
+    """The latent files of a shard, found by its headers alone, and compared with its index.
+
+    Raises:
+        LatentError: it is no tar file, a header in it is damaged, or clips are missing.
+    """
+    places = []
     try:
-        with tarfile.open(path) as box:
+        size = path.stat().st_size
+        with tarfile.open(path, "r:") as box:
             for member in box:
+                if member.offset_data + member.size > size:
+                    raise LatentError(f"{path}: truncated within {member.name}: copy it again")
                 if member.name.endswith(".safetensors"):
                     key = member.name.removesuffix(".safetensors")
                     name = key.replace("%2E", ".").replace("%25", "%")
-                    yield _Place(str(path), name, member.offset_data, member.size)
-    except (tarfile.TarError, OSError) as error:
+                    places.append(_Place(str(path), name, member.offset_data, member.size))
+            end = box.offset
+        with path.open("rb") as file:  # tarfile ends at a header that it cannot read
+            file.seek(end)
+            if file.read(tarfile.BLOCKSIZE).strip(b"\0"):
+                raise LatentError(
+                    f"{path}: the header at byte {end} is damaged, and what follows it cannot be "
+                    "found: copy the shard again, or encode its clips again"
+                )
+    except LatentError:
+        raise
+    except (tarfile.TarError, OSError, EOFError, ValueError) as error:
         raise LatentError(f"{path}: damaged, not a tar shard: {error}") from error
+    missing = _expected(path) - {place.item for place in places}
+    if missing:
+        raise LatentError(
+            f"{path}: its index lists {len(missing)} clips that are not in it, such as "
+            f"{min(missing)}: copy the shard again, or encode its clips again"
+        )
+    return places
+
+
+def _expected(path: Path) -> set[str]:
+    """The clips of a shard by the index beside it; none where there is no index."""
+    from wfvae_cli.dataset.exporters.webdataset import listed_clips
+
+    return listed_clips(path.with_name(f"{path.stem.rpartition('-')[0]}.json"), path.name)

@@ -1,9 +1,10 @@
-"""Reading a latent file: its header when it is opened, its latents slice by slice."""
+"""Read a latent file: its header when it is opened, its latents slice by slice."""
 
 from __future__ import annotations
 
 import contextlib
 import functools
+import hashlib
 import io
 import os
 import stat
@@ -12,7 +13,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import IO, TYPE_CHECKING, BinaryIO
 
-from wfvae_cli.errors import LatentError, OutputError
+from wfvae_cli.errors import InputError, LatentError, OutputError
 from wfvae_cli.latents.header import (
     SAFETENSORS_DTYPES,
     Header,
@@ -30,6 +31,10 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 _COPY_BYTES = 1 << 20
+_MOST_TIMESTAMPS = 1 << 24
+"""Frames of a clip of variable rate, six days at 30 a second: its times are held in memory."""
+CHECKSUM = "data_sha256"
+"""The header's string that holds the SHA-256 of everything behind the header."""
 _DTYPES: dict[str, LatentDtype] = {short: name for name, short in SAFETENSORS_DTYPES.items()}
 
 
@@ -76,14 +81,15 @@ class LatentFile:
             if not stat.S_ISREG(status.st_mode):  # a pipe by name, such as the shell's <(...)
                 self._open_stream(file)
                 return
-            self._header = read_header(file, status.st_size)
+            self._header = _read_header(file, status.st_size)
             self.metadata = _check_layout(self._header)
-            _check_size(self._header, status.st_size)
+            with _remedied():
+                self._header.check_size(status.st_size)
             self._file, self._data_start = file, self._header.data_start
             unless_kept.pop_all()
 
     def _open_stream(self, stream: IO[bytes]) -> None:
-        self._header = read_header(stream)
+        self._header = _read_header(stream, None)
         self.metadata = _check_layout(self._header)
         self._file, self._data_start = _spool(stream, self._header), 0
 
@@ -116,6 +122,41 @@ class LatentFile:
     def dtype(self) -> LatentDtype:
         """What the latents are stored as."""
         return _DTYPES[self._header.tensors["latents"].dtype]
+
+    @property
+    def has_pts(self) -> bool:
+        """Whether the frames have timestamps of their own: the rate is variable."""
+        return "pts" in self._header.tensors
+
+    @property
+    def data_sha256(self) -> str | None:
+        """SHA-256 of the data as they were written; None where an older wfvae wrote the file."""
+        return self._header.metadata.get(CHECKSUM)
+
+    def verify(self) -> bool:
+        """Compare the data with the checksum in the header; reads the whole file.
+
+        Returns:
+            Whether there is a checksum to compare with: older files have none.
+
+        Raises:
+            LatentError: the data are not those that were written.
+        """
+        expected = self.data_sha256
+        if expected is None:
+            return False
+        digest = hashlib.sha256()
+        buffer = memoryview(bytearray(min(_COPY_BYTES, self._header.data_bytes)))
+        for offset in range(0, self._header.data_bytes, _COPY_BYTES):
+            piece = buffer[: self._header.data_bytes - offset]
+            self._read_into(piece, offset)
+            digest.update(piece)
+        if digest.hexdigest() != expected:
+            raise LatentError(
+                f"{self.name}: its data differ from the checksum in its header: the file is "
+                "damaged; copy it or encode the source again"
+            )
+        return True
 
     @property
     def has_logvar(self) -> bool:
@@ -244,11 +285,25 @@ def _named(name: str) -> Iterator[None]:
         yield
     except LatentError as error:
         raise LatentError(f"{name}: {error}") from None
-    except OutputError:
+    except (InputError, OutputError):  # of a standard stream, which says what it is
         raise
     except OSError as error:
         why = why_unreadable(name, "a latent file, as wfvae encode writes it", error)
         raise LatentError(f"{name}: {why}") from error
+
+
+@contextlib.contextmanager
+def _remedied() -> Iterator[None]:
+    """Add what to do to an error that says what is wrong with a header."""
+    try:
+        yield
+    except LatentError as error:
+        raise LatentError(f"{error}; give a whole file that wfvae encode wrote") from None
+
+
+def _read_header(stream: IO[bytes], file_bytes: int | None) -> Header:
+    with _remedied():
+        return read_header(stream, file_bytes)
 
 
 def _check_layout(header: Header) -> LatentMetadata:
@@ -269,6 +324,11 @@ def _check_layout(header: Header) -> LatentMetadata:
         )
     if "pts" in header.tensors:
         _tensor(header, "pts", (metadata.frames,), ("I64",))
+        if metadata.frames > _MOST_TIMESTAMPS:
+            raise LatentError(
+                f"holds timestamps of {metadata.frames} frames, and at most {_MOST_TIMESTAMPS} "
+                "are read: encode the source in parts, or at a constant rate (--fps)"
+            )
     return metadata
 
 
@@ -284,20 +344,6 @@ def _tensor(
             f"is {list(entry.shape[:8])} in {entry.dtype[:16]!r}: the file is damaged"
         )
     return entry
-
-
-def _check_size(header: Header, file_bytes: int) -> None:
-    expected = header.data_start + header.data_bytes
-    if file_bytes < expected:
-        raise LatentError(
-            f"truncated: its header describes {expected} bytes, the file has {file_bytes}; copy "
-            "it or encode the source again"
-        )
-    if file_bytes > expected:
-        raise LatentError(
-            f"its header describes {expected} bytes, the file has {file_bytes}: something was "
-            "appended to it, or it is damaged"
-        )
 
 
 def _spool(stream: IO[bytes], header: Header) -> io.FileIO:

@@ -24,11 +24,19 @@ SAFETENSORS_DTYPES: Mapping[LatentDtype, str] = {
     "float16": "F16",
     "bfloat16": "BF16",
 }
-ITEM_BYTES = {"F32": 4, "F16": 2, "BF16": 2, "I64": 8}
-"""Bytes of one number, for the dtypes that latent files hold."""
+ITEM_BYTES = {
+    **dict.fromkeys(("BOOL", "U8", "I8", "F8_E4M3", "F8_E5M2"), 1),
+    **dict.fromkeys(("I16", "U16", "F16", "BF16"), 2),
+    **dict.fromkeys(("I32", "U32", "F32"), 4),
+    **dict.fromkeys(("I64", "U64", "F64"), 8),
+}
+"""Bytes of one number, by safetensors' name of its type."""
 
-MAX_HEADER_BYTES = 100_000_000
-"""The safetensors library's own limit."""
+MAX_HEADER_BYTES = 8 << 20
+"""Longest header that is parsed: some 70,000 tensors. The library allows 100 MB, which takes
+gigabytes as Python objects."""
+_LIBRARY_LIMIT = 100_000_000
+"""Longest header that the safetensors library writes; more is another format's first 8 bytes."""
 
 _ALIGNMENT = 8
 _LARGEST_INTEGER = 2**63 - 1
@@ -58,6 +66,23 @@ class Header:
     def data_bytes(self) -> int:
         """Bytes of all tensors together."""
         return max((entry.end for entry in self.tensors.values()), default=0)
+
+    def check_size(self, file_bytes: int) -> None:
+        """Check that a file of `file_bytes` ends where its last tensor does.
+
+        Raises:
+            LatentError: it is shorter or longer.
+        """
+        expected = self.data_start + self.data_bytes
+        if file_bytes < expected:
+            raise LatentError(
+                f"truncated: its header describes {expected} bytes, the file has {file_bytes}"
+            )
+        if file_bytes > expected:
+            raise LatentError(
+                f"its header describes {expected} bytes, the file has {file_bytes}: something was "
+                "appended to it, or it is damaged"
+            )
 
     def describe_tensors(self, most: int = 5) -> str:
         """Name up to `most` tensors with shape and dtype, for messages."""
@@ -99,11 +124,11 @@ def read_header(stream: IO[bytes], file_bytes: int | None = None) -> Header:
 
     Args:
         stream: binary, at its start; need not be seekable.
-        file_bytes: size of the whole file if known, so that a lying length is found before
-            anything is read for it.
+        file_bytes: size of the whole file if known, so that a wrong length is found before
+            anything is read.
 
     Raises:
-        LatentError: this is no safetensors header, or it contradicts itself.
+        LatentError: this is no safetensors header, it is too long, or it contradicts itself.
     """
     prefix = read_up_to(stream, 8)
     if len(prefix) < 8:
@@ -112,21 +137,21 @@ def read_header(stream: IO[bytes], file_bytes: int | None = None) -> Header:
             + (f"one of {len(prefix)} bytes" if prefix else "an empty one")
         )
     length = int.from_bytes(prefix, "little")
+    if length > _LIBRARY_LIMIT:
+        raise LatentError("expected a safetensors file, but this is another format")
     if length > MAX_HEADER_BYTES:
         raise LatentError(
-            "expected latents in a safetensors file, but this is another format: give a file that "
-            "wfvae encode wrote"
+            f"its header takes {length} bytes, and at most {MAX_HEADER_BYTES} are read"
         )
     if file_bytes is not None and length > file_bytes - 8:
         raise LatentError(
             f"its header should take {length} bytes, but only {file_bytes - 8} follow: the file "
-            "is truncated, or not safetensors; copy or encode it again"
+            "is truncated, or not safetensors"
         )
     text = read_up_to(stream, length)
     if len(text) < length:
         raise LatentError(
-            f"truncated: its header should take {length} bytes, but only {len(text)} follow; "
-            "copy or encode it again"
+            f"truncated: its header should take {length} bytes, but only {len(text)} follow"
         )
     return _parse(text)
 
@@ -177,7 +202,7 @@ def _parse_entry(name: str, entry: Any) -> TensorEntry:
 
 
 def _integers(value: Any) -> tuple[int, ...] | None:
-    """The list as a tuple, if it is a short one of integers below 2**63 (True is none)."""
+    """The list as a tuple if it holds at most 64 integers below 2**63 (bools excluded)."""
     if not isinstance(value, list) or len(value) > _MAX_RANK:
         return None
     if not all(type(item) is int and 0 <= item <= _LARGEST_INTEGER for item in value):

@@ -26,6 +26,9 @@ _RANGES: tuple[Literal["tv", "pc"], ...] = ("tv", "pc")
 _EXTRA_PREFIX = "extra."
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 _LARGEST_STRIDE = 1024
+_LARGEST_RATE_TERM = 2**31 - 1
+LONGEST_HOLD = Fraction(24 * 60 * 60)
+"""Seconds; nobody shows one frame for longer, and times stay far from 64 bits."""
 
 
 @dataclass(frozen=True)
@@ -91,6 +94,9 @@ class LatentMetadata:
     """Seconds per unit of `pts`."""
     start: Fraction = Fraction(0)
     """Seconds on the source container's timeline at which the first frame is shown."""
+    last_duration: Fraction | None = None
+    """Seconds that the last frame is shown, where that is not what its rate or the frames before
+    it say; above 0, at most a day."""
     sample_aspect: Fraction = Fraction(1)
     """Width of a pixel over its height."""
     bits: Literal[8, 16] = 8
@@ -191,13 +197,21 @@ class LatentMetadata:
             )
 
     def _check_clip(self) -> None:
-        for name in ("frame_rate", "time_base", "sample_aspect"):
+        hold = self.last_duration
+        require(hold is None or hold <= LONGEST_HOLD, "last_duration", "at most a day", hold)
+        for name in ("frame_rate", "time_base", "sample_aspect", "last_duration"):
             value = getattr(self, name)
             require(value is None or value > 0, name, "above 0", value)
-        for name in ("frame_rate", "time_base", "start", "sample_aspect"):
+        for name, largest, what in (
+            ("frame_rate", _LARGEST_RATE_TERM, "32-bit"),  # FFmpeg's AVRational
+            ("time_base", _LARGEST_RATE_TERM, "32-bit"),
+            ("sample_aspect", _LARGEST_RATE_TERM, "32-bit"),
+            ("start", LARGEST_TERM, "64-bit"),
+            ("last_duration", LARGEST_TERM, "64-bit"),
+        ):
             value = getattr(self, name) or Fraction(0)
-            fits = max(abs(value.numerator), value.denominator) <= LARGEST_TERM
-            require(fits, name, "a fraction of 64-bit integers", value)
+            fits = max(abs(value.numerator), value.denominator) <= largest
+            require(fits, name, f"a fraction of {what} integers", value)
         require(self.bits in _BITS, "bits", "8 or 16", self.bits)
         require(1 <= self.source_bits <= 32, "source_bits", "1 to 32", self.source_bits)
         require(self.colour_range in _RANGES, "colour_range", "tv or pc", self.colour_range)
@@ -266,6 +280,7 @@ class LatentMetadata:
             frame_rate=parse.fraction("frame_rate") if "frame_rate" in strings else None,
             time_base=parse.fraction("time_base"),
             start=parse.fraction("start"),
+            last_duration=parse.fraction("last_duration") if "last_duration" in strings else None,
             sample_aspect=parse.fraction("sample_aspect"),
             bits=parse.choice("bits", _BITS),
             source_bits=parse.integer("source_bits"),

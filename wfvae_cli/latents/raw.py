@@ -3,16 +3,40 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import io
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import IO
+from typing import IO, Protocol
 
 from wfvae_cli.atomic import output_error
 from wfvae_cli.errors import OutputError, WfvaeError
 
 _PIECE_BYTES = 1 << 20
+
+
+class Writable(Protocol):
+    """What bytes can be written to: a file, a pipe, a checksum."""
+
+    def write(self, data: memoryview, /) -> int:
+        """Write some of `data`, and say how many bytes."""
+
+
+class Digest:
+    """SHA-256 of what is written to it."""
+
+    def __init__(self) -> None:
+        self._sha256 = hashlib.sha256()
+
+    def write(self, data: memoryview | bytes, /) -> int:
+        """Take the next bytes."""
+        self._sha256.update(data)
+        return len(data)
+
+    def hexdigest(self) -> str:
+        """Give the digest of all bytes so far."""
+        return self._sha256.hexdigest()
 
 
 def read_up_to(source: IO[bytes], count: int) -> bytes:
@@ -41,7 +65,7 @@ def read_into(source: io.FileIO, position: int, target: memoryview) -> None:
         target = target[count:]
 
 
-def write_all(target: IO[bytes], data: memoryview | bytes) -> None:
+def write_all(target: Writable, data: memoryview | bytes) -> None:
     """Write every byte of `data`."""
     view = memoryview(data)
     while len(view):

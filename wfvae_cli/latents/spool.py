@@ -1,4 +1,4 @@
-"""Turning chunks that arrive frame by frame into planes that lie one after another.
+"""Turn chunks that arrive frame by frame into planes that lie one after another.
 
 A model gives latents in time order, all channels of a chunk at once; the file wants channel after
 channel, each over the whole clip. The transposition goes through one block of fixed size: a full
@@ -10,12 +10,17 @@ from __future__ import annotations
 
 import io
 from pathlib import Path
-from typing import IO
 
 import torch
 from torch import Tensor
 
-from wfvae_cli.latents.raw import read_into, temporary_errors, temporary_file, write_all
+from wfvae_cli.latents.raw import (
+    Writable,
+    read_into,
+    temporary_errors,
+    temporary_file,
+    write_all,
+)
 
 BLOCK_BYTES = 8 << 20
 """What a spool holds in memory; one frame of all planes where that is more."""
@@ -72,7 +77,7 @@ class PlaneSpool:
             self._filled += count
             chunk = chunk[:, count:]
 
-    def copy_to(self, target: IO[bytes]) -> None:
+    def copy_to(self, target: Writable) -> None:
         """Write everything appended as one PTHW array, from front to back; may be repeated.
 
         Raises:
@@ -89,7 +94,7 @@ class PlaneSpool:
                 write_all(target, _bytes_of(self._block[plane, : self._filled]))
 
     def close(self) -> None:
-        """Let go of the temporary file."""
+        """Remove the temporary file."""
         if self._file is not None:
             self._file.close()
 

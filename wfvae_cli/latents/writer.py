@@ -1,13 +1,14 @@
-"""Writing a latent file chunk by chunk, in memory that does not grow with the clip."""
+"""Write a latent file chunk by chunk, in memory that does not grow with the clip."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Sequence
 from dataclasses import replace
+from fractions import Fraction
 from pathlib import Path
 from types import TracebackType
-from typing import IO, BinaryIO
+from typing import BinaryIO
 
 import numpy as np
 import torch
@@ -16,10 +17,10 @@ from torch import Tensor
 
 from wfvae_cli.atomic import atomic_file, check_output, reported
 from wfvae_cli.errors import LatentError
-from wfvae_cli.latents.file import first_non_finite
+from wfvae_cli.latents.file import CHECKSUM, first_non_finite
 from wfvae_cli.latents.header import SAFETENSORS_DTYPES, LatentDtype, encode_header
 from wfvae_cli.latents.metadata import LatentMetadata
-from wfvae_cli.latents.raw import write_all
+from wfvae_cli.latents.raw import Digest, Writable, write_all
 from wfvae_cli.latents.spool import PlaneSpool
 from wfvae_cli.strides import latent_frames, padded_frames
 
@@ -37,7 +38,8 @@ class LatentWriter:
 
     Args:
         target: a path, or a binary stream such as stdout's, which need not be seekable.
-        metadata: what is known of the clip; `frames` and `pad_frames` are filled in by `finish`.
+        metadata: what is known of the clip; `finish` fills in `frames`, `pad_frames`
+            and `last_duration`.
         dtype: what latents are stored as.
         overwrite: whether `target` may exist.
 
@@ -67,6 +69,8 @@ class LatentWriter:
         channels, _, height, width = metadata.latent_shape
         planes = 2 * channels if metadata.posterior == "moments" else channels
         self._spool = PlaneSpool(planes, height, width, self._storage, directory)
+        self.data_sha256: str | None = None
+        """SHA-256 of the file's data, as its header has it; None before `finish`."""
 
     def __enter__(self) -> LatentWriter:
         return self
@@ -127,12 +131,18 @@ class LatentWriter:
             )
         return stored
 
-    def finish(self, frames: int, pts: Sequence[int] | NDArray[np.int64] | None = None) -> None:
+    def finish(
+        self,
+        frames: int,
+        pts: Sequence[int] | NDArray[np.int64] | None = None,
+        last_duration: Fraction | None = None,
+    ) -> None:
         """Write the file: whole, or not at all.
 
         Args:
             frames: frames of the clip before padding.
             pts: with a variable frame rate, each frame's time in units of `time_base`.
+            last_duration: seconds that the last frame is shown, where that is not usual.
 
         Raises:
             LatentError: `pts` do not increase.
@@ -145,35 +155,49 @@ class LatentWriter:
                 f"{self.latent_frames} latent frames that were appended"
             )
         metadata = replace(
-            self._metadata, frames=frames, pad_frames=padded_frames(frames, stride) - frames
+            self._metadata,
+            frames=frames,
+            pad_frames=padded_frames(frames, stride) - frames,
+            last_duration=last_duration,
         )
-        times = None if pts is None else _checked_pts(pts, frames)
-        header = self._header(metadata, times is not None)
+        times = None if pts is None else _checked_pts(pts, frames).astype("<i8")
+        checksum = self._checksum(times)
+        header = self._header(metadata, checksum, has_pts=times is not None)
         if isinstance(self._target, Path):
             with atomic_file(self._target, overwrite=self._overwrite) as file:
-                self._write(file, header, times)
-            return
-        with reported(getattr(self._target, "name", "the latents")):
-            self._write(self._target, header, times)
-            self._target.flush()
+                write_all(file, header)
+                self._write_data(file, times)
+        else:
+            with reported(getattr(self._target, "name", "the latents")):
+                write_all(self._target, header)
+                self._write_data(self._target, times)
+                self._target.flush()
+        self.data_sha256 = checksum
 
-    def _header(self, metadata: LatentMetadata, has_pts: bool) -> bytes:
+    def _checksum(self, pts: NDArray[np.int64] | None) -> str:
+        # The header comes first and holds it, and a pipe cannot be written backwards: the data
+        # are gone through twice, the second time from the page cache where they were spooled.
+        digest = Digest()
+        self._write_data(digest, pts)
+        return digest.hexdigest()
+
+    def _header(self, metadata: LatentMetadata, checksum: str, *, has_pts: bool) -> bytes:
         dtype, shape = SAFETENSORS_DTYPES[self._dtype], metadata.latent_shape
         names = ["latents", "logvar"] if metadata.posterior == "moments" else ["latents"]
         # int64 first, so that it stays aligned behind the header
         tensors = [("pts", "I64", (metadata.frames,))] if has_pts else []
         return encode_header(
-            tensors + [(name, dtype, shape) for name in names], metadata.to_strings()
+            tensors + [(name, dtype, shape) for name in names],
+            {**metadata.to_strings(), CHECKSUM: checksum},
         )
 
-    def _write(self, file: IO[bytes], header: bytes, pts: NDArray[np.int64] | None) -> None:
-        write_all(file, header)
+    def _write_data(self, file: Writable, pts: NDArray[np.int64] | None) -> None:
         if pts is not None:
-            write_all(file, pts.astype("<i8").tobytes())
+            write_all(file, pts.tobytes())
         self._spool.copy_to(file)
 
     def close(self) -> None:
-        """Let go of temporary space; without `finish` before it, nothing is written."""
+        """Remove the temporary file; without `finish` before it, nothing is written."""
         self._spool.close()
 
 

@@ -17,7 +17,7 @@ from av.packet import Packet
 
 from wfvae_cli.errors import OutputError, VideoError
 from wfvae_cli.media.inputs import LocalFile
-from wfvae_cli.media.opening import open_only
+from wfvae_cli.media.opening import is_playlist, open_only
 from wfvae_cli.media.settings import AVFMT_TS_NEGATIVE
 from wfvae_cli.unreadable import why_unreadable
 
@@ -149,8 +149,11 @@ class AudioTrack:
 
 
 def has_sound(source: str | Path) -> bool:
-    """Whether a source has a sound track that could be copied: a file, but no pipe or pattern."""
-    if not Path(source).is_file():
+    """Whether a source has a sound track that could be copied.
+
+    Only files are looked at: no pipes, patterns or playlists.
+    """
+    if not Path(source).is_file() or is_playlist(source):
         return False
     with AudioTrack(source, Fraction(0)) as track:
         return track.present

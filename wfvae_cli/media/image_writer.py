@@ -5,8 +5,6 @@ from __future__ import annotations
 import contextlib
 import io
 import re
-import secrets
-import shutil
 from fractions import Fraction
 from pathlib import Path
 from types import TracebackType
@@ -17,7 +15,13 @@ import numpy as np
 from av.video.codeccontext import VideoCodecContext
 from PIL import Image
 
-from wfvae_cli.atomic import atomic_path, check_directory, check_output, reported
+from wfvae_cli.atomic import (
+    atomic_folder,
+    atomic_path,
+    check_directory,
+    check_output,
+    reported,
+)
 from wfvae_cli.errors import OutputError, UsageError
 from wfvae_cli.media import yuv
 from wfvae_cli.media.clip import ClipInfo, Colour, Frame
@@ -171,10 +175,8 @@ class PatternWriter(ClipWriter):
 
     def __enter__(self) -> PatternWriter:
         self.notices = _notices(self.target, self.info, self._has_audio)
-        staging = self.target.parent / f".frames.{secrets.token_hex(4)}.part"
-        with reported(self.target, staging):
-            staging.mkdir()
-        self._staging = staging
+        self._stack = contextlib.ExitStack()
+        self._staging = self._stack.enter_context(atomic_folder(self.target))
         return self
 
     def _write(self, frame: Frame) -> None:
@@ -188,14 +190,12 @@ class PatternWriter(ClipWriter):
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        try:
+        with self._stack:
             if error is None:
                 if not self.frames:
                     raise OutputError(f"nothing to write to {self.target}: the clip has no frames")
                 with reported(self.target):
                     self._publish()
-        finally:
-            shutil.rmtree(self._staging, ignore_errors=True)
 
     def _name(self, index: int) -> str:
         return _NUMBER.sub(

@@ -44,6 +44,11 @@ _SCRIPTS = (b"#EXTM3U", b"ffconcat", b"v=0", b"<MPD", b"[playlist]")
 """How playlists, concat scripts and session descriptions begin."""
 
 
+def is_playlist(path: str | Path) -> bool:
+    """Tell by the suffix whether a file is a playlist or concat script, if it is meant as one."""
+    return Path(path).suffix.lower() in _PLAYLISTS
+
+
 def check_exists(path: Path, *, trusted: bool = False) -> None:
     """Check that `path` is there, is not empty, and is neither prose nor a playlist.
 
@@ -65,10 +70,10 @@ def check_exists(path: Path, *, trusted: bool = False) -> None:
     if not head:
         raise VideoError(f"{path}: the file is empty: copy or download it again")
     if _is_script(head):
-        if not (trusted and path.suffix.lower() in _PLAYLISTS):
+        if not (trusted and is_playlist(path)):
             raise VideoError(f"{path}: {_script_refused(path, trusted)}")
     elif _is_text(head) and not _READABLE_TEXT.match(head):
-        raise VideoError(f"{path}: a text file, not a video or an image: is it the right file?")
+        raise VideoError(f"{path}: {_text_refused(head)}")
     if head[5:10] == _SAFETENSORS:
         raise VideoError(
             f"{path}: a safetensors file, not a video or an image: wfvae decode takes latents"
@@ -180,6 +185,15 @@ def _last_message(source: Input, trusted: bool) -> str | None:
     return None
 
 
+def _text_refused(head: bytes) -> str:
+    if b'"wfvae-stats"' in head:
+        return (
+            "statistics of latents, not a video or an image: wfvae info shows them, and wfvae "
+            "stats --merge combines them"
+        )
+    return "a text file, not a video or an image: is it the right file?"
+
+
 def explain_unreadable(source: Input, message: str) -> str:
     """Say why FFmpeg could not open or decode `source`.
 
@@ -192,7 +206,7 @@ def explain_unreadable(source: Input, message: str) -> str:
     if _is_script(head):
         return _script_refused(None, trusted=False)
     if _is_text(head) and not _READABLE_TEXT.match(head):
-        return "a text file, not a video or an image: is it the right file?"
+        return _text_refused(head)
     found = source.structure()
     if found is not None and found.is_mp4 and not found.has_index:
         if found.has_items:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from dataclasses import dataclass
 from fractions import Fraction
 from typing import Annotated, Literal, get_args
@@ -12,6 +13,7 @@ from wfvae_cli.option import Option
 
 Fit = Literal["crop", "pad", "stretch"]
 
+_BYTES = re.compile(r"(\d+(?:\.\d+)?) ?([KMGT]?)(?:i?B)?", re.ASCII)
 _FRAMES, _OUTPUT = "Which frames, and their size", "Output"
 
 
@@ -155,6 +157,33 @@ class VideoOptions:
     """FFmpeg's muxer, such as `matroska`. Default: by file suffix; `matroska` on stdout."""
 
 
+DATASET_IMAGE_MEMORY = 4 << 30
+"""Bytes that decoding one image of a dataset may take. A fixed number, so that which files are
+refused does not depend on what else runs."""
+
+
+def parse_bytes(text: str) -> int:
+    """Bytes from `4G`, `512MiB`, `1.5 GB` or a plain number; units are powers of 1024."""
+    match = _BYTES.fullmatch(text.strip())
+    if (
+        match is None
+        or (count := int(float(match[1]) * 1024 ** " KMGT".index(match[2] or " "))) < 1
+    ):
+        raise ValueError(f"expected bytes such as 4G or 512M, got {text!r}")
+    return count
+
+
+ImageMemory = Annotated[
+    int | None,
+    Option(
+        "Refuse image files whose decoding takes more memory than this, such as 8G. Default: half "
+        "of what is free; for a dataset 4G.",
+        _FRAMES,
+        flags=("--max-image-memory",),
+        metavar="SIZE",
+        parse=parse_bytes,
+    ),
+]
 Hwaccel = Annotated[
     str,
     Option(

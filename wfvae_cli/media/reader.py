@@ -266,13 +266,17 @@ def open_clip(
         raise
 
 
-def probe(source: str | Path) -> ClipInfo:
+def probe(source: str | Path, *, trusted: bool = False) -> ClipInfo:
     """Describe a source; decodes its first frame only.
+
+    Args:
+        source: see `open_clip`.
+        trusted: see `open_clip`.
 
     Raises:
         VideoError: no frames can be had of it.
     """
-    with open_clip(source, threads=1) as reader:
+    with open_clip(source, threads=1, trusted=trusted) as reader:
         return reader.info
 
 

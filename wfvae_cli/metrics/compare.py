@@ -15,7 +15,7 @@ from wfvae_cli.media.options import Sampling
 from wfvae_cli.media.reader import open_clip
 from wfvae_cli.metrics.clip import ClipMetrics, ClipObserver, PairMetric, PairObserver
 from wfvae_cli.metrics.pairs import Pair, pair_directories
-from wfvae_cli.metrics.result import ClipResult, Comparison, FailedFile, FileResult
+from wfvae_cli.metrics.result import ClipResult, Comparison, FailedFile, FileResult, JsonValue
 
 
 class SetMetric(PairObserver, Protocol):
@@ -23,6 +23,9 @@ class SetMetric(PairObserver, Protocol):
 
     def clip(self) -> AbstractContextManager[None]:
         """Everything observed within belongs to one clip, and is forgotten if it raises."""
+
+    def to_json(self) -> dict[str, JsonValue]:
+        """The distance under its name, and the number of samples beside it."""
 
 
 @dataclass(frozen=True)
@@ -35,6 +38,11 @@ class Measures:
     """Shown every pair of frames; read their results when all clips are done."""
     frames: int | None = None
     """How many frames every clip must have, where a protocol says so."""
+
+    @property
+    def figures(self) -> dict[str, JsonValue]:
+        """The distances over all frames so far, by their names, with their numbers of samples."""
+        return {name: value for each in self.distances for name, value in each.to_json().items()}
 
 
 _EVERYTHING = Sampling()

@@ -94,6 +94,18 @@ class FrechetDistance:
             self._metric.update(features, real=real)
         self._pending.clear()
 
+    def part(self) -> FrechetDistance:
+        """An empty distance with this extractor, for one clip of several that are open at once."""
+        return FrechetDistance(self.name, self._extractor, window=self.window)
+
+    def merge(self, part: FrechetDistance) -> None:
+        """Take in the samples of a `part`, which must not be used any more."""
+        if self._metric is None or part._metric is None:
+            self._metric = self._metric or part._metric
+            return
+        for name, value in part._metric.metric_state.items():  # sums, all of them
+            setattr(self._metric, name, getattr(self._metric, name) + value)
+
     @property
     def samples(self) -> int:
         """Windows taken so far, of originals and reconstructions each."""

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import csv
 import io
-import json
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from wfvae_cli.atomic import atomic_file
 from wfvae_cli.errors import UsageError
+from wfvae_cli.json_text import to_json
 from wfvae_cli.metrics.result import (
     CLIP_METRICS,
     FRAME_METRICS,
@@ -75,9 +75,10 @@ def _write(path: Path, content: Mapping[str, JsonValue], table: str, *, overwrit
     check_report_path(path)
     text = table
     if path.suffix.lower() == ".json":
-        text = json.dumps(content, indent=2, allow_nan=False, ensure_ascii=False) + "\n"
+        text = to_json(content, indent=2, allow_nan=False) + "\n"
     with atomic_file(path, overwrite=overwrite) as file:
-        file.write(text.encode())
+        # CSV has no escapes: bytes of a name that are not UTF-8 are written as they are
+        file.write(text.encode(errors="surrogateescape"))
 
 
 def check_report_path(path: Path) -> None:

@@ -16,6 +16,7 @@ from wfvae_cli.nn.row_bands import Footprint
 from wfvae_cli.nn.stream import Stream
 from wfvae_cli.strides import Strides
 
+Half = Literal["encode", "decode"]
 Task = Literal["encode", "decode", "both"]
 """What a model is for: its encoder's weights, its decoder's, or all of them."""
 
@@ -35,6 +36,13 @@ class Posterior(NamedTuple):
     def sample(self, noise: Tensor) -> Tensor:
         """The latents that standard normal `noise` of the mean's shape picks."""
         return self.mean + noise * torch.exp(0.5 * self.logvar)
+
+
+class HalfTypes(NamedTuple):
+    """The floating-point types that the two halves of a model compute in."""
+
+    encode: torch.dtype
+    decode: torch.dtype
 
 
 class Halves(NamedTuple):
@@ -142,6 +150,12 @@ class VideoVAE(nn.Module, ABC):
         others = {"encode": cls.decoder_modules, "decode": cls.encoder_modules, "both": ()}[task]
         return not any(parameter.startswith(f"{module}.") for module in others)
 
+    def dtype_of(self, half: Half) -> torch.dtype:
+        """Give the type of a half's weights; undefined for one that was not loaded."""
+        return next(
+            weight.dtype for name, weight in self.named_parameters() if self.is_needed(name, half)
+        )
+
     def encode(self, frames: Tensor, stream: Stream) -> Posterior:
         """Encode the next chunk of a clip.
 
@@ -177,7 +191,8 @@ class VideoVAE(nn.Module, ABC):
         """Decode the next chunk of a clip's latents.
 
         Args:
-            latents: BCTHW, not normalised, any number of latent frames from 1.
+            latents: BCTHW, not normalised, any number of latent frames from 1; of any type, since
+                the encoder may compute in another one.
             stream: what this clip's earlier chunks left behind; changed in place. Set
                 `stream.last` before the final chunk.
 
@@ -196,7 +211,7 @@ class VideoVAE(nn.Module, ABC):
             )
         self._enter(stream, "decode")
         run = self._decode if self.compiled is None else self.compiled.decode
-        frames = run(to_channels_last(latents), stream)
+        frames = run(to_channels_last(latents.to(self.dtype_of("decode"))), stream)
         stream.first = False
         return frames
 
@@ -241,15 +256,20 @@ class LoadedModel:
         """Where the weights are."""
         return self._weight.device
 
-    @property
-    def dtype(self) -> torch.dtype:
-        """The floating-point type that the model computes in."""
-        return self._weight.dtype
+    def dtype_of(self, half: Half) -> torch.dtype:
+        """Give the floating-point type that a half computes in, which must have been loaded."""
+        return self.vae.dtype_of(half)
 
     @property
     def value_bytes(self) -> int:
-        """Bytes of each number on its way through the model, as far as memory is concerned."""
-        return convolved_in(self._weight).itemsize
+        """Bytes of each number on its way through the model, as far as memory is concerned.
+
+        Those of the half that computes in the longer type.
+        """
+        return max(
+            convolved_in(torch.empty(0, dtype=self.dtype_of(half), device=self.device)).itemsize
+            for half in self._halves
+        )
 
     @property
     def nbytes(self) -> int:
@@ -258,11 +278,21 @@ class LoadedModel:
 
     @property
     def compute_dtype(self) -> str:
-        """The type's name as files record it: `float32`, `tf32`, `bfloat16` or `float16`."""
-        name = str(self.dtype).removeprefix("torch.")
+        """What all that was loaded computes in, encoder first: `float32`, or `tf32, bfloat16`."""
+        return ", ".join(dict.fromkeys(self.compute_dtype_of(half) for half in self._halves))
+
+    def compute_dtype_of(self, half: Half) -> str:
+        """Name a half's type as files record it: `float32`, `tf32`, `bfloat16` or `float16`."""
+        name = str(self.dtype_of(half)).removeprefix("torch.")
         if name == "float32" and self.device.type == "cuda" and torch.backends.cudnn.allow_tf32:
             return "tf32"
         return name
+
+    @property
+    def _halves(self) -> tuple[Half, ...]:
+        """The halves that were loaded."""
+        task = self.vae.loaded_for
+        return ("encode", "decode") if task == "both" else (task,)
 
     @property
     def _weight(self) -> Tensor:

@@ -5,12 +5,14 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from wfvae_cli.errors import WeightsError
+from wfvae_cli.errors import LatentError, WeightsError
+from wfvae_cli.latents.header import read_header
 from wfvae_cli.models.names import PICKLE_SUFFIXES
 
 CONFIG = "config.json"
@@ -23,6 +25,10 @@ _PREFERRED = (
     "model.safetensors",
     "model" + INDEX_SUFFIX,
 )
+
+
+_MOST_JSON_BYTES = 8 << 20
+"""Longest config or index that is parsed; real ones have kilobytes."""
 
 
 @dataclass(frozen=True)
@@ -131,14 +137,21 @@ def read_index(path: Path) -> tuple[Path, ...]:
     shards = sorted({str(name) for name in weight_map.values()})
     for name in shards:
         if PurePosixPath(name).name != name or "\\" in name:
-            raise WeightsError(f"{path} names {name!r}, which is not a file beside it")
-    missing = [name for name in shards if not (path.parent / name).is_file()]
+            raise WeightsError(f"{path} names {name[:80]!r}, which is not a file beside it")
+    missing = [name for name in shards if not _is_file(path.parent / name)]
     if missing:
         raise WeightsError(
             f"{len(missing)} of the {len(shards)} shards that {path} names are missing: "
-            f"{', '.join(missing)}; download them again"
+            f"{', '.join(name[:80] for name in missing[:8])}; download them again"
         )
     return tuple(path.parent / name for name in shards)
+
+
+def _is_file(path: Path) -> bool:
+    try:
+        return path.is_file()
+    except (OSError, ValueError):  # a name that no file can have: too long, or with a NUL
+        return False
 
 
 def read_json(path: Path) -> dict[str, Any]:
@@ -148,10 +161,16 @@ def read_json(path: Path) -> dict[str, Any]:
         WeightsError: it cannot be read, is no JSON, or is no object.
     """
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        with path.open("rb") as file:
+            text = file.read(_MOST_JSON_BYTES + 1)
+        if len(text) > _MOST_JSON_BYTES:
+            raise WeightsError(f"{path} is larger than {_MOST_JSON_BYTES} bytes: not a config")
+        content = json.loads(text.decode())
     except OSError as error:
-        raise WeightsError(f"cannot read {path}: {error.strerror}") from error
-    except ValueError as error:
+        raise WeightsError(f"cannot read {path}: {error.strerror or error}") from error
+    except WeightsError:
+        raise
+    except (ValueError, RecursionError) as error:
         raise WeightsError(f"{path} is not valid JSON: {error}") from error
     if not isinstance(content, dict):
         raise WeightsError(f"{path} must hold a JSON object, got {type(content).__name__}")
@@ -174,32 +193,28 @@ def read_entries(files: Sequence[Path]) -> dict[str, TensorEntry]:
 
 
 def _read_header(path: Path) -> dict[str, TensorEntry]:
-    from safetensors import SafetensorError, safe_open
-
     try:
         with path.open("rb") as file:
-            start = file.read(8)
-            _refuse_other_formats(path, start)
-            with safe_open(path, framework="np"):  # checks sizes, offsets and overlaps
-                pass
-            length = int.from_bytes(start, "little")
-            header = json.loads(file.read(length))
-    except SafetensorError as error:
+            _refuse_other_formats(path, file.read(8))
+            file.seek(0)
+            size = os.fstat(file.fileno()).st_size
+            header = read_header(file, size)
+            header.check_size(size)
+    except LatentError as error:
         raise WeightsError(
             f"{path} is damaged or truncated: {error}; download or copy it again"
         ) from error
     except OSError as error:
         raise WeightsError(f"cannot read {path}: {error.strerror or error}") from error
-    header.pop("__metadata__", None)
     return {
         name: TensorEntry(
-            shape=tuple(field["shape"]),
-            dtype=field["dtype"],
+            shape=entry.shape,
+            dtype=entry.dtype,
             file=path,
-            offset=8 + length + field["data_offsets"][0],
-            size=field["data_offsets"][1] - field["data_offsets"][0],
+            offset=header.data_start + entry.begin,
+            size=entry.end - entry.begin,
         )
-        for name, field in header.items()
+        for name, entry in header.tensors.items()
     }
 
 

@@ -105,10 +105,13 @@ class CompiledStep(Generic[Result]):
     def _kept(self, result: Result, stream: Stream) -> Result:
         """Copy results out of a CUDA graph's own memory, which its next replay writes again.
 
+        Behind a clip's last chunk nobody reads the state: it goes, and is not copied.
+
         The copies are queued behind the replay on the same CUDA stream, and the next replay
         behind them. They keep their strides, on which the next chunk's graph is chosen.
         """
-        stream.past = {key: tail.clone() for key, tail in stream.past.items()}
+        past = {} if stream.last else stream.past
+        stream.past = {key: tail.clone() for key, tail in past.items()}
         if isinstance(result, Posterior):
             return Posterior(result.mean.clone(), result.logvar.clone())
         return result.clone()

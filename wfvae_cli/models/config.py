@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Hashable, Mapping
 from typing import Any, TypeVar
 
@@ -14,6 +15,10 @@ log = logging.getLogger("wfvae")
 T = TypeVar("T")
 
 _STABLE_DIFFUSION_FACTOR = 0.18215
+MOST_CHANNELS = 1 << 16
+MOST_BLOCKS = 64
+"""Of one level. Far beyond any VAE, and few enough to build: configs may be damaged or hostile."""
+_MOST_LEVELS = 16
 
 
 def required(config: Mapping[str, Any], key: str) -> Any:
@@ -28,15 +33,20 @@ def choice(config: Mapping[str, Any], key: str, meaning: Mapping[Any, T]) -> T:
     value = required(config, key)
     if not isinstance(value, Hashable) or value not in meaning:
         known = ", ".join(repr(v) for v in meaning)
-        raise WeightsError(f"config.json: {key} = {value!r} is not supported; known: {known}")
+        raise WeightsError(
+            f"config.json: {key} = {repr(value)[:80]} is not supported; known: {known}"
+        )
     return meaning[value]
 
 
-def count(config: Mapping[str, Any], key: str, least: int = 1) -> int:
-    """The integer at `key`, at least `least`."""
+def count(config: Mapping[str, Any], key: str, least: int = 1, most: int = MOST_CHANNELS) -> int:
+    """The integer at `key`, from `least` to `most`."""
     value = required(config, key)
-    if isinstance(value, bool) or not isinstance(value, int) or value < least:
-        raise WeightsError(f"config.json: expected {key} >= {least}, an integer, got {value!r}")
+    if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= most:
+        raise WeightsError(
+            f"config.json: expected {key} to be an integer from {least} to {most}, got "
+            f"{repr(value)[:80]}"
+        )
     return value
 
 
@@ -52,8 +62,11 @@ def counts(config: Mapping[str, Any], key: str) -> tuple[int, ...]:
 
 def _list(config: Mapping[str, Any], key: str) -> list[Any]:
     value = required(config, key)
-    if not isinstance(value, (list, tuple)):
-        raise WeightsError(f"config.json: expected {key} to be a list, got {value!r}")
+    if not isinstance(value, (list, tuple)) or len(value) > _MOST_LEVELS:
+        raise WeightsError(
+            f"config.json: expected {key} to be a list of at most {_MOST_LEVELS}, got "
+            f"{repr(value)[:80]}"
+        )
     return list(value)
 
 
@@ -77,10 +90,10 @@ def read_normalization(config: Mapping[str, Any], channels: int) -> Normalizatio
             return None
     elif config.get("latents_mean") is not None and config.get("latents_std") is not None:
         shift = _floats(config["latents_mean"])
-        scale = [1 / std if std else 0.0 for std in _floats(config["latents_std"])]
+        scale = [_inverse(std) for std in _floats(config["latents_std"])]
     elif config.get("scaling_factor") is not None:
-        shift = [float(config.get("shift_factor") or 0.0)] * channels
-        scale = [float(config["scaling_factor"])] * channels
+        shift = _floats(config.get("shift_factor") or 0.0)[:1] * channels
+        scale = _floats(config["scaling_factor"])[:1] * channels
     else:
         return None
     if len(shift) != channels or len(scale) != channels:
@@ -92,13 +105,28 @@ def read_normalization(config: Mapping[str, Any], channels: int) -> Normalizatio
             channels,
         )
         return None
-    if not all(scale):
-        raise WeightsError("config.json: a latent scale must not be zero (or a std infinite)")
+    if not all(scale) or not all(map(math.isfinite, scale)):
+        raise WeightsError("config.json: a latent scale must not be zero, nor a std, nor infinite")
     return Normalization(tuple(shift), tuple(scale))
 
 
+def _inverse(std: float) -> float:
+    try:
+        return 1 / std
+    except ZeroDivisionError:
+        return 0.0
+
+
 def _floats(value: Any) -> list[float]:
+    """The finite numbers of a list, or of a number by itself."""
     values = value if isinstance(value, list) else [value]
-    if not all(isinstance(v, (int, float)) for v in values):
-        raise WeightsError(f"config.json: expected a list of numbers as latent scale, got {value}")
-    return [float(v) for v in values]
+    try:
+        numbers = [float(v) if type(v) in (int, float) else math.nan for v in values]
+    except OverflowError:  # of an integer
+        numbers = [math.inf]
+    if not numbers or not all(map(math.isfinite, numbers)):
+        raise WeightsError(
+            "config.json: expected finite numbers as the latents' shift and scale, got "
+            f"{repr(value)[:80]}"
+        )
+    return numbers

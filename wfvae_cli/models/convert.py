@@ -13,7 +13,7 @@ from typing import Any, BinaryIO
 import torch
 from torch import Tensor
 
-from wfvae_cli.atomic import atomic_file, check_directory, check_output
+from wfvae_cli.atomic import atomic_file, check_directory, check_not_input, check_output
 from wfvae_cli.errors import OutputError, WeightsError
 from wfvae_cli.models.base import VideoVAE
 from wfvae_cli.models.checkpoint import CONFIG, WEIGHTS, locate, read_json
@@ -116,6 +116,8 @@ def convert(
         OutputError: `output` cannot be written, or holds a checkpoint already.
     """
     given = _find_config(checkpoint, config)
+    files = locate(checkpoint).weights if is_safetensors(checkpoint) else (checkpoint,)
+    check_not_input([output / WEIGHTS], files)
     _check_output(output, None if image else given, overwrite)
     source, tensors = read_state(checkpoint)
     made = _settle(checkpoint, given, tensors, chosen=config is not None)
@@ -128,6 +130,8 @@ def convert(
         matching = _verify(made, f"the image form of {checkpoint}")
         notes, distance = derived.notes, _distance(video, made)
     keep = given is not None and made.content == given.read_bytes()
+    if not keep:
+        check_not_input([output / CONFIG], [given])
     _check_output(output, given if keep else None, overwrite)
     _write(output, made, given if keep else None, overwrite)
     return ConvertReport(

@@ -16,7 +16,14 @@ from torch import Tensor
 
 from wfvae_cli.errors import MissingExtraError, WeightsError
 from wfvae_cli.models.base import Normalization, Posterior, VideoVAE
-from wfvae_cli.models.config import log, read_normalization
+from wfvae_cli.models.config import (
+    MOST_BLOCKS,
+    MOST_CHANNELS,
+    count,
+    counts,
+    log,
+    read_normalization,
+)
 from wfvae_cli.models.diffusers_table import CLASSES, KNOWN_VERSION, DiffusersClass
 from wfvae_cli.nn.stream import Stream
 from wfvae_cli.strides import Strides
@@ -26,6 +33,13 @@ LEAST_LOGVAR = -30.0
 is the mean."""
 _DEFAULT_CLASS = "AutoencoderKL"
 """Of a config that names none, whose tensors were recognised."""
+
+_BOUNDS = {
+    "layers_per_block": MOST_BLOCKS,
+    "latent_channels": MOST_CHANNELS,
+    "norm_num_groups": MOST_CHANNELS,
+}
+"""The largest values of fields that diffusers does not check."""
 
 _OLD_ATTENTION = {
     ".query.": ".to_q.",
@@ -82,6 +96,7 @@ class DiffusersVAE(VideoVAE):
         if entry.refused is not None:
             raise WeightsError(f"{name} cannot be run here: {entry.refused}")
         _refuse_variants(name, config)
+        _check_bounds(config)
         autoencoder = _build(_find_class(name), name, config)
         channels = (_inputs(autoencoder), _outputs(autoencoder))
         if channels != (entry.inputs, 3):
@@ -174,7 +189,7 @@ def _build(autoencoder: Any, name: str, config: Mapping[str, Any]) -> Any:
             for buffer in lost:
                 owner, _, leaf = buffer.rpartition(".")
                 setattr(built.get_submodule(owner), leaf, buffers[buffer])
-    except (TypeError, ValueError, AttributeError, KeyError, IndexError) as error:
+    except (TypeError, ValueError, AttributeError, LookupError) as error:
         raise WeightsError(
             f"diffusers cannot build an {name} from this config.json: {error}"
         ) from error
@@ -207,6 +222,21 @@ def _refuse_variants(name: str, config: Mapping[str, Any]) -> None:
             f"config.json: an {name} with is_causal = false takes clips of 16n frames and gives "
             "a latent frame for each 4 or 8 of them, none for the first alone"
         )
+
+
+def _check_bounds(config: Mapping[str, Any]) -> None:
+    """Refuse sizes that would take hours or all memory to build.
+
+    Some classes have a list of `layers_per_block`, one for each level.
+    """
+    for key, most in _BOUNDS.items():
+        if isinstance(config.get(key), (list, tuple)):
+            for value in counts(config, key):
+                count({key: value}, key, most=most)
+        elif config.get(key) is not None:
+            count(config, key, most=most)
+    if "block_out_channels" in config:
+        counts(config, "block_out_channels")
 
 
 def _normalization(config: Mapping[str, Any], channels: int) -> Normalization | None:

@@ -13,7 +13,8 @@ from pathlib import Path
 
 from wfvae_cli.errors import WeightsError
 from wfvae_cli.models.checkpoint import CONFIG, INDEX_SUFFIX, choose_weights, locate
-from wfvae_cli.models.published import HubSource, PublishedModel
+from wfvae_cli.models.names import find_source
+from wfvae_cli.models.published import PUBLISHED, HubSource, PublishedModel
 
 _log = logging.getLogger("wfvae")
 
@@ -98,10 +99,39 @@ def cached_folder(source: HubSource) -> Path | None:
 def cached_file(source: HubSource, name: str) -> Path | None:
     """Find one file of a checkpoint's folder in the local cache."""
     from huggingface_hub import try_to_load_from_cache
+    from huggingface_hub.errors import HFValidationError
 
     prefix = f"{source.subfolder}/" if source.subfolder else ""
-    cached = try_to_load_from_cache(source.repo, prefix + name, revision=source.revision)
+    try:
+        cached = try_to_load_from_cache(source.repo, prefix + name, revision=source.revision)
+    except (HFValidationError, OSError, ValueError):  # a name that no repository has
+        return None
     return Path(cached) if isinstance(cached, str) else None
+
+
+def source_named_by_file(model: str) -> str:
+    """Take the model that a latent file names, unless that would download what nobody chose.
+
+    Args:
+        model: a name as `load_model` takes it, from the header of a file of whatever origin.
+
+    Returns:
+        A name for `load_model`: the same, or the folder of a cached repository.
+
+    Raises:
+        WeightsError: it is a repository that is neither published here nor cached.
+    """
+    source = find_source(model)
+    if isinstance(source, Path) or source in [entry.source for entry in PUBLISHED]:
+        return model
+    folder = cached_folder(source)
+    if folder is None:
+        raise WeightsError(
+            f"the latents name {model} as their model, which is not in the catalogue of wfvae "
+            f"models, and what a file names is not downloaded unasked: add --model {model} if you "
+            "trust it"
+        )
+    return str(folder)
 
 
 def is_cached(entry: PublishedModel) -> bool:

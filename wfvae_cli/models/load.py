@@ -10,9 +10,15 @@ from typing import Any
 
 import torch
 
-from wfvae_cli.errors import DeviceError, WeightsError
+from wfvae_cli.errors import DeviceError, WeightsError, is_out_of_memory
 from wfvae_cli.heap import return_freed_memory
-from wfvae_cli.models.base import LoadedModel, Normalization, Task, VideoVAE
+from wfvae_cli.models.base import (
+    HalfTypes,
+    LoadedModel,
+    Normalization,
+    Task,
+    VideoVAE,
+)
 from wfvae_cli.models.checkpoint import (
     CheckpointFiles,
     TensorEntry,
@@ -36,6 +42,7 @@ from wfvae_cli.models.weights import (
     match_tensors,
     read_statistics,
 )
+from wfvae_cli.nn.accelerator import available_devices
 from wfvae_cli.nn.arithmetic import multiplies_bfloat16, probe_conv3d_tf32
 
 _log = logging.getLogger("wfvae")
@@ -45,6 +52,7 @@ _DTYPES: dict[str, torch.dtype] = {
     "bfloat16": torch.bfloat16,
     "float16": torch.float16,
 }
+_DEVICE_TYPES = ("cpu", "cuda", "mps", "npu", "xpu")
 
 
 def load_model(
@@ -62,9 +70,10 @@ def load_model(
             `.safetensors` file beside a `config.json` (Wan's do without); or
             `owner/repo[/subfolder][@revision]` on the Hugging Face Hub, taken from
             its cache when it is there.
-        device: `auto` (CUDA if there is one, else the CPU), `cpu`, `cuda`, `cuda:N` or `mps`.
-        dtype: what to compute in; `auto` is what `resolve_dtype` says for `task`, and on CUDA
-            lets float32 be multiplied as TF32, which an explicit `float32` does not.
+        device: `auto` (an accelerator if there is one, else the CPU), `cpu`, or an accelerator by
+            PyTorch's name: `cuda`, `cuda:N`, `mps`, `npu`, `xpu`.
+        dtype: what to compute in; `auto` is what `resolve_dtypes` says, and on CUDA lets float32
+            be multiplied as TF32, which an explicit `float32` does not.
         task: what the model is for; to `encode` or `decode` alone, the other half's weights stay
             in their file.
         compile: whether each kind of chunk is compiled when it first comes, as `compile_halves`
@@ -79,7 +88,7 @@ def load_model(
         DeviceError: the device is absent or too small, or has no compiler for `compile`.
     """
     placed = resolve_device(device)
-    resolved = resolve_dtype(dtype, placed, task)
+    types = resolve_dtypes(dtype, placed)
     found = _find(name)
     vae = found.vae
     if found.note is not None:
@@ -87,8 +96,10 @@ def load_model(
     with ThreadPoolExecutor(1, thread_name_prefix="sha256") as pool:
         digest = pool.submit(weights_sha256, found.files.weights)  # hashlib releases the GIL
         try:
-            fill(vae, found.entries, found.matching, placed, resolved, task)
-        except torch.OutOfMemoryError as error:
+            fill(vae, found.entries, found.matching, placed, types, task)
+        except (MemoryError, RuntimeError) as error:
+            if not is_out_of_memory(error):
+                raise
             raise DeviceError(f"{name} does not fit into the memory of {placed}") from error
         sha256 = digest.result()
     return_freed_memory()  # weights as stored, and laid out anew
@@ -100,7 +111,9 @@ def load_model(
     if compile:
         compile_halves(vae, placed)
     model = LoadedModel(vae, name, sha256, found.config)
-    if model.value_bytes > resolved.itemsize:
+    if types.decode != types.encode and task != "encode":
+        _log.info("decoding in bfloat16, which is fast on %s: --dtype float32 is exact", placed)
+    if model.value_bytes > max(types.encode.itemsize, types.decode.itemsize):
         _log.info(
             "this processor convolves %s in float32: weights take half, time is the same", dtype
         )
@@ -190,45 +203,32 @@ def resolve_device(device: str) -> torch.device:
     Raises:
         DeviceError: unknown, or not on this machine.
     """
+    present = available_devices()
     if device == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        chosen = torch.device(device)
-    except RuntimeError:
-        chosen = torch.device("meta")
-    if chosen.type not in ("cpu", "cuda", "mps"):
-        raise DeviceError(f"unknown device {device!r}: expected auto, cpu, cuda, cuda:N or mps")
-    present = [str(found) for found in _devices()]
-    if str(chosen) not in present:
-        raise DeviceError(f"there is no {device} here; PyTorch finds: {', '.join(present)}")
-    return chosen
+        return next((found for found in present[1:] if found.type != "mps"), present[0])
+    for found in present:
+        if str(found) == device:
+            return found
+    listed = f"devices: {', '.join(map(str, present))}"
+    kind, _, index = device.partition(":")
+    if kind not in _DEVICE_TYPES or not (index.isdigit() or device == kind):
+        raise DeviceError(
+            f"unknown device {device!r}: expected auto, cpu, cuda, cuda:N, mps, npu or xpu; "
+            f"{listed}"
+        )
+    raise DeviceError(f"{kind.upper()}{device[len(kind) :]} not available; {listed}")
 
 
-def _devices() -> list[torch.device]:
-    count = torch.cuda.device_count() if torch.cuda.is_available() else 0
-    return [
-        torch.device("cpu"),
-        *([torch.device("cuda")] if count else []),
-        *(torch.device("cuda", index) for index in range(count)),
-        *([torch.device("mps")] if torch.backends.mps.is_available() else []),
-    ]
+def resolve_dtypes(dtype: DType, device: torch.device) -> HalfTypes:
+    """Turn what `--dtype` says into types.
 
-
-def resolve_dtype(dtype: DType, device: torch.device, task: Task) -> torch.dtype:
-    """Turn what `--dtype` says into a type.
-
-    `auto` is float32, because what an encoder rounds stays in the dataset for good; except only
-    to decode where the GPU or the CPU has instructions for bfloat16, where it is bfloat16.
+    `auto` encodes in float32, because what an encoder rounds stays in the dataset for good; and
+    decodes in bfloat16 where the device or the CPU has instructions for it.
     """
     if dtype != "auto":
-        return _DTYPES[dtype]
-    if task != "decode":
-        return torch.float32
-    if device.type == "cuda":
-        fast = torch.cuda.is_bf16_supported(including_emulation=False)
-    else:
-        fast = device.type == "cpu" and multiplies_bfloat16()
-    return torch.bfloat16 if fast else torch.float32
+        return HalfTypes(_DTYPES[dtype], _DTYPES[dtype])
+    fast = multiplies_bfloat16(device)
+    return HalfTypes(torch.float32, torch.bfloat16 if fast else torch.float32)
 
 
 def allow_tf32(allowed: bool) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 import re
 from pathlib import Path
@@ -36,9 +37,10 @@ def find_source(model: str) -> Path | HubSource:
     published = find_published(model)
     if published is not None:
         return _published_source(published)
-    path = Path(model).expanduser()
-    if model and path.exists():
-        return path
+    with contextlib.suppress(OSError, ValueError, RuntimeError):  # what no path can be
+        path = Path(model).expanduser()
+        if model and path.exists():
+            return path
     repository, _, revision = model.partition("@")
     match = _REPOSITORY.fullmatch(repository.rstrip("/"))
     if match is None or repository.endswith(_FILE_SUFFIXES):

@@ -28,6 +28,11 @@ def parse_dtype(text: str) -> DType:
     raise ValueError(f"expected {', '.join(_DTYPES)}, or bf16, fp16, fp32, got {text!r}")
 
 
+def dtype_names() -> Iterable[str]:
+    """The values that `--dtype` completes."""
+    return (*_DTYPES, *_SHORT)
+
+
 def model_names() -> Iterable[str]:
     """The names that `--model` completes."""
     from wfvae_cli.models.published import PUBLISHED
@@ -41,6 +46,20 @@ ModelName = Annotated[
         "An embedded or published name (wfvae models lists them), a folder with config.json and "
         "safetensors, a .safetensors file beside a config.json, or "
         "owner/repo\\[/subfolder]\\[@revision] on Hugging Face.",
+        _MODEL,
+        flags=("--model", "-m"),
+        metavar="NAME",
+        common=True,
+        complete=model_names,
+    ),
+]
+
+
+ModelNames = Annotated[
+    list[str] | None,
+    Option(
+        "As of wfvae encode; may be repeated: each model runs after the other. Default: "
+        f"{DEFAULT_MODEL}.",
         _MODEL,
         flags=("--model", "-m"),
         metavar="NAME",
@@ -71,7 +90,7 @@ class RunOptions:
             _MODEL,
             metavar="auto|float32|bfloat16|float16",
             parse=parse_dtype,
-            complete=lambda: (*_DTYPES, *_SHORT),
+            complete=dtype_names,
         ),
     ] = "auto"
     compile: Annotated[

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import tarfile
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -53,7 +54,14 @@ def _unpickle(checkpoint: Path) -> Any:
     """Unpickle tensors and plain containers only; anything else is refused, not run."""
     try:
         zipped = zipfile.is_zipfile(checkpoint)  # older files cannot be memory-mapped
+        if not zipped and not _is_pickle(checkpoint):
+            raise WeightsError(
+                f"{checkpoint} is damaged, or no file that torch.save wrote: expected a "
+                "checkpoint, or safetensors"
+            )
         return torch.load(checkpoint, map_location="cpu", weights_only=True, mmap=zipped)
+    except WeightsError:
+        raise
     except OSError as error:
         raise WeightsError(f"cannot read {checkpoint}: {error.strerror or error}") from error
     except Exception as error:  # damaged pickles raise nearly anything
@@ -64,10 +72,19 @@ def _unpickle(checkpoint: Path) -> Any:
                 "comes with a checkpoint is not executed: ask its publisher for a file of "
                 "tensors, or save its state dict alone where you trust it"
             ) from error
+        # PyTorch's text may advise to load with weights_only=False, which runs what is in there.
+        reason = str(error).partition("\n")[0]
+        told = "" if "eights_only" in str(error) else f": {type(error).__name__}: {reason}"
         raise WeightsError(
-            f"{checkpoint} is damaged, or no file that torch.save wrote: "
-            f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"
+            f"{checkpoint} is damaged, or no file that torch.save wrote{told}"
         ) from error
+
+
+def _is_pickle(path: Path) -> bool:
+    """Whether a file starts as what older versions of `torch.save` wrote: a pickle, or a tar."""
+    with path.open("rb") as file:
+        start = file.read(2)
+    return (len(start) == 2 and start[0] == 0x80 and 2 <= start[1] <= 5) or tarfile.is_tarfile(path)
 
 
 def _choose_state(content: Any, checkpoint: Path) -> tuple[str, dict[str, Tensor]]:
@@ -99,5 +116,24 @@ def _tensors(state: Mapping[Any, Any], source: str, checkpoint: Path) -> dict[st
             f"{', '.join(others[:8])}; expected ema_state_dict, state_dict.gen_model, state_dict "
             "or tensors by name"
         )
+    odd = [(str(name), kind) for name, value in state.items() if (kind := _unusual(value))]
+    if odd:
+        raise WeightsError(
+            f"{checkpoint} ({source}) holds tensors without plain values, such as {odd[0][0]}, "
+            f"which is {odd[0][1]}: save dense tensors of the values themselves"
+        )
     wrapped = all(str(name).startswith(_WRAPPER) for name in state)
-    return {str(name)[len(_WRAPPER) * wrapped :]: value for name, value in state.items()}
+    return {str(name)[len(_WRAPPER) * wrapped :]: value.detach() for name, value in state.items()}
+
+
+def _unusual(tensor: Tensor) -> str | None:
+    """What kind of tensor this is, where it is none of values one after another."""
+    if tensor.is_meta:
+        return "on the meta device"
+    if tensor.is_nested:
+        return "nested"
+    if tensor.layout != torch.strided:
+        return f"sparse ({tensor.layout})"
+    if tensor.is_quantized:
+        return "quantised"
+    return None

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from wfvae_cli.errors import WeightsError
 from wfvae_cli.models.base import Posterior, VideoVAE
-from wfvae_cli.models.config import choices, count, counts, read_normalization
+from wfvae_cli.models.config import MOST_BLOCKS, choices, count, counts, read_normalization
 from wfvae_cli.models.wan_names import rename_wan
 from wfvae_cli.nn.blocks import ResidualBlock
 from wfvae_cli.nn.conv import CausalConv3d, Chain
@@ -55,7 +55,7 @@ class WanConfig:
             decoder_base_channels=count(config, decoder_base if own_decoder else base),
             latent_dim=count(config, "z_dim"),
             multipliers=counts(config, "dim_mult"),
-            blocks=count(config, "num_res_blocks"),
+            blocks=count(config, "num_res_blocks", most=MOST_BLOCKS),
             halves_time=choices(config, time, {True: True, False: False}),
         )
         if len(parsed.halves_time) != len(parsed.multipliers) - 1:

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from wfvae_cli.errors import WeightsError
-from wfvae_cli.models.base import Task, VideoVAE
+from wfvae_cli.models.base import HalfTypes, Task, VideoVAE
 from wfvae_cli.models.checkpoint import TensorEntry
 from wfvae_cli.nn.conv import laid_out
 
@@ -48,9 +48,19 @@ class Matching:
 
 
 def build_on_meta(family: type[VideoVAE], config: Mapping[str, Any]) -> VideoVAE:
-    """Build a model without memory for its weights."""
+    """Build a model without memory for its weights.
+
+    Raises:
+        WeightsError: the config is incomplete, or describes what cannot be built.
+    """
     with torch.device("meta"):
-        return family.from_config(config)
+        try:
+            return family.from_config(config)
+        except (RuntimeError, OverflowError, ZeroDivisionError) as error:
+            reason = str(error).partition("\n")[0]
+            raise WeightsError(
+                f"config.json describes a model that cannot be built: {reason}"
+            ) from error
 
 
 def match_tensors(
@@ -201,17 +211,17 @@ def fill(
     entries: Mapping[str, TensorEntry],
     matching: Matching,
     device: torch.device,
-    dtype: torch.dtype,
+    types: HalfTypes,
     task: Task,
 ) -> None:
-    """Replace a meta model's parameters by the checkpoint's, on `device` and in `dtype`.
+    """Replace a meta model's parameters by the checkpoint's, on `device` and in `types`.
 
     One tensor at a time is in memory beside the model. Convolution weights are laid out
     channels-last, which the networks run in. `matching` covers every parameter; those that `task`
     does not run are not read, and stay on the meta device.
 
     Raises:
-        WeightsError: a value is not finite, does not fit `dtype`, or a constant is another.
+        WeightsError: a value is not finite, does not fit its type, or a constant is another.
     """
     needed = [
         name
@@ -227,6 +237,7 @@ def fill(
             assert constant is not None
             check_constant(name, stored, constant)
             continue
+        dtype = _type_of(matching.parameters[name], vae, types)
         owner, _, leaf = matching.parameters[name].rpartition(".")
         layer = vae.get_submodule(owner.rpartition(".")[0])
         placed = laid_out(stored.to(device, dtype), layer)
@@ -236,7 +247,12 @@ def fill(
                 "float32"
             )
         setattr(vae.get_submodule(owner), leaf, nn.Parameter(placed, requires_grad=False))
-    _place_buffers(vae, device, dtype)
+    _place_buffers(vae, device, types)
+
+
+def _type_of(parameter: str, vae: VideoVAE, types: HalfTypes) -> torch.dtype:
+    """Give the type of a parameter or buffer; what both halves run is of the encoder's."""
+    return types.encode if vae.is_needed(parameter, "encode") else types.decode
 
 
 def read_statistics(vae: VideoVAE, entries: Mapping[str, TensorEntry]) -> None:
@@ -256,10 +272,10 @@ def read_statistics(vae: VideoVAE, entries: Mapping[str, TensorEntry]) -> None:
     vae.use_statistics(tensors)
 
 
-def _place_buffers(vae: VideoVAE, device: torch.device, dtype: torch.dtype) -> None:
+def _place_buffers(vae: VideoVAE, device: torch.device, types: HalfTypes) -> None:
     """Move constants that a module computed when it was built to where its weights are."""
     for name, value in list(vae.named_buffers()):
         if not value.is_meta:
             owner, _, leaf = name.rpartition(".")
-            kind = dtype if value.is_floating_point() else value.dtype
+            kind = _type_of(name, vae, types) if value.is_floating_point() else value.dtype
             setattr(vae.get_submodule(owner), leaf, value.to(device, kind))

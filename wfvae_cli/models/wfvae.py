@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from wfvae_cli.errors import WeightsError
 from wfvae_cli.models.base import Posterior, VideoVAE
-from wfvae_cli.models.config import choice, count, read_normalization
+from wfvae_cli.models.config import MOST_BLOCKS, choice, count, read_normalization
 from wfvae_cli.nn.blocks import FrameAttention, ResidualBlock
 from wfvae_cli.nn.conv import CausalConv3d, Chain, FrameConv2d
 from wfvae_cli.nn.haar import (
@@ -69,9 +69,9 @@ class WFVAEConfig:
         return cls(
             latent_dim=count(config, "latent_dim"),
             base_channels=count(config, "base_channels"),
-            encoder_blocks=count(config, "encoder_num_resblocks"),
-            decoder_blocks=count(config, "decoder_num_resblocks"),
-            connect_blocks=count(config, "connect_res_layer_num", least=0),
+            encoder_blocks=count(config, "encoder_num_resblocks", most=MOST_BLOCKS),
+            decoder_blocks=count(config, "decoder_num_resblocks", most=MOST_BLOCKS),
+            connect_blocks=count(config, "connect_res_layer_num", least=0, most=MOST_BLOCKS),
             encoder_energy_flow=count(config, "encoder_energy_flow_hidden_size"),
             decoder_energy_flow=count(config, "decoder_energy_flow_hidden_size"),
             attention=attention,

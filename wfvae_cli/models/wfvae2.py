@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from wfvae_cli.errors import WeightsError
 from wfvae_cli.models.base import Posterior, VideoVAE
-from wfvae_cli.models.config import choice, choices, count, counts, read_normalization
+from wfvae_cli.models.config import MOST_BLOCKS, choice, choices, count, counts, read_normalization
 from wfvae_cli.nn.blocks import FrameAttention, ResidualBlock, make_conv
 from wfvae_cli.nn.conv import Chain, FrameConv2d
 from wfvae_cli.nn.haar import (
@@ -91,8 +91,8 @@ class WFVAE2Config:
             level_dims=choices(config, "layer_type", levels),
             block_dims=choices(config, "layer_res_type", blocks),
             middle=choices(config, "mid_layers_type", middle),
-            encoder_blocks=count(config, "encoder_num_resblocks"),
-            decoder_blocks=count(config, "decoder_num_resblocks", least=2),
+            encoder_blocks=count(config, "encoder_num_resblocks", most=MOST_BLOCKS),
+            decoder_blocks=count(config, "decoder_num_resblocks", least=2, most=MOST_BLOCKS),
             encoder_energy_flow=count(config, "encoder_energy_flow_size"),
             decoder_energy_flow=count(config, "decoder_energy_flow_size"),
             norm=choice(config, "norm_type", norms),

@@ -5,6 +5,17 @@ from __future__ import annotations
 import torch
 
 
+def available_devices() -> list[torch.device]:
+    """List the CPU and the accelerator that PyTorch finds, with and without numbers."""
+    found = [torch.device("cpu")]
+    accelerator = torch.accelerator.current_accelerator()
+    if accelerator is not None and torch.accelerator.is_available():
+        found.append(torch.device(accelerator.type))
+        count = torch.accelerator.device_count()
+        found += [torch.device(accelerator.type, index) for index in range(count)]
+    return found
+
+
 def synchronize(device: torch.device) -> None:
     """Wait until a device has done all that it was given; the CPU always has."""
     if device.type not in ("cpu", "meta"):
@@ -27,6 +38,16 @@ def free_device_memory(device: torch.device) -> int | None:
         return None
     free, _ = backend.mem_get_info(device)
     return int(free + backend.memory_reserved(device) - backend.memory_allocated(device))
+
+
+def total_device_memory(device: torch.device) -> int | None:
+    """Bytes that a device has, used or not; None as for `free_device_memory`."""
+    if device.type == "cpu":
+        return None
+    backend = torch.get_device_module(device)
+    if not hasattr(backend, "mem_get_info"):
+        return None
+    return int(backend.mem_get_info(device)[1])
 
 
 def reset_peak_memory(device: torch.device) -> None:

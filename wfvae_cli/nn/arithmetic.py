@@ -29,11 +29,17 @@ CONV3D_WITHOUT_TF32: set[str] = set()
 `probe_conv3d_tf32`."""
 
 
-def multiplies_bfloat16() -> bool:
-    """Whether this processor has instructions for products of bfloat16: AVX-512 BF16 or AMX.
+def multiplies_bfloat16(device: torch.device) -> bool:
+    """Whether a device has instructions for products of bfloat16.
 
-    oneDNN also says yes to any AVX-512, on which it is slower than float32.
+    Of a CPU these are AVX-512 BF16 or AMX: oneDNN also says yes to any AVX-512, on which it is
+    slower than float32. Other devices' backends are asked; one that does not tell has none.
     """
+    if device.type == "cuda":
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
+    if device.type != "cpu":
+        tell = getattr(torch.get_device_module(device), "is_bf16_supported", lambda: False)
+        return bool(tell())
     checks = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
     return torch.bfloat16 not in WITHOUT_INSTRUCTIONS and any(
         getattr(torch.cpu, name, lambda: False)() for name in checks

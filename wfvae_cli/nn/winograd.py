@@ -33,7 +33,7 @@ _POINTS = (Fraction(0), Fraction(2, 3), Fraction(-2, 3), Fraction(3, 2), Fractio
 
 _FRAMES = 4
 """For which it is decided."""
-_WEIGHT_TILES = 150
+_WEIGHT_TILES = 140
 """Mapping the weights, and oneDNN's rearranging of them, takes as long as these tiles' products."""
 _MAP_PRODUCTS = 16000
 """The maps of a tile take as long as so many of its products with one channel at the other end."""

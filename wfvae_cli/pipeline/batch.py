@@ -58,7 +58,7 @@ def batch_size(model: LoadedModel, batch: Batch, plan: ChunkPlan, first: Chunk) 
     if batch == 1 or plan.tile is not None:
         return 1
     frames, height, width = first.shape
-    fills = _FILLS_GPU if model.device.type == "cuda" else _FILLS_CPU
+    fills = _FILLS_CPU if model.device.type == "cpu" else _FILLS_GPU
     most = _LARGEST_BATCH if batch == "auto" else batch
     if not first.last:
         most = min(most, MOST_OPEN_IN_BATCH)
@@ -92,7 +92,8 @@ def run_batch(
     frames, height, width = chunks[0].shape
     missing = size - len(chunks)
     with torch.inference_mode(), explained_memory(size * frames, width, height):
-        tensors = [chunk.to_tensor(model.device, model.dtype) for chunk in chunks]
+        dtype = model.dtype_of("decode" if halves == "decode" else "encode")
+        tensors = [chunk.to_tensor(model.device, dtype) for chunk in chunks]
         x = torch.cat(tensors + tensors[-1:] * missing) if size > 1 else tensors[0]
         del tensors  # a large batch need not be there twice while it goes through
     posterior = decoded = None
@@ -141,7 +142,7 @@ def decode_latents(
     def decode(latents: Tensor, stream: Stream) -> Tensor:
         b, _, t, h, w = latents.shape
         with torch.inference_mode(), explained_memory(b * t * s.time, w * s.width, h * s.height):
-            return model.vae.decode(latents.to(model.dtype), stream)
+            return model.vae.decode(latents, stream)
 
     def run(latents: Tensor, stream: Stream) -> Tensor:
         stride = None if model.vae.whole_clip_only else unit

@@ -109,6 +109,11 @@ class FrameSource(ClipSource):
         """Group frames into padded chunks."""
         return read_chunks(self._frames(), self._strides, plan)
 
+    @property
+    def end(self) -> int | None:
+        """When the last frame stops being shown, once all are read: see `ClipReader.end`."""
+        return self.reader.end
+
     def _frames(self) -> Iterator[Frame]:
         self._heartbeat()
         for frame in self.reader:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import threading
 import time
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -34,7 +35,7 @@ from wfvae_cli.pipeline.job import (
     Sink,
     Staged,
 )
-from wfvae_cli.pipeline.options import Batch, Tile
+from wfvae_cli.pipeline.options import Batch, DecodedPart, Tile
 from wfvae_cli.pipeline.pipeline import run_one
 from wfvae_cli.pipeline.plan import ChunkPlan
 from wfvae_cli.pipeline.staging import upload
@@ -42,6 +43,7 @@ from wfvae_cli.pipeline.staging import upload
 log = logging.getLogger("wfvae")
 
 ValueT = TypeVar("ValueT")
+_ALL = DecodedPart()
 
 
 @dataclass(frozen=True)
@@ -100,6 +102,8 @@ class LatentSource(ClipSource):
 
     def __init__(self, file: LatentFile, heartbeat: Heartbeat = lambda: None) -> None:
         self.file, self._heartbeat = file, heartbeat
+        self.is_enough = threading.Event()
+        """Set when the frames that are wanted are decoded."""
         self.width, self.height = file.metadata.width, file.metadata.height
 
     def chunks(self, plan: ChunkPlan) -> Iterator[LatentChunk]:
@@ -112,7 +116,12 @@ class LatentSource(ClipSource):
             _, count, height, width = latents.shape
             frames = count * strides.time - (strides.time - 1 if begin == 0 else 0)
             shape = frames, height * strides.height, width * strides.width
-            yield LatentChunk(latents, end == total, shape)
+            # Frames that are decoded do not change with what follows, so any later chunk may be
+            # the last one.
+            last = end == total or self.is_enough.is_set()
+            yield LatentChunk(latents, last, shape)
+            if last:
+                return
 
 
 class DecodeSink(Sink[ValueT], Generic[ValueT]):
@@ -120,7 +129,8 @@ class DecodeSink(Sink[ValueT], Generic[ValueT]):
 
     Args:
         target: what to write.
-        file: the clip's latents; only its header is used.
+        source: the clip's latents.
+        part: which frames to write.
         conclude: makes the clip's result of its number of frames.
         video: codec and container.
         overwrite: whether `target` may exist.
@@ -130,20 +140,32 @@ class DecodeSink(Sink[ValueT], Generic[ValueT]):
     def __init__(
         self,
         target: str | Path,
-        file: LatentFile,
+        source: LatentSource,
         conclude: Callable[[int], ValueT],
         *,
+        part: DecodedPart = _ALL,
         video: VideoOptions,
         overwrite: bool,
         audio_from: str | Path | None = None,
     ) -> None:
+        file = source.file
         self.target, self._metadata, self._conclude = target, file.metadata, conclude
+        self._is_enough = source.is_enough
         info = clip_info(file.metadata, variable=file.pts is not None)
         frames = file.metadata.frames
         self._pts: Sequence[int] = range(frames) if file.pts is None else file.pts.tolist()
+        self._wanted = range(frames)
+        if part != _ALL:
+            self._wanted = part.of([pts * info.time_base for pts in self._pts], file.name)
+            offset = self._pts[self._wanted.start]
+            self._pts = [pts - offset for pts in self._pts]
+            start = info.start + offset * info.time_base
+            info = replace(info, start=start, frames=len(self._wanted))
         self._done = 0
         writer = open_writer(target, info, video, overwrite=overwrite, audio_from=audio_from)
         self._output = WriterContext(writer)
+        if file.metadata.last_duration is not None:
+            writer.end = self._pts[-1] + round(file.metadata.last_duration / info.time_base)
 
     def stage(self, chunk: Chunk, output: ModelOutput) -> Staged:
         """Start to bring the frames to the host."""
@@ -151,13 +173,18 @@ class DecodeSink(Sink[ValueT], Generic[ValueT]):
         meta, writer = self._metadata, self._output.writer
         pending = PendingPixels(output.frames, meta.height, meta.width, meta.bits, writer.planes)
         count = min(len(pending), meta.frames - self._done)
-        pts = self._pts[self._done : self._done + count]
+        first = max(0, self._wanted.start - self._done)
+        end = max(first, min(count, self._wanted.stop - self._done))
+        pts = self._pts[self._done + first : self._done + end]
         self._done += count
-        return Staged(count, lambda: self._write(pending, pts))
+        if self._done >= self._wanted.stop:
+            self._is_enough.set()
+        return Staged(end - first, lambda: self._write(pending, first, pts))
 
-    def _write(self, pending: PendingPixels, pts: Sequence[int]) -> None:
+    def _write(self, pending: PendingPixels, first: int, pts: Sequence[int]) -> None:
         writer = self._output.writer
-        for picture, time_of_frame in zip(pending.wait(), pts, strict=False):  # padding has no pts
+        # Padding has no pts.
+        for picture, time_of_frame in zip(pending.wait()[first:], pts, strict=False):
             if writer.planes is None:
                 writer.write(Frame(picture, time_of_frame))
             else:
@@ -166,7 +193,7 @@ class DecodeSink(Sink[ValueT], Generic[ValueT]):
     def finish(self) -> ValueT:
         """Complete the file."""
         self._output.finish()
-        return self._conclude(self._done)
+        return self._conclude(len(self._wanted))
 
     def close(self) -> None:
         """Remove what is not complete."""
@@ -206,11 +233,12 @@ class _DecodeFile(Job[str, LatentSource, DecodedClip]):
         file: LatentFile,
         target: str | Path,
         *,
+        part: DecodedPart,
         video: VideoOptions,
         overwrite: bool,
         audio_from: str | Path | None,
     ) -> None:
-        self._file, self._target = file, target
+        self._file, self._target, self._part = file, target, part
         self._video, self._overwrite, self._audio_from = video, overwrite, audio_from
 
     @contextlib.contextmanager
@@ -227,8 +255,9 @@ class _DecodeFile(Job[str, LatentSource, DecodedClip]):
 
         return DecodeSink(
             self._target,
-            self._file,
+            source,
             conclude,
+            part=self._part,
             video=self._video,
             overwrite=self._overwrite,
             audio_from=self._audio_from,
@@ -240,6 +269,7 @@ def decode_clip(
     target: str | Path,
     model: LoadedModel,
     *,
+    part: DecodedPart = _ALL,
     video: VideoOptions | None = None,
     audio_from: str | Path | None = None,
     chunk: int | None = None,
@@ -255,6 +285,7 @@ def decode_clip(
         source: path of a latent file, a binary stream, or an open file.
         target: what to write: a video or image by its suffix, a `%05d` pattern, `-` for stdout.
         model: the model that made the latents.
+        part: which frames to write; all by default.
         video: codec and container.
         audio_from: a file whose sound track is copied in.
         chunk: frames of the first chunk, `1 + k*stride`; None suits the resolution.
@@ -274,7 +305,12 @@ def decode_clip(
         file = stack.enter_context(_opened(source))
         check_made_by(file, model, force=force)
         job = _DecodeFile(
-            file, target, video=video or VideoOptions(), overwrite=overwrite, audio_from=audio_from
+            file,
+            target,
+            part=part,
+            video=video or VideoOptions(),
+            overwrite=overwrite,
+            audio_from=audio_from,
         )
         options = PipelineOptions(chunk, tile, batch)
         done, profile = run_one(model, job, file.name, options, progress)

@@ -6,13 +6,14 @@ import contextlib
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from fractions import Fraction
 from pathlib import Path
 from typing import BinaryIO, Generic, Protocol, TypeVar
 
 import torch
 from torch import Tensor
 
-from wfvae_cli.latents.metadata import LatentMetadata
+from wfvae_cli.latents.metadata import LONGEST_HOLD, LatentMetadata
 from wfvae_cli.latents.noise import posterior_noise
 from wfvae_cli.latents.writer import LatentWriter
 from wfvae_cli.media.clip import ClipInfo
@@ -32,6 +33,9 @@ Progress = Callable[[int], None]
 """Told how many more frames are done."""
 WrittenT = TypeVar("WrittenT", covariant=True)
 ValueT = TypeVar("ValueT")
+
+_ROUNDING = Fraction(1, 1000)
+"""Seconds: containers such as Matroska round times to milliseconds."""
 
 
 @dataclass(frozen=True)
@@ -62,8 +66,16 @@ class LatentOutput(Protocol[WrittenT]):
     def append(self, latents: Tensor, logvar: Tensor | None) -> None:
         """Take the next `[Z, t, H', W']`, and the log-variance where it is stored."""
 
-    def finish(self, frames: int, pts: Sequence[int] | None) -> WrittenT:
-        """Complete the clip, of so many frames; `pts` only where the rate varies."""
+    def finish(
+        self, frames: int, pts: Sequence[int] | None, last_duration: Fraction | None
+    ) -> WrittenT:
+        """Complete the clip, of so many frames.
+
+        Args:
+            frames: before padding.
+            pts: where the rate varies.
+            last_duration: seconds that the last frame is shown, where that is not usual.
+        """
 
     def close(self) -> None:
         """Remove what is not complete."""
@@ -74,7 +86,7 @@ class EncodeSink(Sink[ValueT], Generic[ValueT, WrittenT]):
 
     Args:
         output: where it goes.
-        info: of the clip.
+        source: of the clip's frames.
         options: what to keep.
         conclude: makes the clip's result of its frames and of what `output` wrote.
     """
@@ -82,11 +94,11 @@ class EncodeSink(Sink[ValueT], Generic[ValueT, WrittenT]):
     def __init__(
         self,
         output: LatentOutput[WrittenT],
-        info: ClipInfo,
+        source: FrameSource,
         options: EncodeOptions,
         conclude: Callable[[int, WrittenT], ValueT],
     ) -> None:
-        self._output, self._info, self._options = output, info, options
+        self._output, self._source, self._options = output, source, options
         self._conclude = conclude
         self._pts: list[int] = []
 
@@ -105,8 +117,10 @@ class EncodeSink(Sink[ValueT], Generic[ValueT, WrittenT]):
 
     def finish(self) -> ValueT:
         """Complete the output."""
-        regular = is_constant_rate(self._pts, self._info)
-        written = self._output.finish(len(self._pts), None if regular else self._pts)
+        info = self._source.info
+        regular = is_constant_rate(self._pts, info)
+        hold = unusual_hold(self._pts, info, self._source.end)
+        written = self._output.finish(len(self._pts), None if regular else self._pts, hold)
         return self._conclude(len(self._pts), written)
 
     def close(self) -> None:
@@ -155,7 +169,7 @@ class _EncodeReader(Job[str, FrameSource, "EncodedClip"]):
                 tile=plan.tile,
             )
 
-        return EncodeSink(writer, info, options, conclude)
+        return EncodeSink(writer, source, options, conclude)
 
 
 def encode_clip(
@@ -226,7 +240,7 @@ def describe(
         posterior=options.posterior,
         seed=options.seed if options.posterior == "sample" else None,
         normalization=options.normalization,
-        compute_dtype=model.compute_dtype,
+        compute_dtype=model.compute_dtype_of("encode"),
         tile=plan.tile,
         frame_rate=info.frame_rate,
         time_base=info.time_base,
@@ -270,6 +284,32 @@ def stored_values(
         scale = mean.new_tensor(options.normalization.scale).view(-1, 1, 1, 1)
         mean = (mean - shift) * scale
     return mean, None
+
+
+def unusual_hold(pts: Sequence[int], info: ClipInfo, end: int | None) -> Fraction | None:
+    """Find out how long a clip's last frame is shown, where nothing else says so.
+
+    The usual length is what `VideoWriter` gives a last frame: one of the frame rate, or that of
+    the frame before it where there is no rate.
+
+    Args:
+        pts: of all frames.
+        info: of the clip.
+        end: when the last frame stops being shown, in units of the time base; None if unknown.
+
+    Returns:
+        Seconds; None where they are usual, but for rounding to a millisecond or to the time base.
+    """
+    if end is None or end <= pts[-1] or info.is_image:
+        return None
+    held = (end - pts[-1]) * info.time_base
+    if info.frame_rate is None and len(pts) > 1:
+        usual = (pts[-1] - pts[-2]) * info.time_base
+    else:
+        usual = 1 / (info.frame_rate or Fraction(25))
+    if abs(held - usual) <= max(info.time_base, _ROUNDING):
+        return None
+    return min(held, LONGEST_HOLD)
 
 
 def is_constant_rate(pts: Sequence[int], info: ClipInfo) -> bool:

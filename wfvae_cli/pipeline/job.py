@@ -86,6 +86,8 @@ class ModelOutput:
     """BCTHW with B = 1; None where the encoder took no part."""
     frames: Tensor | None = None
     """1CTHW in about [-1, 1], padded; None where the decoder took no part."""
+    seconds: float = 0.0
+    """That the model took for it; on an accelerator only where `PipelineOptions.is_timed`."""
 
 
 @dataclass(frozen=True)

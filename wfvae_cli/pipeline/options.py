@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from fractions import Fraction
 from typing import Annotated, Literal
 
 from wfvae_cli.errors import UsageError
 from wfvae_cli.latents.header import LatentDtype
 from wfvae_cli.latents.metadata import AppliedNormalization, PosteriorKind
+from wfvae_cli.media.options import parse_seconds
 from wfvae_cli.option import Option
 
 Tile = int | Literal["auto", "off"]
@@ -17,6 +20,7 @@ Batch = int | Literal["auto"]
 """Clips that go through the model together; `auto` suits their size."""
 
 _MODEL, _LATENTS = "Model", "Latents"
+_FRAMES = "Which frames"
 
 
 def parse_tile(text: str) -> Tile:
@@ -110,6 +114,41 @@ class ChunkOptions:
 
     chunk: Chunk = None
     tile: TileOption = "auto"
+
+
+@dataclass(frozen=True)
+class DecodedPart:
+    """Which of a clip's frames to write; those before are decoded, since the model needs them."""
+
+    start: Annotated[
+        float,
+        Option("Skip the beginning.", _FRAMES, metavar="SECONDS", parse=parse_seconds),
+    ] = 0.0
+    frames: Annotated[
+        int | None, Option("Write at most this many frames.", _FRAMES, metavar="N", least=1)
+    ] = None
+
+    def __post_init__(self) -> None:
+        """Refuse what is no part."""
+        if not (math.isfinite(self.start) and self.start >= 0):
+            raise UsageError(f"--start: expected at least 0 seconds, got {self.start}")
+        if self.frames is not None and self.frames < 1:
+            raise UsageError(f"--frames: expected at least 1, got {self.frames}")
+
+    def of(self, times: Sequence[Fraction], name: str) -> range:
+        """Indices of the frames, given when each is shown, in seconds from 0.
+
+        Raises:
+            UsageError: the clip ends before.
+        """
+        first = next((i for i, time in enumerate(times) if time >= self.start), len(times))
+        if first == len(times):
+            raise UsageError(
+                f"--start {self.start:g}: expected less than the length of {name}, whose last "
+                f"frame is shown at {float(times[-1]):g} s"
+            )
+        end = len(times) if self.frames is None else min(len(times), first + self.frames)
+        return range(first, end)
 
 
 @dataclass(frozen=True)

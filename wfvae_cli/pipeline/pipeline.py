@@ -6,6 +6,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Generator, Iterator
+from dataclasses import replace
 from typing import Generic
 
 import torch
@@ -14,6 +15,7 @@ from wfvae_cli.errors import DeviceError, TimeLimitError, WfvaeError
 from wfvae_cli.models.base import LoadedModel
 from wfvae_cli.pipeline.batch import MOST_OPEN_IN_BATCH, batch_size, run_batch
 from wfvae_cli.pipeline.channel import ClosedError
+from wfvae_cli.pipeline.describe import describe_run
 from wfvae_cli.pipeline.in_flight import ClipInFlight, Waiting
 from wfvae_cli.pipeline.job import (
     Callbacks,
@@ -33,6 +35,8 @@ from wfvae_cli.pipeline.prefetch import Clip, Prefetcher
 from wfvae_cli.pipeline.writers import Writers
 
 log = logging.getLogger("wfvae")
+run_log = logging.getLogger("wfvae.run")
+"""Says what a run is done with; see `describe_run`."""
 
 _WRITERS = 3
 _OPEN_FOR_EACH_PLACE = 2
@@ -72,6 +76,7 @@ class Pipeline(Generic[TaskT, SourceT, ValueT]):
         self._prefetcher: Prefetcher[TaskT, SourceT, ValueT] | None = None
         self._stopped = threading.Event()
         self._notices: set[str] = set()
+        self._is_described = False
 
     @property
     def capacity(self) -> int:
@@ -205,6 +210,7 @@ class Pipeline(Generic[TaskT, SourceT, ValueT]):
         due = [clip for clip in due if self._begin(clip, writers)]
         if not due:
             return
+        begin = time.perf_counter()
         try:
             with self.profile.timing("in_model"):
                 outputs = run_batch(
@@ -222,7 +228,9 @@ class Pipeline(Generic[TaskT, SourceT, ValueT]):
                 self._fail(clip, error)
             self._recover(error)
             return
+        seconds = (time.perf_counter() - begin) / len(due)
         for clip, output in zip(due, outputs, strict=True):
+            output = replace(output, seconds=seconds)
             if self._hand_on(clip, output) and self._advance(clip, prefetcher):
                 waiting.add(clip)
 
@@ -296,7 +304,11 @@ class Pipeline(Generic[TaskT, SourceT, ValueT]):
             raise DeviceError(f"the device failed and takes no more work: {error}") from error
 
     def _tell(self, plan: ChunkPlan) -> None:
-        """Say once what a user should know of how clips are cut."""
+        """Say once what the run is done with, and what a user should know of how clips are cut."""
+        assert self.model is not None
+        if not self._is_described:
+            self._is_described = True
+            run_log.info(describe_run(self.model, plan))
         for notice in plan.notices:
             if notice not in self._notices:
                 self._notices.add(notice)

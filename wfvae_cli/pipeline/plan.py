@@ -1,7 +1,7 @@
 """How a clip is cut into chunks, and what happens where memory is short.
 
-One rule for one clip and for many. A fixed budget for each kind of device decides the chunks, so
-that a clip is cut alike alone and in a folder, on any machine that has the room: sizes change the
+One rule for one clip and for many. A fixed budget decides the chunks, which depends on the device
+and not on what is free of it, so that a clip is cut alike alone and in a folder: sizes change the
 rounding. Where memory is short, the first of these that fits takes their place, is told, and is
 recorded in the header: shorter chunks, row bands (exact), and tiles where they are allowed (not
 exact).
@@ -15,12 +15,13 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 
-import psutil
 import torch
 from torch import Tensor
 
-from wfvae_cli.errors import DeviceError, UsageError
+from wfvae_cli.errors import DeviceError, UsageError, is_out_of_memory
+from wfvae_cli.media.memory import free_memory
 from wfvae_cli.models.base import LoadedModel, Task
+from wfvae_cli.nn.accelerator import free_device_memory, total_device_memory
 from wfvae_cli.nn.stream import Stream
 from wfvae_cli.pipeline.options import Tile
 from wfvae_cli.pipeline.tiles import Grid, check_tile
@@ -29,9 +30,14 @@ from wfvae_cli.strides import latent_frames, latents_per_chunk, pad_to
 log = logging.getLogger("wfvae")
 
 _GIB = 2**30
-_BUDGET = {"cuda": 16 * _GIB}
+_DEVICE_BUDGET = 16 * _GIB
+"""Bytes that a chunk may take at its peak on an accelerator, and more on a large one."""
+_DEVICE_SHARE = 0.4
+"""Of an accelerator's memory that it may take: half of what a plan may, since the first chunk is
+longer, and another model may be there. Of 80 GB that is two latent frames of WF-VAE-L at 1080p in
+bfloat16, where 16 GiB hold one."""
 _HOST_BUDGET = 2 * _GIB
-"""Bytes that a chunk may take at its peak: by then devices are busy. Outputs of earlier versions
+"""The same on a CPU, which is busy by then. Outputs of earlier versions
 were cut for the same, so a change makes other bytes of what is resumed."""
 _MOST_LATENTS = 8
 """Longer chunks gain nothing: by then the frames fill the device and overheads are spread."""
@@ -60,10 +66,8 @@ class Memory:
     @classmethod
     def now(cls, device: torch.device) -> Memory:
         """Ask for what is free at the moment."""
-        available = psutil.virtual_memory().available
-        if device.type == "cuda":
-            return cls(torch.cuda.mem_get_info(device)[0], available)
-        return cls(available)
+        host, own = free_memory(), free_device_memory(device)
+        return cls(host) if own is None else cls(own, host)
 
 
 @dataclass(frozen=True)
@@ -82,6 +86,8 @@ class ChunkPlan:
     """Whether bands and tiles leave their state on the host until their turn comes."""
     is_reduced: bool = field(default=False, compare=False)
     """Whether memory was short of what the fixed budget asks for."""
+    growth: int = field(default=0, compare=False)
+    """Bytes that the model's state of a clip grows by with every latent frame."""
 
     @classmethod
     def of(
@@ -116,6 +122,14 @@ class ChunkPlan:
         check_tile(tile, model.vae.strides)
         memory = memory or Memory.now(model.device)
         picture = Picture(model, width, height, task)
+        plan = cls._for_memory(picture, chunk, tile, memory)
+        return replace(plan, growth=picture.growth)
+
+    @classmethod
+    def _for_memory(
+        cls, picture: Picture, chunk: int | None, tile: Tile, memory: Memory
+    ) -> ChunkPlan:
+        model, width, height = picture.model, picture.width, picture.height
         if isinstance(tile, int) and picture.grid(tile).tiles > 1:
             plan = cls._in_time(model, chunk, min(tile, width) * min(tile, height))
             plan = replace(plan, tile=tile)
@@ -168,6 +182,11 @@ class ChunkPlan:
             notices.append(
                 f"memory is short: {self.describe()}; the result is the same to rounding"
             )
+        if self.growth:
+            notices.append(
+                "this model keeps state of all of a clip's latent frames: some "
+                f"{self.growth / 2**20:.1f} MiB more for each"
+            )
         return notices
 
     def describe(self) -> str:
@@ -199,6 +218,15 @@ class Picture:
     width: int
     height: int
     task: Task = "both"
+
+    @property
+    def growth(self) -> int:
+        """Bytes that state grows by with every latent frame, in the halves that are used."""
+        vae = self.model.vae
+        height = (self.height + pad_to(self.height, vae.strides.height)) // vae.strides.height
+        width = (self.width + pad_to(self.width, vae.strides.width)) // vae.strides.width
+        numbers = vae.state_growth_per_latent * height * width * (2 if self.task == "both" else 1)
+        return numbers * self.model.value_bytes
 
     def grid(self, tile: int) -> Grid:
         """Lay tiles over the padded picture."""
@@ -280,9 +308,15 @@ class Picture:
 
 def _default_latents(model: LoadedModel, pixels: int) -> int:
     """Latent frames a chunk for frames of `pixels`, from the fixed budget."""
-    budget = _BUDGET.get(model.device.type, _HOST_BUDGET)
-    frames = budget / (model.vae.peak_values_per_pixel * model.value_bytes * pixels)
+    frames = _budget(model.device) / (model.vae.peak_values_per_pixel * model.value_bytes * pixels)
     return max(1, min(_MOST_LATENTS, int((frames - 1) // model.vae.strides.time)))
+
+
+def _budget(device: torch.device) -> float:
+    """Bytes that a chunk may take at its peak."""
+    if device.type == "cpu":
+        return _HOST_BUDGET
+    return max(_DEVICE_BUDGET, _DEVICE_SHARE * (total_device_memory(device) or 0))
 
 
 def check_memory(
@@ -307,7 +341,7 @@ def check_memory(
     if model.device.type != "cpu":
         return
     cut = replace(plan, first=latent_frames(frames, model.vae.strides.time))
-    available = psutil.virtual_memory().available
+    available = free_memory()
     needed, _ = Picture(model, width, height, task).needs(cut, Memory(available))
     if needed > available:
         raise DeviceError(
@@ -365,18 +399,9 @@ def explained_memory(frames: int, width: int, height: int) -> Iterator[None]:
     try:
         yield
     except (MemoryError, RuntimeError) as error:
-        if not _is_out_of_memory(error):
+        if not is_out_of_memory(error):
             raise
         raise DeviceError(
             f"out of memory in a chunk of {frames} frames of {width}x{height}: use a smaller "
             "--chunk, a smaller --size, --dtype bfloat16, or --tile where the command has it"
         ) from error
-
-
-def _is_out_of_memory(error: BaseException) -> bool:
-    # PyTorch's CPU allocator raises a plain RuntimeError.
-    return (
-        isinstance(error, (MemoryError, torch.OutOfMemoryError))
-        or "can't allocate memory" in str(error)
-        or "could not create a memory object" in str(error)
-    )

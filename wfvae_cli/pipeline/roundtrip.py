@@ -8,7 +8,7 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Generic, Literal, TypeVar
+from typing import Generic, Literal, Protocol, TypeVar
 
 from wfvae_cli.errors import UsageError
 from wfvae_cli.media.clip import ClipInfo, Frame
@@ -16,9 +16,9 @@ from wfvae_cli.media.options import Sampling, VideoOptions
 from wfvae_cli.media.reader import ClipReader, open_clip
 from wfvae_cli.media.writer import open_writer
 from wfvae_cli.metrics.clip import ClipMetrics
-from wfvae_cli.metrics.result import ClipResult
+from wfvae_cli.metrics.result import ClipResult, FrameScores
 from wfvae_cli.metrics.views import difference, side_by_side
-from wfvae_cli.models.base import LoadedModel, Task
+from wfvae_cli.models.base import LoadedModel, Posterior, Task
 from wfvae_cli.pipeline.chunks import FrameChunk, FrameSource, PendingPixels, Pixels
 from wfvae_cli.pipeline.decode import WriterContext
 from wfvae_cli.pipeline.encode import Progress
@@ -29,6 +29,58 @@ from wfvae_cli.pipeline.plan import ChunkPlan
 
 Compare = Literal["side-by-side", "diff"]
 ValueT = TypeVar("ValueT")
+
+
+class ClipRecord(Protocol):
+    """What is collected of one clip on its way, beside what is written of it."""
+
+    metrics: ClipMetrics
+    """Given every pair of frames."""
+
+    def encoded(self, posterior: Posterior, frames: int, seconds: float) -> None:
+        """Take the next chunk's posterior, in the clip's writer thread.
+
+        Args:
+            posterior: BCTHW with B = 1, of the padded chunk.
+            frames: of the clip, without padding.
+            seconds: that encoding and decoding took.
+        """
+
+    def close(self, result: ClipResult | None) -> None:
+        """Take the scores of the whole clip; None where it came to no end."""
+
+
+class Recorder(Protocol):
+    """Collects what one model makes of clips, of which several may be open at once."""
+
+    @property
+    def is_timed(self) -> bool:
+        """Whether to wait for the device after every chunk, so that its time is known."""
+
+    def loaded(self, model: LoadedModel) -> None:
+        """Take the model that is to run, before any clip."""
+
+    def begin(self, name: str, info: ClipInfo, plan: ChunkPlan) -> ClipRecord:
+        """Begin a clip, in the model's thread.
+
+        Args:
+            name: what tells it from others.
+            info: of the frames that go through.
+            plan: how they are cut.
+        """
+
+
+class ScoresOnly:
+    """A record of nothing but the scores."""
+
+    def __init__(self, metrics: ClipMetrics | None = None) -> None:
+        self.metrics = metrics or ClipMetrics()
+
+    def encoded(self, posterior: Posterior, frames: int, seconds: float) -> None:
+        """Do nothing."""
+
+    def close(self, result: ClipResult | None) -> None:
+        """Do nothing."""
 
 
 @dataclass(frozen=True)
@@ -52,9 +104,9 @@ class RoundtripSink(Sink[ValueT], Generic[ValueT]):
 
     Args:
         target: what to write; None only measures.
-        info: of the clip.
+        source: of the clip's frames.
         conclude: makes the clip's result of its scores.
-        metrics: what to measure.
+        record: what to measure and collect.
         compare: what to write in place of the reconstruction.
         video: codec and container.
         overwrite: whether `target` may exist.
@@ -64,17 +116,19 @@ class RoundtripSink(Sink[ValueT], Generic[ValueT]):
     def __init__(
         self,
         target: str | Path | None,
-        info: ClipInfo,
+        source: FrameSource,
         conclude: Callable[[ClipResult], ValueT],
         *,
-        metrics: ClipMetrics,
+        record: ClipRecord,
         compare: Compare | None = None,
         video: VideoOptions,
         overwrite: bool,
         audio_from: str | Path | None = None,
     ) -> None:
-        self.target, self._info = target, info
-        self._conclude, self._metrics = conclude, metrics
+        info = source.info
+        self.target, self._source, self._info = target, source, info
+        self._conclude, self._record = conclude, record
+        self._is_recorded = False
         self._compare = compare
         self._waiting: deque[tuple[Pixels, int]] = deque()
         self._output: WriterContext | None = None
@@ -86,24 +140,31 @@ class RoundtripSink(Sink[ValueT], Generic[ValueT]):
     def stage(self, chunk: Chunk, output: ModelOutput) -> Staged:
         """Start to bring the frames to the host, for as many originals as there are."""
         assert isinstance(chunk, FrameChunk) and output.frames is not None
+        assert output.posterior is not None
         info = self._info
         for pixels, pts in zip(chunk.pixels, chunk.pts, strict=False):  # padding has no pts
             self._waiting.append((pixels[: info.height, : info.width], pts))
         pending = PendingPixels(output.frames, info.height, info.width, info.bits)
         count = min(len(pending), len(self._waiting))
         originals = [self._waiting.popleft() for _ in range(count)]
-        return Staged(count, lambda: self._write(originals, pending))
+        posterior, frames, seconds = output.posterior, len(chunk.pts), output.seconds
+
+        def write() -> None:
+            self._record.encoded(posterior, frames, seconds)
+            self._write(originals, pending)
+
+        return Staged(count, write)
 
     def _write(self, originals: Sequence[tuple[Pixels, int]], pending: PendingPixels) -> None:
         for (original, pts), reconstruction in zip(originals, pending.wait(), strict=False):
-            self._metrics.update(original, reconstruction)
+            scores = self._record.metrics.update(original, reconstruction)
             if self._output is not None:
-                picture = self._picture(original, reconstruction)
+                picture = self._picture(original, reconstruction, scores)
                 self._output.writer.write(Frame(picture, pts))
 
-    def _picture(self, original: Pixels, reconstruction: Pixels) -> Pixels:
+    def _picture(self, original: Pixels, reconstruction: Pixels, scores: FrameScores) -> Pixels:
         if self._compare == "side-by-side":
-            return side_by_side(original, reconstruction)
+            return side_by_side(original, reconstruction, scores=scores)
         if self._compare == "diff":
             return difference(original, reconstruction)
         return reconstruction
@@ -111,11 +172,19 @@ class RoundtripSink(Sink[ValueT], Generic[ValueT]):
     def finish(self) -> ValueT:
         """Complete the file, and the scores."""
         if self._output is not None:
+            self._output.writer.end = self._source.end
             self._output.finish()
-        return self._conclude(self._metrics.result())
+        scores = self._record.metrics.result()
+        value = self._conclude(scores)
+        self._is_recorded = True
+        self._record.close(scores)
+        return value
 
     def close(self) -> None:
         """Remove what is not complete."""
+        if not self._is_recorded:
+            self._is_recorded = True
+            self._record.close(None)
         if self._output is not None:
             self._output.close()
 
@@ -130,7 +199,7 @@ class _RoundtripReader(Job[str, FrameSource, RoundtripResult]):
         reader: ClipReader,
         model: LoadedModel,
         open_sink: Callable[
-            [ClipInfo, Callable[[ClipResult], RoundtripResult]], Sink[RoundtripResult]
+            [FrameSource, ChunkPlan, Callable[[ClipResult], RoundtripResult]], Sink[RoundtripResult]
         ],
         target: str | Path | None,
     ) -> None:
@@ -146,7 +215,7 @@ class _RoundtripReader(Job[str, FrameSource, RoundtripResult]):
         """Open the video or image, if one is wanted."""
         target = None if self._target is None else str(self._target)
         return self._open_sink(
-            source.info, lambda scores: RoundtripResult(task, target, scores, plan.tile)
+            source, plan, lambda scores: RoundtripResult(task, target, scores, plan.tile)
         )
 
 
@@ -160,6 +229,7 @@ def roundtrip_clip(
     audio_from: str | Path | None = None,
     compare: Compare | None = None,
     metrics: ClipMetrics | None = None,
+    recorder: Recorder | None = None,
     chunk: int | None = None,
     tile: Tile = "auto",
     batch: Batch = 1,
@@ -180,6 +250,7 @@ def roundtrip_clip(
         compare: write the original beside the reconstruction, or their difference, in place of
             the reconstruction.
         metrics: what to measure; PSNR, SSIM and MS-SSIM by default.
+        recorder: what measures and collects instead of `metrics`.
         chunk: frames of the first chunk, `1 + k*stride`; None suits the resolution.
         tile: pixels of a tile's side, where the picture goes through in tiles: see `tiles.py`.
         batch: size of the batches that the clip goes through in: see `encode_clip`.
@@ -196,13 +267,17 @@ def roundtrip_clip(
     begin = time.perf_counter()
 
     def open_sink(
-        info: ClipInfo, conclude: Callable[[ClipResult], RoundtripResult]
+        frames: FrameSource, plan: ChunkPlan, conclude: Callable[[ClipResult], RoundtripResult]
     ) -> Sink[RoundtripResult]:
+        if recorder is None:
+            record: ClipRecord = ScoresOnly(metrics)
+        else:
+            record = recorder.begin(Path(reader.name).name, frames.info, plan)
         return RoundtripSink(
             target,
-            info,
+            frames,
             conclude,
-            metrics=metrics or ClipMetrics(),
+            record=record,
             compare=compare,
             video=video or VideoOptions(),
             overwrite=overwrite,
@@ -215,7 +290,11 @@ def roundtrip_clip(
         else:
             reader = stack.enter_context(open_clip(source, sampling or Sampling()))
         job = _RoundtripReader(reader, model, open_sink, target)
-        options = PipelineOptions(chunk, tile, batch)
+        if recorder is not None:
+            recorder.loaded(model)
+        options = PipelineOptions(
+            chunk, tile, batch, is_timed=recorder is not None and recorder.is_timed
+        )
         done, profile = run_one(model, job, reader.name, options, progress)
     return replace(
         done,

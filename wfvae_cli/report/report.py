@@ -64,7 +64,7 @@ class Report:
         """
         check_report_folder(folder, overwrite=overwrite)
         self._folder = folder = folder.resolve()  # `.` has no name to put a part beside
-        self._models = tuple(models)
+        self._models = list(models)
         self._run = run
         self._overwrite = overwrite
         self._part = folder.with_name(f".{folder.name[:48]}.{secrets.token_hex(4)}.part")
@@ -114,6 +114,11 @@ class Report:
             name, model, folder, frame_rate=frame_rate, image=image,
             with_original=with_original, on_close=self._take,
         )  # fmt: skip
+
+    def set_model(self, model: int, description: ReportModel) -> None:
+        """Replace what identifies a model, once it was loaded and its latents are known."""
+        with self._lock:
+            self._models[model] = description
 
     def fail(self, name: str, model: int, error: str) -> None:
         """Name a clip that this model has no figures of, and why."""

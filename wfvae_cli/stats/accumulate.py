@@ -19,8 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wfvae_cli.errors import LatentError
-from wfvae_cli.stats.moments import Floats, Moments
-from wfvae_cli.stats.precision import ClipSpread, Precision
+from wfvae_cli.stats.moments import ClipSpread, Floats, Moments, Precision
 from wfvae_cli.stats.sketch import Histogram, QuantileSketch
 
 if TYPE_CHECKING:
@@ -30,6 +29,10 @@ if TYPE_CHECKING:
 
 BLOCK = 1 << 14
 """Latent positions that are worked on at once, in float64: what bounds the working memory."""
+LARGEST_LATENT = 1e30
+"""Magnitude above which a latent is damage: its fourth power must stay finite, summed."""
+LARGEST_LOGVAR = 100.0
+"""The same of a log-variance; posteriors are clamped to -30 … 20 when they are sampled."""
 SAMPLE = 1 << 16
 """Bytes at each end of a file that tell it from others of the same size."""
 
@@ -58,6 +61,8 @@ class ClipStats:
         self.name = name
         self.identity = name if identity is None else identity
         self.non_finite = 0
+        self.damage: str | None = None
+        """The first value that no model gives, for a message."""
         self.moments: Moments | None = None
         self.kl: Floats | None = None
         """[Z]: sums over positions, in nats; None where the clip has no log-variance."""
@@ -117,7 +122,7 @@ class ClipStats:
         if logvar is not None:
             bad += logvar.size - int(np.count_nonzero(np.isfinite(logvar)))
         self.non_finite += bad
-        if self.non_finite:
+        if self.non_finite or self._is_absurd(values, logvar):
             return
         moments = Moments.of(values)
         self.moments = moments if self.moments is None else self.moments.merged(moments)
@@ -130,6 +135,18 @@ class ClipStats:
             # KL(N(m, s^2) || N(0, 1)) = (m^2 + s^2 - 1 - log s^2) / 2.
             kl = 0.5 * (values * values + np.exp(logvar) - 1 - logvar).sum(axis=1)
             self.kl = kl if self.kl is None else self.kl + kl
+
+    def _is_absurd(self, values: Floats, logvar: Floats | None) -> bool:
+        """Whether a value is finite, and yet would make the sums infinite or meaningless."""
+        if self.damage is None:
+            largest = float(np.abs(values).max())
+            if largest > LARGEST_LATENT:
+                self.damage = f"a latent of {largest:.3g}"
+        if self.damage is None and logvar is not None:
+            largest = float(logvar.flat[np.abs(logvar).argmax()])
+            if abs(largest) > LARGEST_LOGVAR:
+                self.damage = f"a log-variance of {largest:.3g}"
+        return self.damage is not None
 
 
 class LatentStats:
@@ -155,6 +172,24 @@ class LatentStats:
         self._spread: ClipSpread | None = None
         self._histogram: Histogram | None = None
         self._sketch: QuantileSketch | None = None
+
+    @classmethod
+    def of_clip(
+        cls,
+        number: int,
+        moments: Moments,
+        histogram: Histogram,
+        sketch: QuantileSketch,
+        kl: Floats | None,
+    ) -> LatentStats:
+        """Make the statistics of one clip of its parts; `number` is its `clip_id`."""
+        stats = cls()
+        stats.clip_ids.append(number)
+        stats._moments, stats._spread = moments, ClipSpread.of_clip(moments)
+        stats._histogram, stats._sketch = histogram, sketch
+        if kl is not None:
+            stats.kl, stats.kl_count = kl, moments.count
+        return stats
 
     @property
     def clips(self) -> int:
@@ -196,7 +231,7 @@ class LatentStats:
 
         Returns:
             Whether it counts; False where it is in `failed` instead, for being empty or
-            holding NaN or infinite values.
+            holding values that are NaN, infinite or absurd.
 
         Raises:
             LatentError: it has another number of channels than the clips before.
@@ -206,16 +241,15 @@ class LatentStats:
                 FailedClip(clip.name, f"{clip.non_finite} NaN or infinite values", clip.non_finite)
             )
             return False
+        if clip.damage is not None:
+            self.fail(clip.name, f"{clip.damage}, which no model gives: encode it again")
+            return False
         if clip.moments is None:
             self.fail(clip.name, "no latents")
             return False
-        one = LatentStats()
-        one.clip_ids.append(clip_id(clip.identity))
-        one._moments = clip.moments
-        one._spread = ClipSpread.of_clip(clip.moments)
-        one._histogram, one._sketch = clip.histogram, clip.sketch
-        if clip.kl is not None:
-            one.kl, one.kl_count = clip.kl, clip.moments.count
+        one = LatentStats.of_clip(
+            clip_id(clip.identity), clip.moments, clip.histogram, clip.sketch, clip.kl
+        )
         try:
             self.merge(one)
         except LatentError as error:
@@ -295,25 +329,28 @@ class LatentStats:
 
 def clip_id(identity: str) -> int:
     """64 bits that stand for a clip's identity; a million clips collide with a chance of 3e-8."""
-    return int.from_bytes(hashlib.sha256(identity.encode()).digest()[:8], "big")
+    digest = hashlib.sha256(identity.encode(errors="surrogateescape"))
+    return int.from_bytes(digest.digest()[:8], "big")
 
 
-def file_identity(path: Path, window: str = "") -> str:
+def file_identity(path: Path, window: str = "", begin: int = 0, size: int | None = None) -> str:
     """What tells a file's content from others without reading all of it, wherever it lies.
 
     Args:
         path: the video, image or latent file.
         window: which part of it was used, such as a start and a number of frames.
+        begin: where the content begins in the file, which holds others, too.
+        size: bytes of the content; None for all of the file.
 
     Returns:
         SHA-256, in hex, of the size, the first and the last 64 KiB, and the window.
     """
-    size = path.stat().st_size
+    size = path.stat().st_size if size is None else size
     digest = hashlib.sha256(f"{size}|{window}|".encode())
     with path.open("rb") as file:
-        digest.update(file.read(SAMPLE))
-        file.seek(max(0, size - SAMPLE))
-        digest.update(file.read(SAMPLE))
+        for start in (0, max(0, size - SAMPLE)):
+            file.seek(begin + start)
+            digest.update(file.read(min(SAMPLE, size)))
     return digest.hexdigest()
 
 

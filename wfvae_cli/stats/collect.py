@@ -1,7 +1,7 @@
-"""From the clips of a dataset to their statistics, one clip and one chunk in memory.
+"""Statistics of a dataset, of its latents or of its frames' subbands, from those of its clips.
 
-Who measures the clips is the caller's: this floor knows neither models nor devices, only what they
-give. They are merged here in the order of the dataset, so that the report does not depend on it.
+The caller measures the clips, here or elsewhere; they are pulled and merged one at a time, in the
+order of the dataset, so that the report does not depend on who was ready first.
 """
 
 from __future__ import annotations
@@ -16,19 +16,23 @@ from wfvae_cli.stats.accumulate import FailedClip, LatentStats
 from wfvae_cli.stats.draw import Draw, Source, dataset_options
 from wfvae_cli.stats.measure import MeasuredClip
 from wfvae_cli.stats.report import ModelIdentity, StatsReport
+from wfvae_cli.stats.subband_clip import Kind, SubbandClip
+from wfvae_cli.stats.subbands import SubbandStats
 
 _ALL = Draw()
 Measure = Callable[[Sequence[Source]], Iterable[MeasuredClip | FailedClip]]
-"""Measures clips, here or elsewhere: one result for each, in their order."""
+"""Measures clips: one result for each, in their order."""
+Analyse = Callable[[Sequence[Source]], Iterable[SubbandClip | FailedClip]]
+"""Analyses the frames of clips, likewise."""
 
 
 @dataclass(frozen=True)
 class Collected:
-    """What came out, and why it ended."""
+    """A report, and why the run ended."""
 
     report: StatsReport
     converged: bool
-    """Whether `Draw.until` was reached before the clips were used up."""
+    """True where `Draw.until` was reached before the clips were used up."""
 
 
 def collect(
@@ -48,7 +52,7 @@ def collect(
 
     Args:
         sources: the clips, each with its sampling.
-        by: who measures the clips.
+        by: measures the clips.
         identity: of the model whose latents are expected; by default that of the first clip that
             can be read.
         draw: which part of the dataset to look at.
@@ -79,9 +83,43 @@ def collect(
     return Collected(collector.report(dataset_options(chosen, draw), run), converged)
 
 
+def collect_subbands(
+    sources: Sequence[Source],
+    kind: Kind,
+    levels: int = 3,
+    *,
+    by: Analyse,
+    draw: Draw = _ALL,
+    on_clip: Callable[[SubbandStats, FailedClip | None], None] = lambda stats, failed: None,
+) -> SubbandStats:
+    """Take the statistics of the Haar subbands of a dataset's frames.
+
+    Args:
+        sources: videos, or images.
+        kind: which of the two.
+        levels: how often the low band is transformed again.
+        by: analyses the clips, for `kind` and `levels`.
+        draw: which part of the dataset to look at; `until` plays no part.
+        on_clip: as of `collect`.
+
+    Raises:
+        UsageError: `levels` is out of range.
+    """
+    chosen = draw.choose(sources)
+    stats = SubbandStats(kind, levels, dataset_options(chosen, draw))
+    for result in by(chosen):
+        if isinstance(result, FailedClip):
+            stats.fail(result.name, result.reason)
+            on_clip(stats, stats.failed[-1])
+        else:
+            stats.add(result)
+            on_clip(stats, None)
+    return stats
+
+
 @dataclass
 class _Collector:
-    """What is known of the clips so far."""
+    """Statistics of the clips so far, and what further clips must agree with."""
 
     identity: ModelIdentity | None
     posterior: str | None
@@ -96,13 +134,14 @@ class _Collector:
         try:
             self._check_model(result.model)
             self._expect_posterior(result.posterior)
-            if self.stats.add(result.clip):
+            self.stats.merge(result.stats)
+            if result.stats.clips:
                 self.compute_dtypes.add(result.compute_dtype)
         except LatentError as error:
-            self.stats.fail(result.clip.name, str(error).removeprefix(f"{result.clip.name}: "))
+            self.stats.fail(result.name, str(error))
 
     def report(self, options: dict[str, Any], run: dict[str, Any]) -> StatsReport:
-        """Everything so far as a report."""
+        """Make a report of the clips so far."""
         options = {
             "posterior": self.posterior or "mean",
             "compute_dtype": ", ".join(sorted(self.compute_dtypes)),

@@ -1,4 +1,4 @@
-"""Which clips of a dataset are looked at, and which frames of each: a seeded random draw.
+"""Draw clips of a dataset, and a window of frames of each, by a seed.
 
 Every choice follows from the seed and the clip's name alone, by SHA-256: neither the order of
 the files, nor the other files, nor the machine plays a part.
@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import io
 from collections.abc import Sequence
 from dataclasses import dataclass, field, fields, replace
 from fractions import Fraction
@@ -16,7 +17,7 @@ from typing import Any
 
 from wfvae_cli.errors import InputError, UsageError, VideoError
 from wfvae_cli.media.clip import ClipInfo
-from wfvae_cli.media.options import Sampling
+from wfvae_cli.media.options import DATASET_IMAGE_MEMORY, Sampling
 from wfvae_cli.media.reader import ClipReader, open_clip
 from wfvae_cli.media.sampling import seconds
 from wfvae_cli.stats.accumulate import file_identity
@@ -38,14 +39,31 @@ class Source:
     """Which of its frames count, and at what size; the default for latent files."""
     hwaccel: str = "none"
     """What decodes a video, as `open_clip` takes it."""
+    begin: int = 0
+    """Where the latent file begins in `path`, a tar shard."""
+    size: int | None = None
+    """Bytes of a latent file in a tar shard; None where `path` is all of it."""
 
     @property
     def is_latents(self) -> bool:
-        """Whether this is a latent file, by its name."""
-        return self.path.lower().endswith(_LATENTS)
+        """True for stored latents, by the name."""
+        return self.size is not None or self.path.lower().endswith(_LATENTS)
+
+    def open_member(self) -> _Member:
+        """Open a latent file in a tar shard.
+
+        Raises:
+            InputError: the shard cannot be read.
+        """
+        assert self.size is not None
+        try:
+            return _Member(self.path, self.name, self.begin, self.size)
+        except OSError as error:
+            why = why_unreadable(self.path, "a tar shard", error)
+            raise InputError(f"{self.path}: {why}") from error
 
     def identity(self, window: str) -> str:
-        """What tells the clip from all others, wherever it lies.
+        """Give what tells the clip from all others, wherever it lies.
 
         Raises:
             InputError: the file cannot be read.
@@ -53,10 +71,27 @@ class Source:
         if "://" in self.path or "%" in self.path:
             return f"{self.path}|{window}"
         try:
-            return file_identity(Path(self.path), window)
+            return file_identity(Path(self.path), window, self.begin, self.size)
         except OSError as error:
             why = why_unreadable(self.path, "a video, an image or a latent file", error)
             raise InputError(f"{self.path}: {why}") from error
+
+
+class _Member(io.FileIO):
+    """A part of a file, from front to back."""
+
+    def __init__(self, path: str, name: str, begin: int, size: int) -> None:
+        super().__init__(path)
+        self.name = f"{path}, {name}"
+        self._left = size
+        self.seek(begin)
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        """Read on, at most to the part's end."""
+        wanted = self._left if size is None or size < 0 else min(size, self._left)
+        data = super().read(wanted)
+        self._left -= len(data)
+        return data
 
 
 @dataclass(frozen=True)
@@ -82,7 +117,7 @@ class Draw:
             raise UsageError(f"--until must be between 0 and 1, or 0% and 100%, got {self.until:g}")
 
     def choose(self, sources: Sequence[Source]) -> Sequence[Source]:
-        """The sources to look at, in order: a random one where not all of them may be needed."""
+        """Choose sources in order, or in random order where not all of them may be needed."""
         if self.until is None and (self.limit is None or self.limit >= len(sources)):
             return sources
         return sorted(sources, key=lambda source: self._number(source.name, "clip"))[: self.limit]
@@ -92,7 +127,7 @@ class Draw:
         return self._number(name, "window") * max(1, total - length + 1) >> 256
 
     def _number(self, name: str, purpose: str) -> int:
-        """256 random bits."""
+        """Hash a clip's name to a number of 256 bits, uniform over seeds."""
         digest = hashlib.sha256(f"{purpose}|{self.seed}|{name}".encode(errors="surrogatepass"))
         return int.from_bytes(digest.digest(), "big")
 
@@ -128,7 +163,7 @@ def open_window(source: Source, draw: Draw, *, threads: int = 0) -> tuple[ClipRe
 
 
 def latent_window(name: str, draw: Draw, total: int, stride: int) -> tuple[int, int]:
-    """The window of a latent file, in latent frames: as many as hold the frames of a window.
+    """Draw the window of a latent file, in latent frames: as many as hold the frames of a window.
 
     Args:
         name: of the clip.
@@ -147,7 +182,13 @@ def latent_window(name: str, draw: Draw, total: int, stride: int) -> tuple[int, 
 
 
 def _open(source: Source, sampling: Sampling, threads: int) -> tuple[ClipReader, str]:
-    reader = open_clip(source.path, sampling, threads=threads, hwaccel=source.hwaccel)
+    reader = open_clip(
+        source.path,
+        sampling,
+        threads=threads,
+        hwaccel=source.hwaccel,
+        image_memory=DATASET_IMAGE_MEMORY,
+    )
     try:
         return reader, source.identity(_part(sampling))
     except BaseException:
@@ -156,7 +197,7 @@ def _open(source: Source, sampling: Sampling, threads: int) -> tuple[ClipReader,
 
 
 def dataset_options(sources: Sequence[Source], draw: Draw) -> dict[str, Any]:
-    """What reports must agree on to be merged: what was done to the frames of every clip."""
+    """Give what reports must agree on to be merged: what was done to the frames of all clips."""
     options: dict[str, Any] = {}
     media = [source.sampling for source in sources if not source.is_latents]
     for name, default in ((each.name, each.default) for each in fields(Sampling)):
@@ -193,6 +234,6 @@ def _window(source: Source, draw: Draw, info: ClipInfo) -> Sampling:
 
 
 def _part(sampling: Sampling) -> str:
-    """Which part of a clip a sampling takes; nothing for all of it."""
+    """Describe the part of a clip that a sampling takes; nothing for all of it."""
     fields = (sampling.start, sampling.duration, sampling.frames, sampling.fps)
     return "" if fields == (0, None, None, None) else "|".join(map(str, fields))

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from wfvae_cli.errors import InputError, UsageError
 from wfvae_cli.stats.accumulate import LatentStats
@@ -21,6 +21,9 @@ from wfvae_cli.stats.scale import (
 )
 from wfvae_cli.stats.summary import Summary, summarise
 
+if TYPE_CHECKING:
+    from wfvae_cli.models.base import Normalization
+
 
 @dataclass(frozen=True)
 class ModelIdentity:
@@ -30,6 +33,16 @@ class ModelIdentity:
     sha256: str
     """Of the weights, in hex."""
     family: str
+
+
+@dataclass(frozen=True)
+class ExpectedModel:
+    """The model whose latents are expected, and what its config says of them."""
+
+    identity: ModelIdentity
+    normalization: Normalization | None
+    stride: int
+    """Frames that a latent frame stands for."""
 
 
 @dataclass(frozen=True)
@@ -102,7 +115,14 @@ class StatsReport:
                 options=dict(values["options"]),
                 run=dict(values["run"]),
             )
-        except (KeyError, TypeError, ValueError, IndexError) as error:
+        except (
+            KeyError,
+            TypeError,
+            ValueError,
+            IndexError,
+            AttributeError,
+            OverflowError,
+        ) as error:
             raise InputError(
                 f"{path}: expected a complete statistics file, got a damaged one ({error!r}); "
                 "write it anew with wfvae stats -o"

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from wfvae_cli.errors import InputError, WeightsError
+from wfvae_cli.json_text import to_json
 from wfvae_cli.unreadable import why_unreadable
 
 SCHEMA = "wfvae-stats"
@@ -49,7 +50,7 @@ _CHANNELS = ("latent_dim", "z_dim", "latent_channels")
 
 @dataclass(frozen=True)
 class ScaleFactors:
-    """What gives latents zero mean and unit variance, in three conventions (see `FORMULAS`)."""
+    """Factors that give zero mean and unit variance, in three conventions (see `FORMULAS`)."""
 
     latents_mean: tuple[float, ...]
     latents_std: tuple[float, ...]
@@ -69,7 +70,7 @@ class ScaleFactors:
         return tuple(1 / std for std in self.latents_std)
 
     def to_json(self) -> dict[str, Any]:
-        """The six figures under the names that trainers read."""
+        """Give the six figures under the names that trainers read."""
         return {
             "latents_mean": list(self.latents_mean),
             "latents_std": list(self.latents_std),
@@ -81,7 +82,7 @@ class ScaleFactors:
 
 
 class StoredNormalization(NamedTuple):
-    """What `encode --normalize --stats` applies: `(z - shift) * scale`, per channel."""
+    """Shift and scale of `encode --normalize --stats`: `(z - shift) * scale`, per channel."""
 
     shift: tuple[float, ...]
     scale: tuple[float, ...]
@@ -158,7 +159,7 @@ def config_with_scale(config: Mapping[str, Any] | Path, factors: ScaleFactors) -
 
 
 def read_json(path: Path) -> bytes:
-    """The bytes of a file that holds valid JSON.
+    """Read a file that holds valid JSON.
 
     Raises:
         InputError: it cannot be read or is not JSON.
@@ -169,7 +170,7 @@ def read_json(path: Path) -> bytes:
         raise InputError(f"{path}: {why_unreadable(path, 'a JSON file', error)}") from error
     try:
         json.loads(data)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise InputError(f"{path}: expected JSON: {error}") from error
     return data
 
@@ -180,15 +181,14 @@ def json_lines(fields: Mapping[str, Any]) -> str:
     Floats are written with as many digits as it takes to read the same ones back.
     """
     lines = (
-        f"  {json.dumps(key)}: "
-        + json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+        f"  {json.dumps(key)}: " + to_json(value, allow_nan=False, separators=(",", ":"))
         for key, value in fields.items()
     )
     return "{\n" + ",\n".join(lines) + "\n}\n"
 
 
 def read_stats_object(data: bytes, path: Path) -> dict[str, Any]:
-    """The JSON object of a statistics file, its schema and version checked.
+    """Parse a statistics file, and check its schema and version.
 
     Raises:
         InputError: it is something else, or of another version.
@@ -205,10 +205,14 @@ def read_stats_object(data: bytes, path: Path) -> dict[str, Any]:
 
 
 def _numbers(values: Mapping[str, Any], key: str, path: Path) -> tuple[float, ...]:
-    """The list of finite numbers under `key`."""
+    """Read the list of finite numbers under `key`."""
     found = values.get(key)
     if not isinstance(found, Sequence) or isinstance(found, str):
         found = [None]
-    if not all(isinstance(x, int | float) and math.isfinite(x) for x in found):
+    try:
+        numbers = tuple(float(x) if type(x) in (int, float) else math.nan for x in found)
+    except OverflowError:  # of an integer
+        numbers = (math.inf,)
+    if not all(map(math.isfinite, numbers)):
         raise InputError(f"{path}: expected {key} to be a list of finite numbers")
-    return tuple(float(x) for x in found)
+    return numbers

@@ -61,7 +61,7 @@ class Histogram:
         self.counts += other.counts
 
     def to_state(self) -> dict[str, Any]:
-        """Everything, as JSON values."""
+        """Give all fields as JSON values."""
         return {
             "low": LOW,
             "high": HIGH,
@@ -148,7 +148,7 @@ class QuantileSketch:
         return np.concatenate((-edges[::-1], edges)), self._ascending(channel)
 
     def below(self, channel: int, limits: Floats) -> tuple[Floats, Floats]:
-        """How many of one channel's values lie below each of `limits`, and the error at most.
+        """Count how many of one channel's values lie below each of `limits`, and the error at most.
 
         The values in a limit's own bucket are taken to be spread evenly over it; the error
         cannot exceed their number.
@@ -160,7 +160,7 @@ class QuantileSketch:
         return np.interp(limits, edges, total), np.where(known, 0, counts[inside])
 
     def to_state(self) -> dict[str, Any]:
-        """Everything, as JSON values; rows of counts start at a key each, ends trimmed."""
+        """Give all fields as JSON values; rows of counts start at a key each, ends trimmed."""
         rows: list[list[Any]] = []
         for channel in self.counts:
             for row in channel:
@@ -199,7 +199,7 @@ class QuantileSketch:
         return np.concatenate((negative[::-1], self.zeros[channel : channel + 1], positive))
 
     def _value(self, place: int) -> float:
-        """What stands for the bucket at a place of `_ascending`."""
+        """Give the value that stands for the bucket at a place of `_ascending`."""
         steps = place - self.counts.shape[2]  # from the bucket of zeros
         return math.copysign(_MAPPING.value(self.first + abs(steps) - 1), steps) if steps else 0.0
 

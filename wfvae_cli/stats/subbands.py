@@ -71,7 +71,7 @@ class SubbandStats:
 
     @property
     def clips(self) -> int:
-        """How many clips are in the figures."""
+        """Number of clips in the figures."""
         return len(self.clip_ids)
 
     def add(self, clip: SubbandClip) -> None:
@@ -107,7 +107,7 @@ class SubbandStats:
         self.failed += other.failed
 
     def subbands(self) -> tuple[Subband, ...]:
-        """The figures, level by level.
+        """Compute the figures, level by level.
 
         Raises:
             InputError: there is no clip.
@@ -128,7 +128,7 @@ class SubbandStats:
         return tuple(rows)
 
     def to_json(self) -> str:
-        """The figures and all that merging needs, one line for each field.
+        """Give the figures and all that merging needs, one line for each field.
 
         Raises:
             InputError: there is no clip.

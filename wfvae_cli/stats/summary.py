@@ -10,7 +10,7 @@ import numpy as np
 
 from wfvae_cli.errors import InputError
 from wfvae_cli.stats.accumulate import LatentStats
-from wfvae_cli.stats.precision import Precision
+from wfvae_cli.stats.moments import Precision
 from wfvae_cli.stats.scale import ScaleFactors
 
 RANKS = (0.001, 0.01, 0.05, 0.25, 0.5, 0.75, 0.95, 0.99, 0.999)

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from abc import abstractmethod
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from torch import Tensor
 
 from wfvae_cli.dataset.config import EncodeConfig
+from wfvae_cli.dataset.exporters.present import check_format
 from wfvae_cli.dataset.items import Item
 from wfvae_cli.dataset.outputs import Outputs
-from wfvae_cli.dataset.store import OutputStore
+from wfvae_cli.dataset.store import OutputStore, check_inputs
 from wfvae_cli.errors import LatentError
 from wfvae_cli.latents.file import first_non_finite
 from wfvae_cli.latents.metadata import LatentMetadata
@@ -25,6 +27,8 @@ class Written:
     output: str
     shape: tuple[int, ...]
     bytes: int
+    data_sha256: str | None = None
+    """Checksum of the data, as its header has it."""
 
 
 class Exporter(Outputs):
@@ -39,6 +43,11 @@ class Exporter(Outputs):
 
     def __init__(self, store: OutputStore, how: EncodeConfig) -> None:
         super().__init__(store, how)
+
+    def check(self, items: Iterable[Item]) -> None:
+        """Refuse outputs that would replace inputs, or stand beside those of another format."""
+        check_inputs(self.store, items)
+        check_format(self.store, is_tar=self.how.format == "webdataset")
 
     @abstractmethod
     def open(

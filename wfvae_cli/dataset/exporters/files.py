@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from fractions import Fraction
 from pathlib import Path
 
 from torch import Tensor
@@ -15,7 +16,7 @@ from wfvae_cli.dataset.outputs import Existing, parse_options
 from wfvae_cli.dataset.result import ItemResult
 from wfvae_cli.dataset.store import OutputStore
 from wfvae_cli.errors import LatentError
-from wfvae_cli.latents.file import LatentFile
+from wfvae_cli.latents.file import CHECKSUM, LatentFile
 from wfvae_cli.latents.header import read_header
 from wfvae_cli.latents.metadata import LatentMetadata
 from wfvae_cli.latents.writer import LatentWriter
@@ -61,12 +62,14 @@ class LatentFileOutput:
         """Take the next latent frames."""
         self._writer.append(latents, logvar)
 
-    def finish(self, frames: int, pts: Sequence[int] | None) -> Written:
+    def finish(
+        self, frames: int, pts: Sequence[int] | None, last_duration: Fraction | None
+    ) -> Written:
         """Complete the file, and give it its name."""
-        self._writer.finish(frames, pts)
+        self._writer.finish(frames, pts, last_duration)
         size = self._store.publish(self._part, self._name)
         shape = (self._channels, self._writer.latent_frames, self._height, self._width)
-        return Written(self._name, shape, size)
+        return Written(self._name, shape, size, self._writer.data_sha256)
 
     def close(self) -> None:
         """Remove what is not complete."""
@@ -78,10 +81,10 @@ def _read_local(path: Path, name: str) -> Existing | None:
     """Read what a latent file says of its making; None where it is missing or damaged."""
     try:
         with LatentFile(path) as file:
-            metadata = file.metadata
-    except LatentError:
+            metadata, checksum = file.metadata, file.data_sha256
+        return _existing(name, metadata, path.stat().st_size, checksum)
+    except (LatentError, OSError):
         return None
-    return _existing(name, metadata, path.stat().st_size)
 
 
 def _read_remote(url: str, name: str) -> Existing | None:
@@ -96,10 +99,10 @@ def _read_remote(url: str, name: str) -> Existing | None:
         except LatentError:
             return None
     whole = size == header.data_start + header.data_bytes
-    return _existing(name, metadata, size) if whole else None
+    return _existing(name, metadata, size, header.metadata.get(CHECKSUM)) if whole else None
 
 
-def _existing(name: str, metadata: LatentMetadata, size: int) -> Existing:
+def _existing(name: str, metadata: LatentMetadata, size: int, checksum: str | None) -> Existing:
     """A file without our options, such as one of `encode` for a single clip, differs in all."""
     return Existing(
         output=name,
@@ -108,4 +111,5 @@ def _existing(name: str, metadata: LatentMetadata, size: int) -> Existing:
         frames=metadata.frames,
         shape=metadata.latent_shape,
         bytes=size,
+        data_sha256=checksum,
     )

@@ -24,10 +24,12 @@ from wfvae_cli.dataset.outputs import Existing, parse_options
 from wfvae_cli.dataset.result import ItemResult
 from wfvae_cli.dataset.store import OutputStore
 from wfvae_cli.errors import InputError, LatentError, UsageError
+from wfvae_cli.latents.file import CHECKSUM
 from wfvae_cli.latents.header import encode_header, read_header
 from wfvae_cli.latents.metadata import LatentMetadata
-from wfvae_cli.latents.raw import write_all
+from wfvae_cli.latents.raw import Digest, write_all
 from wfvae_cli.latents.spool import PlaneSpool
+from wfvae_cli.latents.strings import clean_text
 from wfvae_cli.pipeline.encode import LatentOutput
 from wfvae_cli.pipeline.options import EncodeOptions
 
@@ -53,6 +55,8 @@ class MusubiFiles(Exporter):
                 f"{self.store.url}: the format musubi is written to a file system: mount the "
                 "store, or write to a folder and copy it"
             )
+        items = list(items)
+        super().check(items)
         seen: dict[tuple[str, int], Item] = {}
         for item in items:
             start = self.how.sampling_of(item).start
@@ -106,8 +110,10 @@ class _MusubiOutput:
         check_finite(stored, self.latent_frames)
         self._spool.append(stored)
 
-    def finish(self, frames: int, pts: Sequence[int] | None) -> Written:
-        del pts  # the trainer counts frames
+    def finish(
+        self, frames: int, pts: Sequence[int] | None, last_duration: Fraction | None
+    ) -> Written:
+        del pts, last_duration  # the trainer counts frames
         info = self._metadata
         shape = self._channels, self._spool.frames, self._height, self._width
         size = "x".join(map(str, shape[1:]))
@@ -116,7 +122,7 @@ class _MusubiOutput:
             "width": str(info.width),
             "height": str(info.height),
             "format_version": _FORMAT_VERSION,
-            f"{_OURS}item": self._item.relative,
+            f"{_OURS}item": clean_text(self._item.relative),
             f"{_OURS}frames": str(frames),
             f"{_OURS}{WEIGHTS}": info.model_sha256,
             **{_OURS + name: text for name, text in info.extra.items()},
@@ -125,12 +131,16 @@ class _MusubiOutput:
         if not info.is_image:
             strings["frame_count"] = str(frames)
             window = f"_{self._position:05d}-{frames:03d}"
+        digest = Digest()
+        self._spool.copy_to(digest)
+        strings[_OURS + CHECKSUM] = digest.hexdigest()
         header = encode_header([(f"latents_{size}_bfloat16", "BF16", shape)], strings)
         with atomic_file(self._part) as file:
             write_all(file, header)
             self._spool.copy_to(file)
         name = f"{_stem(self._item)}{window}_{info.width:04d}x{info.height:04d}{_ENDING}"
-        return Written(name, shape, self._store.publish(self._part, name))
+        written = self._store.publish(self._part, name)
+        return Written(name, shape, written, digest.hexdigest())
 
     def close(self) -> None:
         self._spool.close()
@@ -166,7 +176,8 @@ def _read(path: Path, item: Item, root: Path) -> Existing | None:
         return None
     ours = {k.removeprefix(_OURS): v for k, v in header.metadata.items() if k.startswith(_OURS)}
     whole = size == header.data_start + header.data_bytes and len(header.tensors) == 1
-    if not whole or ours.get("item") != item.relative or not ours.get("frames", "").isdecimal():
+    is_this = ours.get("item") == clean_text(item.relative)
+    if not (whole and is_this and ours.get("frames", "").isdecimal()):
         return None
     return Existing(
         output=str(path.relative_to(root)),
@@ -175,4 +186,5 @@ def _read(path: Path, item: Item, root: Path) -> Existing | None:
         frames=int(ours["frames"]),
         shape=next(iter(header.tensors.values())).shape,
         bytes=size,
+        data_sha256=ours.get(CHECKSUM),
     )

@@ -10,6 +10,7 @@ from the clips, so that shards appear whole, and a run that is continued writes 
 from __future__ import annotations
 
 import json
+import logging
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -27,11 +28,13 @@ from wfvae_cli.dataset.plan import Conflict, Plan, plan_run
 from wfvae_cli.dataset.result import ItemResult
 from wfvae_cli.dataset.source import content_sha256, stamp
 from wfvae_cli.dataset.store import OutputStore
-from wfvae_cli.errors import InputError, MissingExtraError, OutputError, UsageError
+from wfvae_cli.errors import InputError, LatentError, MissingExtraError, OutputError, UsageError
 from wfvae_cli.latents.header import read_header
 from wfvae_cli.latents.metadata import LatentMetadata
 from wfvae_cli.pipeline.encode import LatentOutput
 from wfvae_cli.pipeline.options import EncodeOptions
+
+_log = logging.getLogger("wfvae")
 
 _CLIPS = ".wfvae-clips"
 """Where clips wait for the others of their tar shard."""
@@ -101,6 +104,7 @@ class TarShards(Exporter):
                 f"{self.store.url}: tar shards are written to a file system: mount the store, or "
                 "write to a folder and copy it"
             )
+        super().check(items)
 
     def find(self, item: Item, known: ItemResult | None = None) -> Existing | None:
         """Look for an item that waits for the others of its group."""
@@ -118,6 +122,8 @@ class TarShards(Exporter):
         last: Mapping[str, ItemResult],
         model: ModelFingerprint,
         conflict: Conflict,
+        *,
+        verify: bool = False,
     ) -> Plan:
         """Find out which items are in no finished shard, and group these.
 
@@ -126,9 +132,9 @@ class TarShards(Exporter):
         """
         self._clips.prepare()
         self._model = model
-        todo = self._group(items, conflict)
+        todo = self._group(items, conflict, verify=verify)
         # Clips that wait for their group have no line yet, and are known by their headers.
-        plan = plan_run(todo, {}, self._files, model, "overwrite")
+        plan = plan_run(todo, {}, self._files, model, "overwrite", verify=verify)
         unrecorded = [result for result in self._current if not _is_recorded(result, last)]
         return replace(plan, done=self._current, kept=self._kept, unrecorded=unrecorded)
 
@@ -163,11 +169,13 @@ class TarShards(Exporter):
                 if result.status == "done":
                     yield result
 
-    def _group(self, items: Sequence[Item], conflict: Conflict) -> list[Item]:
+    def _group(self, items: Sequence[Item], conflict: Conflict, *, verify: bool) -> list[Item]:
         by_name = {item.relative: item for item in items}
         numbers, failed = set(), set[str]()
         for index in self._indices():
             if not index.is_whole or not self._is_wanted(index, by_name, conflict):
+                continue
+            if verify and not _is_intact(index):
                 continue
             numbers.add(self._number(index.path))
             kept = {outcome.item for outcome in self._kept}
@@ -228,7 +236,7 @@ class TarShards(Exporter):
             ]
             return True
         return not differs and all(
-            self._is_same(outcome, index.sources[outcome.item], items[outcome.item])
+            self._is_same(outcome, index.sources.get(outcome.item, ""), items[outcome.item])
             for outcome in index.outcomes
             if outcome.status == "done" and outcome.item in items
         )
@@ -361,20 +369,51 @@ def _strings(path: Path) -> dict[str, str]:
         return dict(read_header(file).metadata)
 
 
+def _is_intact(index: _Index) -> bool:
+    """Whether all clips of a group are in its shards, with the data that were written."""
+    from wfvae_cli.dataset.training import verify_shard
+
+    try:
+        for name in index.tars:
+            verify_shard(index.path.parent / name)
+    except LatentError as error:
+        _log.warning("%s: encoding its clips again", error)
+        return False
+    return True
+
+
 def _read_index(path: Path) -> _Index | None:
+    """Read an index; None where there is none, or where it says what no index of ours does."""
     try:
         content: dict[str, Any] = json.loads(path.read_bytes())
         if content["schema"] != _SCHEMA:
             return None
-        return _Index(
-            path,
-            content["shards"],
-            content["options"],
-            [ItemResult.from_json(values) for values in content["items"]],
-            content["sources"],
-        )
-    except (OSError, ValueError, TypeError, KeyError):
+        tars, options, sources = content["shards"], content["options"], content["sources"]
+        if not all(_is_shard_of(path, name) and type(size) is int for name, size in tars.items()):
+            raise ValueError("it names shards of another group")
+        for texts in (options, sources):
+            if not all(isinstance(value, str) for value in texts.values()):
+                raise TypeError("expected strings")
+        items = [ItemResult.from_json(values) for values in content["items"]]
+        return _Index(path, tars, options, items, sources)
+    except FileNotFoundError:
         return None
+    except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+        _log.warning("%s: ignoring a damaged index (%s)", path, str(error)[:200])
+        return None
+
+
+def listed_clips(path: Path, shard: str) -> set[str]:
+    """The items that an index says are in one of its shards; none where there is no index."""
+    index = _read_index(path) if path.exists() else None
+    items = () if index is None else index.outcomes
+    return {each.item for each in items if each.output == shard and each.status == "done"}
+
+
+def _is_shard_of(index: Path, name: str) -> bool:
+    """Whether `name` is one that `TarShards` gives a shard of this index."""
+    number = name.removeprefix(f"{index.stem}-").removesuffix(".tar")
+    return number.isdecimal() and name == f"{index.stem}-{number}.tar"
 
 
 def _publish(part: Path, target: Path) -> int:

@@ -157,7 +157,7 @@ function bandBar(number, kept) {
   if (kept === null) return h("span", { class: "band-bar muted" }, "none");
   return h("span", { class: "band-bar" },
     h("span", { class: "track" }, h("span", { class: "fill", style: { width: `${Math.min(100, kept * 100)}%`, background: modelColour(number) } })),
-    h("span", { class: "value" }, `${(kept * 100).toFixed(kept < 0.995 && kept >= 0.0995 ? 0 : 1)} %`));
+    h("span", { class: "value" }, kept >= 10 ? ">999 %" : `${(kept * 100).toFixed(kept >= 1.995 || (kept < 0.995 && kept >= 0.0995) ? 0 : 1)} %`));
 }
 
 /** Mean, std, KL and scale factors of every channel, and how channels correlate. */
@@ -202,7 +202,7 @@ function makeProvenance(page) {
   const entry = (name, value) => [h("dt", {}, name), h("dd", {}, value)];
   const text = (value) => (value === null ? "–" : typeof value === "object" ? JSON.stringify(value) : String(value));
   const video = page.files.some((file) => file.original && file.original.frames > 1);
-  const copies = `Scores were taken from the files themselves. The ${video ? "videos" : "pictures"} shown here are copies for looking at: `
+  const copies = `Scores were computed before that. The ${video ? "videos" : "pictures"} shown here are copies for looking at: `
     + (video ? `at most ${page.max_side} pixels a side and ${page.max_frames} frames, 8-bit, re-encoded with loss and evenly spaced in time. ` : "8-bit PNG. ")
     + "Crops of the worst frames are lossless.";
   return h("section", { class: "provenance" }, h("h2", {}, "How this was made"),

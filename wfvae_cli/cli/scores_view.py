@@ -1,22 +1,22 @@
-"""What `wfvae compare` shows in a terminal."""
+"""Scores in a terminal: a line for a clip, tables for files and for several models."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from wfvae_cli.cli import measuring as m
 from wfvae_cli.cli.console import Console
 from wfvae_cli.cli.tables import print_table
-from wfvae_cli.metrics.result import LABELS, Comparison
+from wfvae_cli.metrics.result import LABELS, Comparison, JsonValue
 
 if TYPE_CHECKING:
-    from wfvae_cli.cli.compare_work import Job, Side
+    from wfvae_cli.cli.scores import Side, Subject
 
 _SHOWN = ("psnr", "ssim", "ms_ssim", "flicker_psnr", "lpips")
 
 
-def show(console: Console, job: Job, sides: Sequence[Side]) -> None:
+def show(console: Console, job: Subject, sides: Sequence[Side]) -> None:
     """Say what was found: a line for a clip, tables for files or several reconstructions."""
     if job.protocol is not None:
         console.say(job.protocol.describe())
@@ -31,11 +31,17 @@ def show(console: Console, job: Job, sides: Sequence[Side]) -> None:
         console.say(f"{result.frames} frames of {result.width}x{result.height}, {result.bits} bits")
         console.say(m.describe_scores(result))
     for side in sides:
-        for name in (name for name in side.distances if not name.endswith("_samples")):
-            value, samples = side.distances[name], side.distances[f"{name}_samples"]
-            shown = f"{value:.4f}" if isinstance(value, float) else "too few samples"
-            whose = f"{side.label}: " if len(sides) > 1 else ""
-            console.say(f"{whose}{name.upper()} {shown} ({samples} samples)")
+        whose = f"{side.label}: " if len(sides) > 1 else ""
+        for line in describe_distances(side.distances):
+            console.say(f"{whose}{line}")
+
+
+def describe_distances(distances: Mapping[str, JsonValue]) -> Iterator[str]:
+    """A line for each of the distances over all frames."""
+    for name in (name for name in distances if not name.endswith("_samples")):
+        value, samples = distances[name], distances[f"{name}_samples"]
+        shown = f"{value:.4f}" if isinstance(value, float) else "too few samples"
+        yield f"{name.upper()} {shown} ({samples} samples)"
 
 
 def _print_ranking(sides: Sequence[Side]) -> None:
@@ -48,7 +54,7 @@ def _print_ranking(sides: Sequence[Side]) -> None:
         means = [summaries[name].mean if name in summaries else None for name in shown]
         cells = [_score(name, mean) for name, mean in zip(shown, means, strict=True)]
         rows.append((side.label, str(place), str(len(side.comparison.files)), *cells))
-    print_table(("reconstructions", "rank", "files", *(LABELS[name] for name in shown)), rows)
+    print_table(("name", "rank", "files", *(LABELS[name] for name in shown)), rows)
 
 
 def _print_files(result: Comparison) -> None:

@@ -1,0 +1,114 @@
+"""The files of a folder, and what a user should know was left out or lies elsewhere."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections import Counter
+from collections.abc import Collection
+from dataclasses import dataclass, field
+
+log = logging.getLogger("wfvae")
+
+_MOST_SUFFIXES = 8
+
+
+@dataclass
+class Listing:
+    """What was found below a folder."""
+
+    root: str
+    paths: list[str] = field(default_factory=list)
+    """Files of the wanted kinds, in no order."""
+    left_out: Counter[str] = field(default_factory=Counter)
+    """How many files have each other suffix, lower-case."""
+    outside: list[str] = field(default_factory=list)
+    """Links that lead out of `root`."""
+    unreadable: list[str] = field(default_factory=list)
+    """Folders that may not be read."""
+
+    def report(self) -> None:
+        """Log what a user would otherwise miss: one record of each kind."""
+        if self.left_out:
+            common = self.left_out.most_common(_MOST_SUFFIXES)
+            kinds = [f"{count} {suffix or 'without a suffix'}" for suffix, count in common]
+            if len(self.left_out) > _MOST_SUFFIXES:
+                kinds.append("…")
+            log.info(
+                "%s: left out %d files by their suffix: %s (list them in a manifest to take them)",
+                self.root,
+                self.left_out.total(),
+                ", ".join(kinds),
+            )
+        if self.outside:
+            link = self.outside[0]
+            log.info(
+                "%s: following %d links that lead out of it, such as %s to %s",
+                self.root,
+                len(self.outside),
+                link,
+                os.path.realpath(link),
+            )
+        if self.unreadable:
+            log.warning(
+                "%s: left out %d folders that may not be read, such as %s: check their permissions",
+                self.root,
+                len(self.unreadable),
+                self.unreadable[0],
+            )
+
+
+def list_files(root: str, suffixes: Collection[str]) -> Listing:
+    """List the files below a folder; links are followed, each folder once.
+
+    Args:
+        root: an absolute path.
+        suffixes: of the files that are wanted, lower-case. Hidden files and folders are left out.
+    """
+    listing = Listing(root)
+    real_root = os.path.realpath(root)
+    seen: set[str] = set()
+    folders = [root]
+    while folders:
+        folder = folders.pop()
+        real = os.path.realpath(folder)
+        if real in seen:
+            continue
+        seen.add(real)
+        try:
+            if not os.access(folder, os.R_OK | os.X_OK):
+                raise PermissionError
+            with os.scandir(folder) as found:
+                entries = sorted(found, key=lambda entry: entry.name, reverse=True)
+        except OSError:
+            listing.unreadable.append(folder)
+            continue
+        for entry in entries:
+            if entry.name.startswith("."):
+                continue
+            if entry.is_symlink() and not _is_within(os.path.realpath(entry.path), real_root):
+                listing.outside.append(entry.path)
+            if _is_folder(entry):
+                folders.append(entry.path)
+            else:
+                _take(listing, entry.path, suffixes)
+    return listing
+
+
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:  # a link to nowhere
+        return False
+
+
+def _take(listing: Listing, path: str, suffixes: Collection[str]) -> None:
+    suffix = os.path.splitext(path)[1].lower()  # noqa: PTH122 (of millions of strings)
+    if suffix in suffixes:
+        listing.paths.append(path)
+    else:
+        listing.left_out[suffix] += 1
+
+
+def _is_within(path: str, folder: str) -> bool:
+    return path == folder or path.startswith(folder.rstrip("/") + "/")
