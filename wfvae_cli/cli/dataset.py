@@ -11,6 +11,7 @@ from types import FrameType
 from typing import TYPE_CHECKING, Any
 
 from wfvae_cli.cli import run
+from wfvae_cli.cli.buckets_view import tell_parts
 from wfvae_cli.cli.console import Console
 from wfvae_cli.cli.paths import check_outputs
 from wfvae_cli.cli.signals import Stopped
@@ -29,8 +30,9 @@ from wfvae_cli.pipeline.options import Limits
 
 if TYPE_CHECKING:
     from wfvae_cli.dataset.engine import Engine
-    from wfvae_cli.dataset.items import Kind
+    from wfvae_cli.dataset.items import Item, Kind
     from wfvae_cli.dataset.job import DatasetJob
+    from wfvae_cli.dataset.plan import Conflict
     from wfvae_cli.dataset.result import ItemResult
     from wfvae_cli.dataset.run import Summary
 
@@ -55,6 +57,17 @@ class DatasetOptions:
         """Go on in a process that is watched, where this one belongs to us: see `isolate`."""
         watched = run.owns_process and self.engine.engine == "local"
         return replace(self, isolation=isolate()) if watched else self
+
+    @property
+    def conflict(self) -> Conflict:
+        """What to do with outputs that were made with different options.
+
+        Raises:
+            UsageError: the options contradict each other.
+        """
+        if self.work.keep and self.overwrite:
+            raise UsageError("--keep and --overwrite contradict each other: choose one")
+        return "keep" if self.work.keep else "overwrite" if self.overwrite else "refuse"
 
     def job_options(
         self,
@@ -131,6 +144,23 @@ def use_threads(device: str, threads: int | None) -> None:
         torch.set_num_threads(threads or default_threads())
 
 
+def list_items(
+    sources: Sequence[str],
+    selection: Selection,
+    kinds: Collection[Kind] = ("video", "image"),
+) -> list[Item]:
+    """List the items that a user chose."""
+    from wfvae_cli.dataset.items import find_inputs
+
+    return find_inputs(
+        sources,
+        kinds=kinds,
+        include=selection.include or (),
+        exclude=selection.exclude or (),
+        limit=selection.limit,
+    )
+
+
 def run_job(
     sources: Sequence[str],
     output: str | None,
@@ -139,6 +169,7 @@ def run_job(
     console: Console,
     kinds: Collection[Kind] = ("video", "image"),
     *,
+    items: Sequence[Item] | None = None,
     on_result: Callable[[ItemResult], None] | None = None,
 ) -> None:
     """Do what is left to do of a dataset, and say how it goes.
@@ -150,6 +181,7 @@ def run_job(
         options: which items, and how they are worked on.
         console: where to say it.
         kinds: of files, what is taken of folders.
+        items: those of `sources`, where they have been listed.
         on_result: called with every result.
 
     Raises:
@@ -157,21 +189,14 @@ def run_job(
         Stopped: Ctrl-C ended it early.
     """
     from wfvae_cli.cli.dataset_view import DatasetView
-    from wfvae_cli.dataset.items import find_inputs
     from wfvae_cli.dataset.run import MANIFEST, measure_dataset, run_dataset
     from wfvae_cli.dataset.shard import Shard
 
     selection, work = options.selection, options.work
-    if work.keep and options.overwrite:
-        raise UsageError("--keep and --overwrite contradict each other: choose one")
+    conflict = options.conflict
     shard = None if selection.shard is None else Shard.parse(selection.shard)
-    items = find_inputs(
-        sources,
-        kinds=kinds,
-        include=selection.include or (),
-        exclude=selection.exclude or (),
-        limit=selection.limit,
-    )
+    if items is None:
+        items = list_items(sources, selection, kinds)
     if output is not None:
         manifest = f"{MANIFEST}{shard.suffix if shard else ''}.jsonl"
         check_outputs([Path(output) / manifest], sources)
@@ -192,7 +217,7 @@ def run_job(
                 job,
                 engine=engine,
                 shard=shard,
-                conflict="keep" if work.keep else "overwrite" if options.overwrite else "refuse",
+                conflict=conflict,
                 max_failures=work.max_failures,
                 verify=work.verify,
                 callbacks=view,
@@ -200,6 +225,7 @@ def run_job(
     view.conclude(summary, profile=work.profile)
     if interrupted:
         raise Stopped(signal.SIGINT)
+    tell_parts(console, summary)
     _judge(summary, is_recorded=output is not None)
 
 

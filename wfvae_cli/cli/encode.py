@@ -8,16 +8,29 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 from wfvae_cli.cli.console import Console
-from wfvae_cli.cli.dataset import DatasetOptions, is_dataset, run_job, use_threads
+from wfvae_cli.cli.dataset import DatasetOptions, is_dataset, list_items, run_job, use_threads
 from wfvae_cli.cli.output import Overwrite, display
-from wfvae_cli.dataset.options import EngineOptions, FormatOptions, Selection, WorkOptions
+from wfvae_cli.dataset.options import (
+    DryRun,
+    EngineOptions,
+    FormatOptions,
+    NoCaptions,
+    PartOptions,
+    Selection,
+    WorkOptions,
+)
 from wfvae_cli.errors import UsageError, WeightsError
 from wfvae_cli.media.options import Hwaccel, ImageMemory, Sampling
 from wfvae_cli.models.options import DEFAULT_MODEL, ModelName, RunOptions
 from wfvae_cli.option import Argument, Option
 from wfvae_cli.pipeline.options import EncodeOptions, Limits
+from wfvae_cli.strides import Strides
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from wfvae_cli.dataset.encode_job import EncodeJob
+    from wfvae_cli.dataset.items import Item
     from wfvae_cli.models.base import Normalization
 
 EXAMPLES = """
@@ -26,6 +39,7 @@ EXAMPLES = """
     ffmpeg -i in.mov -f matroska - | wfvae encode - -o - | wfvae decode - -o out.mp4
     wfvae encode videos/ -o latents/ --short-side 256 --batch auto
     wfvae encode list.csv -o latents/ --shard 3/16
+    wfvae encode videos/ -o latents/ --buckets 960x544x49,544x960x49 --windows all
     wfvae encode videos/ -o shards/ --format webdataset --engine ray
 """
 _SUFFIX = ".safetensors"
@@ -91,7 +105,7 @@ def encode(
         Argument(
             "INPUT...",
             "A video, an image, a %05d frame pattern, or - for stdin. Or a dataset: directories, "
-            "globs, manifests (.txt, .csv, .jsonl), several files, or URLs of these.",
+            "globs, manifests (.txt, .csv, .jsonl, .parquet), several files, or URLs of these.",
         ),
     ],
     output: Annotated[
@@ -107,6 +121,7 @@ def encode(
     normalize: Normalize,
     sampling: Sampling,
     selection: Selection,
+    parts: PartOptions,
     form: FormatOptions,
     work: WorkOptions,
     limits: Limits,
@@ -116,6 +131,8 @@ def encode(
     hwaccel: Hwaccel = "none",
     max_image_memory: ImageMemory = None,
     overwrite: Overwrite = False,
+    no_captions: NoCaptions = False,
+    dry_run: DryRun = False,
 ) -> None:
     """Turn a video, an image or a whole dataset into latents.
 
@@ -128,22 +145,24 @@ def encode(
     console.check_stdout(output)
     check(hwaccel)
     dataset = DatasetOptions(selection, work, limits, engine, overwrite)
-    asked = form.chosen != "files"
+    asked = dry_run or form.chosen != "files" or parts.are_asked
     if not is_dataset(sources, output, dataset, (_SUFFIX,), example="latents/", asked=asked):
         _encode_one(
             sources[0], output, console, run, options, normalize, sampling, work, model, hwaccel,
             max_image_memory, overwrite=overwrite,
         )  # fmt: skip
         return
-    dataset = dataset.isolated()
+    if not dry_run:
+        dataset = dataset.isolated()
     if model == DEFAULT_MODEL:
         console.warn(
             f"{DEFAULT_MODEL} is a toy of 5 M parameters to try things with: for latents to train "
             "on, choose another --model (wfvae models lists them)"
         )
-    if run.compile and sampling.size is None:
-        raise UsageError("--compile suits clips of one size: say which with --size")
+    if run.compile and parts.buckets is None and sampling.size is None:
+        raise UsageError("--compile suits clips of one size: say which with --size or --buckets")
 
+    from wfvae_cli.dataset.captions import add_captions
     from wfvae_cli.dataset.config import EncodeConfig, TarFormat
     from wfvae_cli.dataset.encode_job import EncodeJob
     from wfvae_cli.dataset.store import OutputStore
@@ -155,11 +174,44 @@ def encode(
         batch=work.batch,
         format=form.chosen,
         tar=TarFormat(form.shard_clips, form.shard_size << 20),
+        buckets=None if parts.buckets is None else parts.chosen(_strides_of(model)),
+        windows=parts.windows,
     )
     job = EncodeJob(
         OutputStore.of(output), config, **dataset.job_options(run, model, hwaccel, max_image_memory)
     )
-    run_job(sources, output, job, dataset, console)
+    items = list_items(sources, selection)
+    if not no_captions:
+        items = add_captions(items)
+    if dry_run:
+        _estimate(items, output, job, dataset, console)
+        return
+    run_job(sources, output, job, dataset, console, items=items)
+
+
+def _estimate(
+    items: Sequence[Item], output: str, job: EncodeJob, dataset: DatasetOptions, console: Console
+) -> None:
+    from wfvae_cli.cli.dry_run_view import tell_estimate
+    from wfvae_cli.dataset.dry_run import estimate_run
+    from wfvae_cli.dataset.shard import Shard
+
+    if dataset.selection.shard is not None:
+        items = Shard.parse(dataset.selection.shard).of(items)
+    tell_estimate(console, output, estimate_run(items, job, dataset.conflict))
+
+
+def _strides_of(model: str) -> Strides:
+    """Say how many frames and pixels a latent covers; no weights are loaded for it."""
+    from wfvae_cli.models.published import find_published
+
+    published = find_published(model)
+    if published is not None:
+        return published.strides
+
+    from wfvae_cli.models.load import describe_checkpoint
+
+    return Strides(*describe_checkpoint(model)["strides"])
 
 
 def _dataset_options(

@@ -9,9 +9,11 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from typing import Literal
 
+from wfvae_cli.dataset.buckets import Buckets
 from wfvae_cli.dataset.items import Item
 from wfvae_cli.dataset.options import Format
-from wfvae_cli.dataset.trainer_formats import TRAINER_FORMATS
+from wfvae_cli.dataset.trainer_formats import TRAINER_FORMATS, TrainerFormat
+from wfvae_cli.dataset.windows import Windows
 from wfvae_cli.errors import UsageError
 from wfvae_cli.media.options import Sampling, VideoOptions
 from wfvae_cli.models.base import LoadedModel
@@ -139,13 +141,41 @@ class EncodeConfig(Config):
     batch: Batch = 1
     format: Format = "files"
     tar: TarFormat = field(default_factory=TarFormat)
+    buckets: Buckets | None = None
+    windows: Windows | None = None
 
     def __post_init__(self) -> None:
         """Refuse what contradicts itself."""
         self.check()
+        self._check_parts()
         trainer = TRAINER_FORMATS.get(self.format)
-        if trainer is None:
-            return
+        if trainer is not None:
+            self._check_trainer(trainer)
+
+    def _check_parts(self) -> None:
+        sampling = self.sampling
+        if self.buckets is not None and (sampling.size or sampling.short_side):
+            raise UsageError("--buckets decides the size: leave --size and --short-side out")
+        frames = None if self.windows is None else self.windows.frames
+        if self.windows is not None and frames is None and self.buckets is None:
+            raise UsageError(
+                f"--windows {self.windows} does not say how many frames a window has: add them, "
+                "or --buckets"
+            )
+        if frames is not None and self.buckets is not None:
+            counts = sorted({bucket.frames for bucket in self.buckets.shapes})
+            if frames not in counts:
+                raise UsageError(
+                    f"--windows {self.windows} asks for {frames} frames, and no bucket has them "
+                    f"(there are {', '.join(map(str, counts))}): leave the number out, or add a "
+                    "bucket"
+                )
+
+    def windows_of(self, item: Item) -> Windows | None:
+        """Say which windows of an item to take: its own, where its manifest names some."""
+        return item.windows or self.windows
+
+    def _check_trainer(self, trainer: TrainerFormat) -> None:
         if self.options.posterior != "mean":
             raise UsageError(
                 f"--format {self.format} stores the posterior's mean: leave --posterior "
@@ -181,7 +211,14 @@ class EncodeConfig(Config):
             "source_sha256": source_sha256,
         }
         start = self.sampling_of(item).start
-        seed = clip_seed(self.options.seed, item.path, source_sha256, start)
+        window = 0 if item.window is None else item.window.start
+        seed = clip_seed(self.options.seed, item.path, source_sha256, start, window)
+        if item.window is not None:
+            extra["window"] = str(item.window)
+        if item.caption is not None:
+            extra["caption"] = item.caption
+        if item.columns:
+            extra["columns"] = json.dumps(item.columns, sort_keys=True)
         return replace(self.options, seed=seed, extra=extra)
 
     def values(self, item: Item) -> dict[str, object]:
@@ -198,6 +235,18 @@ class EncodeConfig(Config):
         }
         if self.options.posterior == "sample":
             values["seed"] = self.options.seed
+        return values | self._part_values(item)
+
+    def _part_values(self, item: Item) -> dict[str, object]:
+        values: dict[str, object] = {"windows": self.windows_of(item)}
+        if self.buckets is not None:
+            values["buckets"] = self.buckets
+            values["fit"] = self.sampling.fit
+            values["upscale"] = None if self.buckets.upscale else "off"
+        if item.caption is not None or item.columns:
+            # Headers hold them, so that a caption that was edited makes other bytes.
+            said = json.dumps([item.caption, item.columns], sort_keys=True)
+            values["caption_and_columns"] = hashlib.sha256(said.encode()).hexdigest()[:16]
         return values
 
 
@@ -257,7 +306,7 @@ class RoundtripConfig(Config):
         }
 
 
-def clip_seed(seed: int, path: str, source_sha256: str, start: float) -> int:
+def clip_seed(seed: int, path: str, source_sha256: str, start: float, window: int = 0) -> int:
     """Derive the seed of one clip's noise from the common one.
 
     With one seed for all, every clip of a shape would get the same noise. The file's own name, its
@@ -270,14 +319,14 @@ def clip_seed(seed: int, path: str, source_sha256: str, start: float) -> int:
         path: of the file, or its URL.
         source_sha256: hash of the file's content.
         start: seconds of the file that are skipped.
+        window: frames that come before its window.
 
     Returns:
         0 to 2**63 - 1.
     """
     name = path.rpartition("/")[2]
-    digest = hashlib.sha256(
-        f"{seed}:{name}:{source_sha256}:{start:g}".encode("utf-8", "surrogateescape")
-    ).digest()
+    text = f"{seed}:{name}:{source_sha256}:{start:g}" + (f":{window}" if window else "")
+    digest = hashlib.sha256(text.encode("utf-8", "surrogateescape")).digest()
     return int.from_bytes(digest[:8], "big") >> 1
 
 

@@ -1,4 +1,4 @@
-"""Manifests that list inputs: `.txt`, `.csv` and `.jsonl`."""
+"""Manifests that list inputs: `.txt`, `.csv`, `.jsonl` and `.parquet`."""
 
 from __future__ import annotations
 
@@ -7,16 +7,20 @@ import io
 import json
 import math
 import os
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 from wfvae_cli.dataset import remote
+from wfvae_cli.dataset.columns import columns_of
+from wfvae_cli.dataset.windows import Windows
 from wfvae_cli.errors import InputError
 from wfvae_cli.unreadable import why_unreadable
 
-MANIFEST_SUFFIXES = (".txt", ".csv", ".jsonl")
+MANIFEST_SUFFIXES = (".txt", ".csv", ".jsonl", ".parquet")
+_OURS = ("path", "start", "duration", "id", "windows")
+"""Columns that say what is taken; all others travel with the latents."""
 _LONGEST_CELL = 1 << 27
 """Characters of a CSV cell, such as a caption; the csv module's own limit is 128 Ki."""
 
@@ -33,18 +37,29 @@ class Row:
     """Seconds."""
     id: str | None = None
     """A name below the output folder, `/` allowed."""
+    windows: Windows | None = None
+    """Which windows to take, in place of `--windows`."""
+    columns: Mapping[str, Any] = field(default_factory=dict)
+    """All other columns, fit for JSON; what is empty is left out."""
 
 
 def read_rows(source: str) -> Iterator[Row]:
     """Read a manifest from front to back.
 
     `.txt` has a path on every line, blank lines and those after `#` aside. `.csv` has a header
-    line that names the column `path`, and may name `start`, `duration` (seconds) and `id`.
-    `.jsonl` has an object with these keys on every line. Other columns and keys are left aside.
+    line that names the column `path`, and may name `start`, `duration` (seconds), `id`, `windows`
+    (as of `--windows`) and others, such as `caption`. `.jsonl` has an object with these keys on
+    every line, and `.parquet` has these columns.
 
     Raises:
         InputError: it cannot be read, or a line is malformed; the message names the line.
+        MissingExtraError: `.parquet` needs pyarrow.
     """
+    if PurePosixPath(source).suffix.lower() == ".parquet":
+        from wfvae_cli.dataset.parquet import read_parquet
+
+        yield from _rows(source, "row", read_parquet(source))
+        return
     try:
         text = _read(source)
     except FileNotFoundError as error:
@@ -60,11 +75,15 @@ def read_rows(source: str) -> Iterator[Row]:
             rows = _from_csv(text, source)
         case _:
             rows = _from_json(lines, source)
+    yield from _rows(source, "line", rows)
+
+
+def _rows(source: str, what: str, rows: Iterable[tuple[int, Mapping[str, Any]]]) -> Iterator[Row]:
     for number, values in rows:
         try:
             yield _row(values)
         except ValueError as error:  # also of a name that no file system takes
-            raise InputError(f"{source}, line {number}: {error}") from None
+            raise InputError(f"{source}, {what} {number}: {error}") from None
 
 
 def _read(source: str) -> str:
@@ -116,7 +135,15 @@ def _row(values: Mapping[str, Any]) -> Row:
     start, duration = _seconds(values, "start"), _seconds(values, "duration")
     if duration == 0:
         raise ValueError("expected a duration above 0 seconds, got 0")
-    return Row(path.strip(), start, duration, _id(values.get("id")))
+    if None in values:  # where `csv` puts what no column is for
+        raise ValueError("more fields than columns: put texts that hold commas in double quotes")
+    rest = columns_of({name: value for name, value in values.items() if name not in _OURS})
+    return Row(path.strip(), start, duration, _id(values.get("id")), _windows(values), rest)
+
+
+def _windows(values: Mapping[str, Any]) -> Windows | None:
+    text = values.get("windows")
+    return None if text is None or text == "" else Windows.parse(str(text))
 
 
 def _seconds(values: Mapping[str, Any], name: str) -> float | None:

@@ -15,15 +15,18 @@ import glob
 import itertools
 import os
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
-from typing import Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from wfvae_cli.dataset import remote
 from wfvae_cli.dataset.item_lists import MANIFEST_SUFFIXES, Row, read_rows
 from wfvae_cli.errors import InputError, UsageError
 from wfvae_cli.media import suffixes as media
 from wfvae_cli.unreadable import why_unreadable
+
+if TYPE_CHECKING:
+    from wfvae_cli.dataset.windows import Window, Windows
 
 Kind = Literal["video", "image", "latents", "shards"]
 
@@ -56,10 +59,23 @@ class Item:
     """Seconds to take; None takes all that follows."""
     id: str | None = None
     """What the manifest calls it."""
+    windows: Windows | None = None
+    """Which windows to take of it, where its manifest says so."""
+    window: Window | None = None
+    """The part of the clip that it is, where a clip gives several outputs."""
+    columns: Mapping[str, Any] = field(default_factory=dict, hash=False)
+    """What its manifest and sidecar say of it, fit for JSON."""
+    caption: str | None = None
+    problem: str | None = None
+    """Why it cannot be worked on, where listing it has shown that."""
     begin: int = 0
     """Where a latent file begins in `path`, a tar shard."""
     size: int | None = None
     """Bytes of a latent file in a tar shard; None where `path` is all of it."""
+
+    def part(self, window: Window) -> Item:
+        """Give the item of a window's output."""
+        return replace(self, relative=f"{self.relative}_{window}", window=window)
 
     @property
     def is_url(self) -> bool:
@@ -89,7 +105,7 @@ def find_inputs(
 
     Args:
         sources: directories, searched recursively; globs (`**` included); manifests (`.txt`,
-            `.csv`, `.jsonl`; paths relative to them); files; or URLs of any of these.
+            `.csv`, `.jsonl`, `.parquet`; paths relative to them); files; or URLs of any of these.
         kinds: what is taken of directories and globs; with `shards`, the latent files in tar shards
             are items of their own.
         include: globs, of which a name (the relative path, or its last part) must match one.
@@ -230,11 +246,12 @@ def _item(found: _Found, base: str) -> Item:
     if row is None:
         return Item(path, name)
     start = row.start or 0.0
+    said: dict[str, Any] = {"windows": row.windows, "columns": row.columns}
     if row.id is not None:
         name = row.id
     elif start or row.duration is not None:
         name += f"@{start:g}" + (f"+{row.duration:g}" if row.duration is not None else "")
-    return Item(path, name, start, row.duration, row.id)
+    return Item(path, name, start, row.duration, row.id, **said)
 
 
 def _unpacked(item: Item) -> Iterator[Item]:

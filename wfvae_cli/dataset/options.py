@@ -6,13 +6,25 @@ import os
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
+from wfvae_cli.dataset.buckets import (
+    Bucket,
+    Buckets,
+    auto_buckets,
+    check_buckets,
+    parse_buckets,
+    parse_frames,
+)
+from wfvae_cli.dataset.windows import Windows
 from wfvae_cli.errors import UsageError
+from wfvae_cli.media.options import parse_size
 from wfvae_cli.option import Option
 from wfvae_cli.pipeline.options import BatchOption
+from wfvae_cli.strides import Strides
 
 Format = Literal["files", "webdataset", "musubi", "ltx", "simpletuner", "energon"]
 """How latents are written: see `exporters`."""
 
+_PARTS = "Buckets and windows"
 _WHICH, _HOW, _WHERE = "Datasets: which files", "Datasets: how", "Datasets: where"
 _DEFAULT_THREADS = 4
 
@@ -53,6 +65,115 @@ class Selection:
             metavar="I/N",
         ),
     ] = None
+
+
+NoCaptions = Annotated[
+    bool,
+    Option(
+        "Leave sidecars aside: clip.txt and clip.json beside clip.mp4.",
+        _HOW,
+        flags=("--no-captions",),
+    ),
+]
+DryRun = Annotated[
+    bool,
+    Option(
+        "Say what would be done, and about how long it would take; write nothing.",
+        _HOW,
+        flags=("--dry-run",),
+    ),
+]
+
+
+@dataclass(frozen=True)
+class PartOptions:
+    """Which parts of clips to take, and at which of a few shapes."""
+
+    buckets: Annotated[
+        tuple[Bucket, ...] | str | None,
+        Option(
+            "Bring every clip to the nearest of these shapes, width x height x frames: scaled and "
+            "cropped as --fit says. What fits none is skipped. auto: see --bucket-area.",
+            _PARTS,
+            metavar="WxHxF,...|auto",
+            parse=parse_buckets,
+            common=True,
+        ),
+    ] = None
+    bucket_area: Annotated[
+        tuple[int, int] | None,
+        Option(
+            "With --buckets auto: the most pixels of a bucket, such as 960x544; its aspects go "
+            "from 1:4 to 4:1.",
+            _PARTS,
+            metavar="WxH",
+            parse=parse_size,
+        ),
+    ] = None
+    bucket_step: Annotated[
+        int,
+        Option(
+            "With --buckets auto: sides are multiples of it.", _PARTS, metavar="PIXELS", least=1
+        ),
+    ] = 32
+    bucket_frames: Annotated[
+        tuple[int, ...] | None,
+        Option(
+            "With --buckets auto: frames of buckets, such as 1,17,33,49.",
+            _PARTS,
+            metavar="F,...",
+            parse=parse_frames,
+        ),
+    ] = None
+    no_upscale: Annotated[
+        bool, Option("Skip clips that their bucket would enlarge.", _PARTS, flags=("--no-upscale",))
+    ] = False
+    windows: Annotated[
+        Windows | None,
+        Option(
+            "Take parts of every clip, each an output of its own: head:N, middle:N, all:N (every "
+            "N frames), uniform:K:N (K of them, spread evenly) or slide:N:STRIDE. With --buckets N "
+            "may be left out.",
+            _PARTS,
+            metavar="MODE[:N]",
+            parse=Windows.parse,
+            common=True,
+        ),
+    ] = None
+
+    def __post_init__(self) -> None:
+        """Refuse options of buckets that are not asked for."""
+        asked = self.bucket_area is not None or self.bucket_frames is not None
+        if asked and self.buckets != "auto":
+            raise UsageError("--bucket-area and --bucket-frames are for --buckets auto: add it")
+        if self.buckets == "auto" and None in (self.bucket_area, self.bucket_frames):
+            raise UsageError(
+                "--buckets auto needs --bucket-area, such as 960x544, and --bucket-frames, such as "
+                "1,17,33,49"
+            )
+        if self.no_upscale and self.buckets is None:
+            raise UsageError("--no-upscale is about --buckets: add them")
+
+    @property
+    def are_asked(self) -> bool:
+        """Whether clips are to be cut."""
+        return self.buckets is not None or self.windows is not None
+
+    def chosen(self, strides: Strides) -> Buckets | None:
+        """Give the buckets that a model of these strides encodes without padding.
+
+        Raises:
+            UsageError: it would have to pad some.
+        """
+        if self.buckets is None:
+            return None
+        if isinstance(self.buckets, str):
+            assert self.bucket_area is not None and self.bucket_frames is not None
+            shapes = auto_buckets(self.bucket_area, self.bucket_step, self.bucket_frames, strides)
+        else:
+            shapes = list(self.buckets)
+        check_buckets(shapes, strides)
+        return Buckets.of(shapes, upscale=not self.no_upscale)
 
 
 Threads = Annotated[

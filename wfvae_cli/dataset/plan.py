@@ -11,8 +11,9 @@ from typing import Literal
 from wfvae_cli.dataset.config import WEIGHTS, ModelFingerprint, difference
 from wfvae_cli.dataset.items import Item
 from wfvae_cli.dataset.outputs import Existing, Outputs
-from wfvae_cli.dataset.result import ItemResult, Task
+from wfvae_cli.dataset.result import SKIPPED, ItemResult, Task
 from wfvae_cli.dataset.source import stamp
+from wfvae_cli.dataset.windows import Window
 from wfvae_cli.errors import InputError, OutputError
 
 _log = logging.getLogger("wfvae")
@@ -49,6 +50,8 @@ class Plan:
 class _Conflicting:
     item: Item
     found: Existing
+    replaces: tuple[str, ...]
+    """Outputs that making it again replaces."""
     difference: str
 
 
@@ -86,43 +89,81 @@ def plan_run(
         _log.warning("%s in %s: damaged, making it again", output.output, outputs.store.name)
         return False
 
+    def are_intact(known: ItemResult) -> bool:
+        if known.windows is None:
+            return is_intact(known)
+        parts = [replace(known, output=w.output, windows=None) for w in known.windows]
+        damaged = [part for part in parts if not is_intact(part)]
+        for part in damaged:  # the worker makes what is missing
+            outputs.store.remove(part.output or "")
+        return not damaged
+
     def look(item: Item) -> Task | ItemResult | _Conflicting:
         known = last.get(item.relative)
         if known is not None and _is_current(known, item, outputs, model):
-            return known if is_intact(known) else Task(item)
-        found = outputs.find(item, known)
+            return known if are_intact(known) else Task(item)
+        if known is not None and _is_skipped(known, item, outputs, model):
+            return known
+        windows = None if known is None else known.windows
+        if known is not None and windows is not None:
+            # Whether its other windows are there is found out by the worker that opens the clip.
+            window = windows[0]
+            found = outputs.find(item.part(Window(window.start, window.frames)), known)
+        else:
+            found = outputs.find(item, known)
         if found is None or not is_intact(found):
             return Task(item)
+        replaces = tuple(known.outputs) if known is not None else (found.output,)
         if found.options is None:
-            return _Conflicting(item, found, "not what the manifest knows")
+            return _Conflicting(item, found, replaces, "not what the manifest knows")
         now = {**outputs.how.recorded(item, model), WEIGHTS: model.model_sha256}
         differs = difference(found.options, now)
+        if not differs and windows is not None:
+            return Task(item)
         if not differs:
             return Task(item, found.source_sha256, _found(item, found, outputs, model))
-        return _Conflicting(item, found, differs)
+        return _Conflicting(item, found, replaces, differs)
 
     with ThreadPoolExecutor(_LOOKERS, thread_name_prefix="wfvae-look") as pool:
         looks = list(pool.map(look, items))
     conflicts = [each for each in looks if isinstance(each, _Conflicting)]
     if conflicts and conflict == "refuse":
         raise OutputError(_refusal(conflicts, outputs.store.name))
-    redone = [] if conflict == "keep" else [Task(each.item) for each in conflicts]
+    redone = [] if conflict == "keep" else [_again(each) for each in conflicts]
     kept = conflicts if conflict == "keep" else []
+    known = [each for each in looks if isinstance(each, ItemResult)]
     return Plan(
         tasks=[each for each in looks if isinstance(each, Task)] + redone,
-        done=[each for each in looks if isinstance(each, ItemResult)],
-        kept=[_skipped(each) for each in kept],
+        done=[each for each in known if each.status == "done"],
+        kept=[_skipped(each) for each in kept] + [e for e in known if e.status == "skipped"],
     )
+
+
+def _again(conflicting: _Conflicting) -> Task:
+    return Task(conflicting.item, replaces=conflicting.replaces)
+
+
+def _is_skipped(known: ItemResult, item: Item, outputs: Outputs, model: ModelFingerprint) -> bool:
+    """Tell whether a clip was found to fit no bucket or window, and neither has changed."""
+    if known.kind != SKIPPED or known.fingerprint != outputs.how.fingerprint(item, model):
+        return False
+    try:
+        return known.stamp == stamp(item.path)
+    except InputError:
+        return False
 
 
 def _is_current(known: ItemResult, item: Item, outputs: Outputs, model: ModelFingerprint) -> bool:
     """Tell whether manifest, the output's size and the source's stamp agree that it is done."""
-    if known.status != "done" or known.output is None or known.bytes is None:
+    if known.status != "done" or not known.outputs:
         return False
     if known.fingerprint != outputs.how.fingerprint(item, model):
         return False
     try:
-        return known.stamp == stamp(item.path) and known.bytes == outputs.store.size(known.output)
+        return known.stamp == stamp(item.path) and all(
+            size is not None and size == outputs.store.size(name)
+            for name, size in known.outputs.items()
+        )
     except InputError:
         return False
 

@@ -17,7 +17,16 @@ _WEB = ("http://", "https://")  # servers list nothing, and FFmpeg opens them by
 _PIECE = 1 << 20
 _MOST_UNANNOUNCED = 8 << 30
 """Bytes taken of a web file whose server does not say how many it has: it may never end."""
-_VERSIONS = ("ETag", "etag", "md5Hash", "mtime", "LastModified", "last_modified", "created")
+_VERSIONS = (
+    "blob_id",
+    "ETag",
+    "etag",
+    "md5Hash",
+    "mtime",
+    "LastModified",
+    "last_modified",
+    "created",
+)
 
 
 def is_url(path: str) -> bool:
@@ -69,6 +78,12 @@ def list_folder(url: str) -> list[str]:
     """URLs of all files below a folder."""
     fs, path = filesystem(url)
     return [str(fs.unstrip_protocol(name)) for name in _reported(url, fs.find, path)]
+
+
+def list_names(url: str) -> list[str]:
+    """Names of the files in a folder."""
+    fs, path = filesystem(url)
+    return [str(n).rpartition("/")[2] for n in _reported(url, fs.ls, path, detail=False)]
 
 
 def list_glob(url: str) -> list[str]:
@@ -148,6 +163,20 @@ def upload(source: Path, url: str) -> None:
         fs.put_file(str(source), path)
     except Exception as error:  # every store has errors of its own
         raise OutputError(f"cannot write {url}: {type(error).__name__}: {error}") from error
+
+
+def remove(url: str) -> None:
+    """Remove a remote file, if it is there.
+
+    Raises:
+        OutputError: it cannot be removed.
+    """
+    fs, path = filesystem(url)
+    try:
+        if fs.exists(path):
+            fs.rm_file(path)
+    except Exception as error:  # every store has errors of its own
+        raise OutputError(f"cannot remove {url}: {type(error).__name__}: {error}") from error
 
 
 def size(url: str) -> int | None:

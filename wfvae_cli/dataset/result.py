@@ -20,7 +20,10 @@ from wfvae_cli.errors import (
 )
 
 Status = Literal["done", "failed", "skipped"]
-_SPARSE = ("options", "source_sha256", "sha256", "data_sha256", "metrics")
+_SPARSE = (
+    *("options", "source_sha256", "sha256", "data_sha256", "metrics"),
+    *("bucket", "windows", "caption", "columns"),
+)
 """Fields that lines leave out where they are empty."""
 _STATUSES: tuple[Status, ...] = ("done", "failed", "skipped")
 _TEXT, _NUMBER = (str, NoneType), (int, NoneType)
@@ -41,8 +44,16 @@ _TYPES: Mapping[str, tuple[type, ...]] = {
     "sha256": _TEXT,
     "data_sha256": _TEXT,
     "metrics": (dict, NoneType),
+    "bucket": _TEXT,
+    "windows": (list, tuple, NoneType),
+    "caption": _TEXT,
+    "columns": (dict, NoneType),
 }
 """What each field of a line may be."""
+
+
+SKIPPED = "unsuitable"
+"""What kind of skipping it is that no bucket or window takes a clip."""
 
 
 @dataclass(frozen=True)
@@ -55,10 +66,43 @@ class Task:
     still has it, there is nothing to do."""
     current: ItemResult | None = None
     """The item's result in that case, but for the source's stamp."""
+    replaces: tuple[str, ...] = ()
+    """Outputs that were made of it with other options; those of other names are removed."""
 
     def __str__(self) -> str:
         """Return what messages call it."""
         return self.item.path
+
+
+@dataclass(frozen=True)
+class WindowResult:
+    """One of several outputs of a clip."""
+
+    output: str
+    """The file that was written, relative to the output folder."""
+    start: int
+    """Number of its first frame, from 0, after resampling."""
+    frames: int
+    shape: tuple[int, ...]
+    """`[Z, T', H', W']` of its latents."""
+    bytes: int
+
+    @classmethod
+    def from_json(cls, values: Mapping[str, Any]) -> WindowResult:
+        """Undo `asdict`.
+
+        Raises:
+            TypeError, ValueError: this is none.
+        """
+        if not isinstance(values, Mapping):
+            raise TypeError(f"expected an object, got {type(values).__name__}")
+        known: dict[str, Any] = {name: values.get(name) for name in cls.__dataclass_fields__}
+        numbers = [known["start"], known["frames"], known["bytes"]]
+        if not isinstance(known["output"], str) or not isinstance(known["shape"], (list, tuple)):
+            raise TypeError("expected the output and the shape of a window")
+        if not all(type(number) is int for number in [*numbers, *known["shape"]]):
+            raise TypeError("expected start, frames, bytes and shape of a window as integers")
+        return cls(**{**known, "shape": tuple(known["shape"])})
 
 
 @dataclass(frozen=True)
@@ -97,6 +141,20 @@ class ItemResult:
     """Of a latent file: the checksum of its data, as its header has it."""
     metrics: Mapping[str, float] | None = None
     """What a roundtrip lost."""
+    bucket: str | None = None
+    """Such as `960x544x49`."""
+    windows: tuple[WindowResult, ...] | None = None
+    """The outputs of a clip that has several; `output` is empty then, `frames` counts all."""
+    caption: str | None = None
+    columns: Mapping[str, Any] | None = None
+    """What its manifest and sidecar say of it."""
+
+    @property
+    def outputs(self) -> dict[str, int | None]:
+        """Bytes of every file that was written, by name."""
+        if self.windows is not None:
+            return {window.output: window.bytes for window in self.windows}
+        return {} if self.output is None else {self.output: self.bytes}
 
     def to_json(self) -> dict[str, Any]:
         """Give the fields as JSON values."""
@@ -124,8 +182,13 @@ class ItemResult:
             if not all(type(size) is int for size in known["shape"]):
                 raise TypeError("expected a shape of integers")
             known["shape"] = tuple(known["shape"])
-        if known["output"] is not None and not is_below(known["output"]):
-            raise ValueError(f"expected an output within the folder, got {known['output']!r}")
+        outputs = [] if known["output"] is None else [known["output"]]
+        if known["windows"] is not None:
+            known["windows"] = tuple(map(WindowResult.from_json, known["windows"]))
+            outputs += [window.output for window in known["windows"]]
+        for output in outputs:
+            if not is_below(output):
+                raise ValueError(f"expected an output within the folder, got {output!r}")
         return cls(**known)
 
 

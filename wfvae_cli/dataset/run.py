@@ -16,7 +16,7 @@ from wfvae_cli.dataset.items import Item
 from wfvae_cli.dataset.job import DatasetJob
 from wfvae_cli.dataset.manifest import MirroredManifest, RunManifest, last_results
 from wfvae_cli.dataset.plan import Conflict, Plan
-from wfvae_cli.dataset.result import ItemResult, Task
+from wfvae_cli.dataset.result import SKIPPED, ItemResult, Task
 from wfvae_cli.dataset.shard import Shard
 from wfvae_cli.dataset.store import OutputStore, create_root
 from wfvae_cli.pipeline.job import Callbacks, NoCallbacks, Profile
@@ -63,6 +63,10 @@ class Summary:
     stopped: str | None = None
     """Why the run ended before all was done."""
     profile: Profile | None = None
+    buckets: dict[str, tuple[int, int]] = field(default_factory=dict)
+    """Clips and frames of each bucket that are done, those that were up to date included."""
+    unsuitable: Counter[str] = field(default_factory=Counter)
+    """How many clips no bucket or window takes, by reason."""
     _scores: dict[str, list[float]] = field(default_factory=dict, repr=False)
 
     @property
@@ -76,7 +80,11 @@ class Summary:
         return {name: sum(each) / len(each) for name, each in self._scores.items()}
 
     def score(self, result: ItemResult) -> None:
-        """Take in the metrics of a file that is done, if it has any."""
+        """Take in the metrics and the bucket of a file that is done, if it has any."""
+        if result.bucket is not None:
+            clips, frames = self.buckets.get(result.bucket, (0, 0))
+            clips += len(result.outputs)
+            self.buckets[result.bucket] = clips, frames + (result.frames or 0)
         for name, value in (result.metrics or {}).items():
             self._scores.setdefault(name, []).append(value)
 
@@ -91,6 +99,8 @@ class Summary:
             self.failures[result.kind or "unknown"] += 1
         else:
             self.skipped += 1
+            if result.kind == SKIPPED:
+                self.unsuitable[result.error or ""] += 1
 
 
 def run_dataset(

@@ -107,6 +107,14 @@ class OutputStore:
             part.replace(target)
             return target.stat().st_size
 
+    def remove(self, name: str) -> None:
+        """Remove an output, if it is there."""
+        if self.url is not None:
+            remote.remove(f"{self.url}/{name}")
+            return
+        with reported(self.root / name):
+            (self.root / name).unlink(missing_ok=True)
+
     def size(self, name: str) -> int | None:
         """Bytes of an output; None where there is none."""
         if not is_below(name):

@@ -5,12 +5,13 @@ from __future__ import annotations
 import glob
 import hashlib
 import io
+import json
 import os
 import tarfile
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypedDict
+from typing import Any, TypedDict
 
 import torch
 from torch import Tensor
@@ -32,6 +33,10 @@ class LatentSample(TypedDict):
     """Its name: the latent file's path below the dataset, or the item's name in a shard."""
     frames: int
     """Frames of the clip, padding left out."""
+    caption: str
+    """Empty where it has none."""
+    columns: dict[str, Any]
+    """Those that were asked for."""
 
 
 @dataclass(frozen=True)
@@ -65,6 +70,7 @@ class LatentDataset(Dataset[LatentSample]):
         frames: latent frames of a window at a random place in each clip; all by default.
             Shorter clips are left out.
         seed: of windows and samples. Each epoch differs: see `set_epoch`.
+        columns: of the dataset's manifest or sidecars, to be given with each clip.
 
     Raises:
         InputError: there are no latents, or the statistics are unusable.
@@ -79,11 +85,13 @@ class LatentDataset(Dataset[LatentSample]):
         normalize: str | os.PathLike[str] = "none",
         frames: int | None = None,
         seed: int = 0,
+        columns: Sequence[str] = (),
     ) -> None:
         if frames is not None and frames < 1:
             raise UsageError(f"frames must be at least 1, got {frames}")
         self._places = _find(os.fspath(source))
         self._frames, self._seed, self._epoch = frames, seed, 0
+        self._columns = tuple(columns)
         self._from_header = os.fspath(normalize) == "header"
         self._shift_scale: tuple[Tensor, Tensor] | None = None
         if not self._from_header and os.fspath(normalize) != "none":
@@ -109,6 +117,7 @@ class LatentDataset(Dataset[LatentSample]):
 
         Raises:
             LatentError: its file is damaged, or `normalize` is `header` and it is not normalised.
+            InputError: it lacks a column.
         """
         place = self._places[index]
         text = f"{self._seed}:{self._epoch}:{place.item}"
@@ -120,7 +129,25 @@ class LatentDataset(Dataset[LatentSample]):
                 deviation = torch.exp(0.5 * file.read_logvar(start, stop).float())
                 latents = latents + deviation * torch.randn(latents.shape, generator=generator)
             latents = self._normalized(latents, file.metadata, place)
-            return {"latents": latents, "item": place.item, "frames": file.metadata.frames}
+            return {
+                "latents": latents,
+                "item": place.item,
+                "frames": file.metadata.frames,
+                "caption": file.metadata.extra.get("caption", ""),
+                "columns": self._columns_of(file.metadata, place),
+            }
+
+    def _columns_of(self, metadata: LatentMetadata, place: _Place) -> dict[str, Any]:
+        if not self._columns:
+            return {}
+        there: dict[str, Any] = json.loads(metadata.extra.get("columns", "{}"))
+        missing = [name for name in self._columns if name not in there]
+        if missing:
+            raise InputError(
+                f"{place.path}, {place.item}: has no column {missing[0]!r}; it has "
+                f"{', '.join(sorted(there)) or 'none'}"
+            )
+        return {name: there[name] for name in self._columns}
 
     def _window(self, length: int, generator: torch.Generator) -> tuple[int, int]:
         if self._frames is None:

@@ -7,6 +7,7 @@ import logging
 import sys
 import threading
 from collections.abc import Generator, Iterator
+from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 from types import TracebackType
@@ -25,8 +26,8 @@ from wfvae_cli.media.images import ImageSource
 from wfvae_cli.media.inputs import LocalFile, Pipe
 from wfvae_cli.media.memory import MAX_PIXELS
 from wfvae_cli.media.opening import check_exists, of_url
-from wfvae_cli.media.options import Sampling
-from wfvae_cli.media.sampling import Orientation, Timed, plan_geometry, seconds, select
+from wfvae_cli.media.options import Fit, Sampling
+from wfvae_cli.media.sampling import Geometry, Orientation, Timed, plan_geometry, seconds, select
 from wfvae_cli.media.source import VideoSource
 from wfvae_cli.unreadable import why_unreadable
 
@@ -85,14 +86,7 @@ class ClipReader:
         self._end: int | None = None
         if sampling.start:
             source.seek(seconds(sampling.start))
-        geometry = plan_geometry(
-            source.width, source.height, source.sample_aspect, source.orientation, sampling
-        )
-        if geometry.scaled[0] * geometry.scaled[1] > MAX_PIXELS:
-            raise UsageError(
-                f"{source.name}: would be scaled to {geometry.scaled[0]}x{geometry.scaled[1]} "
-                "pixels: ask for a smaller size"
-            )
+        geometry = _geometry(source, sampling)
         self._convert = Converter(source.format.bits, source.colour, geometry)
         self._conversion: PlanarConversion | None = None
         image = source.is_image
@@ -154,6 +148,25 @@ class ClipReader:
             finally:
                 if self._closed:  # `close` came from another thread meanwhile
                     self._release()
+
+    def resize(self, size: tuple[int, int], fit: Fit) -> None:
+        """Scale the frames to another size; to be called before the first one is taken.
+
+        Args:
+            size: width and height in pixels.
+            fit: how they are reached, as of `Sampling`.
+
+        Raises:
+            UsageError: the pictures would become too large.
+        """
+        geometry = _geometry(self._source, Sampling(size=size, fit=fit))
+        self._convert = Converter(self._source.format.bits, self._source.colour, geometry)
+        self.info = replace(
+            self.info,
+            width=geometry.size[0],
+            height=geometry.size[1],
+            sample_aspect=geometry.sample_aspect,
+        )
 
     def leave_conversion(self) -> None:
         """Leave the conversion to RGB, and scaling, to whoever takes the frames, where that may be.
@@ -331,6 +344,18 @@ def _open_pipe(pipe: Pipe, threads: int, hwaccel: str, memory: int | None) -> _S
     return images.open_image(io.BytesIO(data), name, memory=memory) or ImageSource(
         picture.decode(data, name, memory), name, memory=memory
     )
+
+
+def _geometry(source: _Source, sampling: Sampling) -> Geometry:
+    geometry = plan_geometry(
+        source.width, source.height, source.sample_aspect, source.orientation, sampling
+    )
+    if geometry.scaled[0] * geometry.scaled[1] > MAX_PIXELS:
+        raise UsageError(
+            f"{source.name}: would be scaled to {geometry.scaled[0]}x{geometry.scaled[1]} "
+            "pixels: ask for a smaller size"
+        )
+    return geometry
 
 
 def _expected_frames(source: _Source, sampling: Sampling) -> int | None:

@@ -7,7 +7,7 @@
 from __future__ import annotations
 
 from collections.abc import Hashable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -46,6 +46,13 @@ class FrameChunk:
     """What makes RGB of the frames on the model's device."""
     padding: tuple[int, int] = (0, 0)
     """Rows and columns to add after the conversion."""
+    is_followed: bool = False
+    """Whether another stream of the same task comes after the one that this chunk ends."""
+
+    @property
+    def ends_task(self) -> bool:
+        """Whether it is the last of all."""
+        return self.last and not self.is_followed
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -123,8 +130,17 @@ def convert_on(device: torch.device, reader: ClipReader) -> None:
         reader.leave_conversion()
 
 
-def read_chunks(frames: Iterable[Frame], strides: Strides, plan: ChunkPlan) -> Iterator[FrameChunk]:
-    """Group frames into padded chunks; knows the last one because it looks one frame ahead."""
+def read_chunks(
+    frames: Iterable[Frame], strides: Strides, plan: ChunkPlan, *, is_followed: bool = False
+) -> Iterator[FrameChunk]:
+    """Group frames into padded chunks; knows the last one because it looks one frame ahead.
+
+    Args:
+        frames: of one stream.
+        strides: of the model.
+        plan: how many go into each chunk.
+        is_followed: whether the same task has another stream behind this one.
+    """
     group: list[Frame] = []
     room = 1 + (plan.first - 1) * strides.time
     begun = False
@@ -135,7 +151,8 @@ def read_chunks(frames: Iterable[Frame], strides: Strides, plan: ChunkPlan) -> I
             room = plan.later * strides.time
         group.append(frame)
     if group:
-        yield _pad_chunk(group, strides, first=not begun, last=True)
+        last = _pad_chunk(group, strides, first=not begun, last=True)
+        yield replace(last, is_followed=is_followed)
 
 
 def _pad_chunk(group: list[Frame], strides: Strides, *, first: bool, last: bool) -> FrameChunk:

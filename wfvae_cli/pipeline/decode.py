@@ -73,6 +73,11 @@ class LatentChunk:
     """Frames, height and width in pixels, padding included."""
 
     @property
+    def ends_task(self) -> bool:
+        """Whether it is the last of all."""
+        return self.last
+
+    @property
     def kind(self) -> Hashable:
         """Equal for chunks that fit into one batch."""
         return tuple(self.latents.shape)

@@ -35,6 +35,8 @@ class ClipInFlight(Generic[TaskT, SourceT, ValueT]):
             TimeLimitError: the reader hangs.
             InputError: the source is damaged.
         """
+        if self.chunk.last:  # another stream of the same task begins
+            self.streams = ClipStreams.of(self.clip.plan)
         self.chunk = self.clip.reading.next_chunk()
 
     @property
@@ -91,7 +93,7 @@ class Waiting(Generic[TaskT, SourceT, ValueT]):
         groups = [
             (clips[0].chunk.last, len(clips), kind)
             for kind, clips in self._groups.items()
-            if is_open is None or clips[0].is_open == is_open
+            if is_open is None or any(clip.is_open == is_open for clip in clips)
         ]
         return self._take(max(groups, key=lambda group: group[:2])[2]) if groups else []
 

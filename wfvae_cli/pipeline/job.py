@@ -30,7 +30,11 @@ class Chunk(Protocol):
 
     @property
     def last(self) -> bool:
-        """Whether it ends its clip."""
+        """Whether it ends its stream: the model lets go of what it held back."""
+
+    @property
+    def ends_task(self) -> bool:
+        """Whether it is the last of all. A task may hold several streams, one after the other."""
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -56,7 +60,11 @@ class ClipSource(ABC):
 
     @abstractmethod
     def chunks(self, plan: ChunkPlan) -> Iterator[Chunk]:
-        """Read the clip, cut as `plan` says; at least one chunk, and the last one is marked."""
+        """Read the clip, cut as `plan` says; at least one chunk, and the last one is marked.
+
+        A clip may give several streams of equal size in turn, such as windows of it: each ends
+        with a `last` chunk, and the last of these ends the task.
+        """
 
     def verify(self) -> None:
         """Check that what was read is still what is there; called before the last chunk goes on.

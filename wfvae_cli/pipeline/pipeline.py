@@ -193,7 +193,7 @@ class Pipeline(Generic[TaskT, SourceT, ValueT]):
             size = batch_size(self.model, self.options.batch, ready.plan, ready.first)
             clip = ClipInFlight[TaskT, SourceT, ValueT](ready, size)
             if clip.is_open:
-                prefetcher.grow(_OPEN_FOR_EACH_PLACE * size)
+                prefetcher.grow(min(_OPEN_FOR_EACH_PLACE * size, self._most_readers))
             waiting.add(clip)
             return []
         return ready or waiting.take_some(is_open=True)
@@ -262,7 +262,7 @@ class Pipeline(Generic[TaskT, SourceT, ValueT]):
         try:
             staged = writing.sink.stage(chunk, output)
             with self.profile.timing("waited_for_output"):
-                writing.put(staged, last=chunk.last)
+                writing.put(staged, last=chunk.ends_task)
         except ClosedError:  # it cannot be written, and its result says why
             clip.clip.drop()
             return False
@@ -271,7 +271,7 @@ class Pipeline(Generic[TaskT, SourceT, ValueT]):
             self._recover(error)
             return False
         self._callbacks.advanced(staged.frames)
-        return not chunk.last
+        return not chunk.ends_task
 
     def _advance(
         self,

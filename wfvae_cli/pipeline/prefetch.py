@@ -112,7 +112,7 @@ class Clip(Generic[TaskT, SourceT]):
     @property
     def is_whole(self) -> bool:
         """Whether its first chunk is all of it."""
-        return self.first.last
+        return self.first.ends_task
 
     def drop(self) -> None:
         """Let the reader end early."""

@@ -102,6 +102,8 @@ class MusubiFiles(Exporter):
         check_content(self.how.format, metadata)
         start = self.how.sampling_of(item).start
         position = round(Fraction(start) * (metadata.frame_rate or 0))
+        if item.window is not None:
+            position += item.window.start
         return _MusubiOutput(self.store, item, metadata, position)
 
 

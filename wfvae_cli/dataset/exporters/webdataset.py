@@ -199,7 +199,7 @@ class TarShards(Exporter):
 
     def _drop_packed(self) -> None:
         """Remove clips that are in finished shards: the run was killed before it could."""
-        packed = {outcome.item for outcome in self._current}
+        packed = {name for outcome in self._current for name in _names(outcome)}
         for path in self._clips.root.rglob(f"*{SUFFIX}"):
             name = path.relative_to(self._clips.root).as_posix().removesuffix(SUFFIX)
             if name in packed:
@@ -260,10 +260,7 @@ class TarShards(Exporter):
         if not done:
             return outcomes  # nothing to index: they are tried again like what was never tried
         tars, members, sources = self._write_tars(name, done)
-        placed = [
-            replace(outcome, output=members[outcome.item]) if outcome in done else outcome
-            for outcome in outcomes
-        ]
+        placed = [_placed(outcome, members) if outcome in done else outcome for outcome in outcomes]
         target = self._root / f"{name}.json"
         before = _read_index(target)
         recorded = self.how.recorded(_WHOLE, self._model)
@@ -284,19 +281,35 @@ class TarShards(Exporter):
         for old in () if before is None else before.tars.keys() - tars.keys():
             (self._root / old).unlink(missing_ok=True)  # what --overwrite replaced
         for outcome in done:
-            assert outcome.output is not None
-            (self._clips.root / outcome.output).unlink(missing_ok=True)
+            for output in outcome.outputs:
+                (self._clips.root / output).unlink(missing_ok=True)
         return placed
 
     def members(self, item: str, path: Path) -> dict[str, bytes]:
-        """Give the members of a clip by their suffix, of the latent file that waits for them."""
-        strings = {"item": item, **_strings(path)}
-        return {"safetensors": path.read_bytes(), "json": json.dumps(strings).encode()}
+        """Give the members of a clip by their suffix, of the latent file that waits for them.
+
+        A caption is a text file beside the latents, as trainers read them.
+        """
+        strings = _strings(path)
+        told: dict[str, Any] = {"item": item, **strings}
+        members = {"safetensors": path.read_bytes()}
+        caption, columns = strings.get("extra.caption"), strings.get("extra.columns")
+        if caption is not None:
+            told["caption"] = caption
+            members["txt"] = caption.encode()
+        if columns is not None:
+            told["columns"] = json.loads(columns)
+        members["json"] = json.dumps(told).encode()
+        return members
 
     def _write_tars(
         self, name: str, done: Sequence[ItemResult]
     ) -> tuple[dict[str, int], dict[str, str], dict[str, str]]:
-        """Write shards under their names; bytes of each, the shard and the source of each item."""
+        """Write shards under their names.
+
+        Returns:
+            Bytes of each shard, the shard of each clip or window, and the source of each item.
+        """
         from webdataset import ShardWriter
 
         members: dict[str, str] = {}
@@ -314,19 +327,32 @@ class TarShards(Exporter):
             ) as writer,
         ):
             for outcome in done:
-                assert outcome.output is not None
-                path = self._clips.root / outcome.output
-                strings = _strings(path)
-                sources[outcome.item] = strings.get("extra.source_sha256", "")
-                members_of_clip = self.members(outcome.item, path)
-                writer.write({"__key__": key_of(outcome.item), **members_of_clip})
-                members[outcome.item] = Path(str(writer.fname)).name
+                for name in _names(outcome):
+                    path = self._clips.root / (name + SUFFIX)
+                    sources[outcome.item] = _strings(path).get("extra.source_sha256", "")
+                    writer.write({"__key__": key_of(name), **self.members(name, path)})
+                    members[name] = Path(str(writer.fname)).name
         tars = {}
         for part in sorted({*members.values()}):
             with reported(self._root / part):
                 _sync(self._clips.work / part)
             tars[part] = _publish(self._clips.work / part, self._root / part)
         return tars, members, sources
+
+
+def _names(outcome: ItemResult) -> list[str]:
+    """Give the names of an item's clips: one, or that of each window."""
+    if outcome.windows is None:
+        return [outcome.item]
+    return [window.output.removesuffix(SUFFIX) for window in outcome.windows]
+
+
+def _placed(outcome: ItemResult, members: Mapping[str, str]) -> ItemResult:
+    """Name the shards that hold an item, in place of the files that waited for them."""
+    if outcome.windows is None:
+        return replace(outcome, output=members[outcome.item])
+    windows = zip(outcome.windows, _names(outcome), strict=True)
+    return replace(outcome, windows=tuple(replace(w, output=members[name]) for w, name in windows))
 
 
 def _is_recorded(result: ItemResult, last: Mapping[str, ItemResult]) -> bool:
