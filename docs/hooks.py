@@ -150,8 +150,10 @@ def _text(help_text: str) -> str:
 
 
 _API = (
-    ("Clips", ("encode_clip", "decode_clip", "roundtrip_clip", "EncodeOptions")),
-    ("Models and tensors", ("load_model", "Stream")),
+    ("Tensors", ("encode", "decode", "roundtrip", "compare")),
+    ("Datasets", ("encode_dataset", "latent_stats")),
+    ("Files", ("encode_clip", "decode_clip", "roundtrip_clip", "EncodeOptions")),
+    ("Models", ("load_model", "Stream")),
     ("Latents and training", ("LatentFile", "LatentDataset")),
     ("Media", ("open_clip", "open_writer", "Sampling", "VideoOptions")),
 )
