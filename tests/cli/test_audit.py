@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 from PIL import Image
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
 from tests.audit.make import write_source
 from tests.cli.program import assert_refused, wfvae
@@ -110,6 +110,11 @@ def test_what_cannot_be_converted_is_refused(videos: Path, wan: Path, tmp_path: 
     sample = encode(videos, tmp_path / "sample", "--model", wan, "--posterior", "sample")
     answer = wfvae("convert-cache", sample, "-o", tmp_path / "a", "--format", "musubi")
     assert_refused(answer, USAGE, "this is a sample of it")
+    (tmp_path / "_latent_cache").mkdir()
+    save_file({"latent": torch.ones(4, 2, 3)}, tmp_path / "_latent_cache/a_x.safetensors")
+    options = ("--format", "files", "--model", wan)
+    answer = wfvae("convert-cache", tmp_path / "_latent_cache", "-o", tmp_path / "d", *options)
+    assert_refused(answer, USAGE, "the seed of a sample")
     torch.save(torch.ones(4, 2, 3, 4), tmp_path / "a.pt")
     answer = wfvae("convert-cache", tmp_path / "a.pt", "-o", tmp_path / "b", "--format", "files")
     assert_refused(answer, USAGE, "give it with --model")

@@ -31,6 +31,8 @@ from wfvae_cli.pipeline.encode import SOURCE_SIZE
 from wfvae_cli.pipeline.options import EncodeOptions
 from wfvae_cli.strides import Strides
 
+_MODES = ("wan", "wan22")
+"""Families of which SimpleTuner stores the mode; of others a sample."""
 _CHUNK = 16
 """Latent frames that are converted at once."""
 
@@ -92,10 +94,7 @@ def convert_entries(
         shift, scale = made_by.normalization.shift, made_by.normalization.scale
         applied = AppliedNormalization(shift, scale, "config")
     dtype: LatentDtype = TRAINER_FORMATS[form].dtype if form in TRAINER_FORMATS else "float32"
-    posteriors = {entry.posterior for entry in cache.entries}
-    posterior: Literal["mean", "sample"] = (
-        "sample" if posteriors == {"sample"} and form not in TRAINER_FORMATS else "mean"
-    )
+    posterior = _posterior_of(cache, form, made_by)
     options = EncodeOptions(posterior=posterior, normalization=applied, save_dtype=dtype)
     config = EncodeConfig(options, format=form)
     clips = {item.relative: entry for entry in cache.entries for item in [_item(entry)]}
@@ -207,7 +206,6 @@ def _metadata(
         frames=frames,
         pad_frames=padded - frames,
         posterior=options.posterior,
-        seed=0 if options.posterior == "sample" else None,
         normalization=applied,
         frame_rate=None if rate is None else Fraction(rate).limit_denominator(1001),
         is_image=grid[1] == 1 and rate is None,
@@ -266,14 +264,36 @@ def _content(form: Format, model: _Model, first: CacheEntry) -> Content:
     return first.content or "raw"
 
 
+def _posterior_of(cache: Cache, form: Format, model: _Model) -> Literal["mean", "sample"]:
+    """Say what all clips of a cache store of the posterior; of moments the mean is taken.
+
+    Raises:
+        UsageError: the format cannot hold it, it differs from clip to clip, or nothing says it.
+    """
+    found = set()
+    for entry in cache.entries:
+        posterior = entry.posterior
+        if posterior is None and entry.format == "SimpleTuner" and model.family in _MODES:
+            posterior = "mean"
+        found.add("mean" if posterior == "moments" else posterior)
+        if posterior == "sample" and (form in TRAINER_FORMATS or entry.metadata is None):
+            wanted = "the posterior's mean" if form in TRAINER_FORMATS else "the seed of a sample"
+            raise UsageError(
+                f"{entry.name}: the format {form} stores {wanted}, and this is a sample of it that "
+                "cannot be turned into that: encode the source again"
+            )
+        if posterior is None:
+            raise UsageError(
+                f"{entry.name}: nothing says whether these latents are the posterior's mean or a "
+                "sample: encode the source again"
+            )
+    if len(found) > 1:
+        raise UsageError(f"{cache.path}: holds means and samples: convert them one by one")
+    return "sample" if found == {"sample"} else "mean"
+
+
 def _check(entry: CacheEntry, form: Format) -> None:
     """Refuse what a format cannot hold of a clip."""
-    if form in TRAINER_FORMATS and entry.posterior not in ("mean", "moments"):
-        found = entry.posterior or "nobody knows what"
-        raise UsageError(
-            f"{entry.name}: the format {form} stores the posterior's mean, and this is "
-            f"{'a sample' if found == 'sample' else found} of it: encode the source again"
-        )
     if entry.content is None:
         raise UsageError(f"{entry.name}: nothing says whether these latents are normalised")
     if form == "musubi" and entry.source_size is None:

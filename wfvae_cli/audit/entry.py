@@ -67,4 +67,6 @@ class CacheEntry:
         if len(shape) != 4 or self.read is None:
             return None
         channels, frames, height, width = shape
-        return channels // 2 if self.posterior == "moments" else channels, frames, height, width
+        # finetrainers stores mean and log-variance as one tensor, our own files as two.
+        halved = self.posterior == "moments" and self.metadata is None
+        return channels // 2 if halved else channels, frames, height, width
