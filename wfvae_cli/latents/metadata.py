@@ -11,6 +11,7 @@ from fractions import Fraction
 from typing import Literal
 
 from wfvae_cli.errors import LatentError
+from wfvae_cli.latents.normalization import AppliedNormalization
 from wfvae_cli.latents.strings import LARGEST_TERM, Strings, clean_text, format_value, require
 from wfvae_cli.strides import Strides, latent_frames
 
@@ -29,21 +30,6 @@ _LARGEST_STRIDE = 1024
 _LARGEST_RATE_TERM = 2**31 - 1
 LONGEST_HOLD = Fraction(24 * 60 * 60)
 """Seconds; nobody shows one frame for longer, and times stay far from 64 bits."""
-
-
-@dataclass(frozen=True)
-class AppliedNormalization:
-    """The normalisation that was applied: stored latents are `(z - shift) * scale`.
-
-    Decoding undoes it with `z / scale + shift`.
-    """
-
-    shift: tuple[float, ...]
-    """One per latent channel."""
-    scale: tuple[float, ...]
-    """One per latent channel, none zero."""
-    source: str
-    """Where the values come from: `config`, or the name and hash of a statistics file."""
 
 
 @dataclass(frozen=True)
