@@ -131,7 +131,7 @@ def test_no_more_frames_are_read_or_kept_than_windows_need() -> None:
 
 def test_a_clip_that_ends_before_its_container_said() -> None:
     frames = [Frame(np.zeros((1, 1, 3), np.uint8), i) for i in range(7)]
-    with pytest.raises(VideoError, match="ends after 7 frames, but its container promised 20"):
+    with pytest.raises(VideoError, match="ends after 7 frames, but its container states 20"):
         for _, part in cut_windows(iter(frames), [Window(0, 5), Window(5, 5)], 20):
             list(part)
 

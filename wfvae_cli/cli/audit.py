@@ -68,7 +68,7 @@ def audit(
     """Check a cache of latents, whichever program wrote it.
 
     Says of each clip whether shapes, names and numbers fit; of all, whether latents are raw,
-    normalised or scaled otherwise; and with --source, whether they are the posterior's mean, a
+    normalised or scaled in another way; and with --source, whether they are the posterior's mean, a
     sample of it, or which usual mistake made them. Ends with 7 where something is wrong.
     Nothing is unpickled but tensors, numbers and strings.
     """
@@ -111,7 +111,7 @@ def audit(
 
 
 def _known(name: str | None, entries: tuple[CacheEntry, ...]) -> KnownModel:
-    """Say what is known of the model without its weights: the checkpoint's, or the cache's word."""
+    """Describe the model without its weights: by the checkpoint, or by the cache's headers."""
     from wfvae_cli.audit.audit import KnownModel, known_model
     from wfvae_cli.errors import WeightsError
     from wfvae_cli.latents.normalization import Normalization

@@ -1,4 +1,4 @@
-"""What is said of buckets and windows: how many clips each has, and why others were skipped."""
+"""The display of buckets and windows: the clips of each, and why others were skipped."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _MOST_REASONS = 3
 
 
 def tell_parts(console: Console, summary: Summary) -> None:
-    """Say at the end of a run what buckets hold, and why clips were skipped.
+    """Print what buckets hold, and why clips were skipped, at the end of a run.
 
     Raises:
         InputError: no bucket or window takes any clip.
@@ -64,7 +64,7 @@ def _aligned(rows: Sequence[Sequence[str]]) -> list[str]:
 
 
 def show_reasons(reasons: Mapping[str, int]) -> list[str]:
-    """Give the most common reasons, those that differ in numbers only together, by an example."""
+    """Return the most common reasons, those that differ in numbers only together, by an example."""
     kinds: dict[str, tuple[int, str]] = {}
     for reason, count in reasons.items():
         kind = reason.partition(":")[0]

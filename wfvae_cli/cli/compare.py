@@ -113,7 +113,7 @@ def compare(
 
 
 def _check_stats(stats: list[Path], targets: m.Targets, sides: int) -> None:
-    """Refuse statistics of latents that have no place.
+    """Refuse statistics of latents without `--html`, or not one for each reconstruction.
 
     Raises:
         UsageError: there is no page, or not one file for each of `sides` reconstructions.
@@ -128,7 +128,7 @@ def _check_stats(stats: list[Path], targets: m.Targets, sides: int) -> None:
 
 
 def _are_folders(original: str, reconstructions: list[str]) -> bool:
-    """Whether directories are compared rather than files.
+    """Return True where directories are compared rather than files.
 
     Raises:
         InputError: a path does not exist, where some are directories.
@@ -148,7 +148,7 @@ def _are_folders(original: str, reconstructions: list[str]) -> bool:
 def _measures(
     learned: m.Learned, device: str, protocol: Protocol | None, *, ms_ssim: bool
 ) -> Callable[[], Measures]:
-    """What makes the metrics of each set of reconstructions, with sums of their own."""
+    """Return a factory of the metrics of each set of reconstructions."""
 
     def make() -> Measures:
         if protocol is None:

@@ -1,4 +1,4 @@
-"""What `wfvae compare` does once its options are known: measure each side, show, write."""
+"""The work of `wfvae compare` once its options are known: measure each side, show, write."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Job(Subject):
-    """What to compare with what, and how."""
+    """Inputs and options of a comparison."""
 
     reconstructions: tuple[str, ...] = ()
     sampling: Sampling = field(default_factory=Sampling)
@@ -36,7 +36,7 @@ class Job(Subject):
     stats: tuple[Path, ...] = ()
     """Statistics of latents for the page, one for each set of reconstructions."""
     options: dict[str, JsonValue] = field(default_factory=dict)
-    """For the page."""
+    """Options that the page lists."""
 
 
 def run(console: Console, job: Job) -> None:

@@ -29,7 +29,7 @@ from wfvae_cli.json_text import to_json
 from wfvae_cli.option import Option
 
 stderr = rich.console.Console(stderr=True, highlight=False, soft_wrap=True)
-"""Where everything goes that is no data."""
+"""Console of messages, notes and progress bars."""
 
 _UNPRINTABLE = {"Cc", "Cf", "Cs", "Zl", "Zp"}
 """Unicode categories that steer a terminal or reorder a line: controls, formats such as the
@@ -39,7 +39,7 @@ _JOINERS = "\u200c\u200d"
 
 
 def printable(text: str) -> str:
-    """Escape what a terminal would act on: file names and files' contents are anybody's."""
+    """Escape what a terminal would act on: file names and contents are not trusted."""
     return "".join(
         _escape(char)
         if unicodedata.category(char) in _UNPRINTABLE and char not in f"\n{_JOINERS}"
@@ -64,21 +64,21 @@ class Console:
     json: Annotated[bool, Option("Put one JSON object on stdout.", "Messages", common=True)] = False
 
     def error(self, message: str) -> None:
-        """Say why the command failed, whatever the options."""
+        """Print the reason that the command failed, whatever the options."""
         _print(Text.assemble(("error: ", "bold red"), printable(message)))
 
     def note(self, message: str) -> None:
-        """Say something that the user should know and may ignore."""
+        """Print something that the user should know and may ignore."""
         if not self.quiet:
             _print(Text.assemble(("note: ", "yellow"), printable(message)))
 
     def warn(self, message: str) -> None:
-        """Say something that is likely to be a mistake."""
+        """Print something that is likely to be a mistake."""
         if not self.quiet:
             _print(Text.assemble(("warning: ", "bold yellow"), printable(message)))
 
     def say(self, message: str) -> None:
-        """Say what was done."""
+        """Print what was done."""
         if not (self.quiet or self.json):
             _print(Text(printable(message)))
 
@@ -138,7 +138,7 @@ def _print(text: Text) -> None:
 
 
 class _Pace:
-    """How far a clip is within the chunk that is under way, at the pace of the one before."""
+    """Progress within the current chunk of a clip, at the pace of the one before."""
 
     def __init__(self) -> None:
         self._done = self._last = 0
@@ -153,7 +153,7 @@ class _Pace:
 
     @property
     def position(self) -> float | None:
-        """What is done, the guess for the current chunk included; None before the first one."""
+        """Units done, with an estimate for the current chunk; None before the first one."""
         if self._seconds is None:
             return None
         share = (time.monotonic() - self._at) / self._seconds

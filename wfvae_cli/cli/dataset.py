@@ -38,12 +38,12 @@ if TYPE_CHECKING:
 
 
 _OF_FILES = frozenset((".pt", ".pth", ".npy", ".npz", ".tar"))
-"""Suffixes, beside those of media, that nobody gives a folder: who names one means a file."""
+"""Suffixes, beside those of media, of outputs that are files rather than folders."""
 
 
 @dataclass(frozen=True)
 class DatasetOptions:
-    """Everything that a command was told about the dataset."""
+    """Options of a command that concern the dataset."""
 
     selection: Selection
     work: WorkOptions
@@ -51,16 +51,16 @@ class DatasetOptions:
     engine: EngineOptions
     overwrite: bool
     isolation: Isolation = field(default_factory=Isolation)
-    """What is known of crashes of this run, where its process is watched."""
+    """Crashes of this run so far, where a supervising process restarts it."""
 
     def isolated(self) -> DatasetOptions:
-        """Go on in a process that is watched, where this one belongs to us: see `isolate`."""
+        """Continue in a supervised child (`isolate`), where this process is the `wfvae` program."""
         watched = run.owns_process and self.engine.engine == "local"
         return replace(self, isolation=isolate()) if watched else self
 
     @property
     def conflict(self) -> Conflict:
-        """What to do with outputs that were made with different options.
+        """Treatment of outputs that were made with different options.
 
         Raises:
             UsageError: the options contradict each other.
@@ -71,17 +71,17 @@ class DatasetOptions:
 
     def job_options(
         self,
-        place: RunOptions,
+        run_options: RunOptions,
         model: str,
         hwaccel: str = "none",
         image_memory: int | None = None,
     ) -> dict[str, Any]:
-        """Give the options that all jobs have in common, by the names of `DatasetJob`."""
+        """Return the options that all jobs have in common, by the names of `DatasetJob`."""
         return {
             "model": model,
-            "device": place.device,
-            "dtype": place.dtype,
-            "compile": place.compile,
+            "device": run_options.device,
+            "dtype": run_options.dtype,
+            "compile": run_options.compile,
             "threads": self.work.threads or default_threads(),
             "readers": self.work.readers or default_readers(),
             "hwaccel": hwaccel,
@@ -100,7 +100,7 @@ def is_dataset(
     example: str = "out/",
     asked: bool = False,
 ) -> bool:
-    """Tell whether a dataset was asked for, by the inputs, the output or an option.
+    """Return True where a dataset was asked for, by the inputs, the output or an option.
 
     Args:
         sources: inputs.

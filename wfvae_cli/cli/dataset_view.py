@@ -33,7 +33,7 @@ _MOST_NAMES = 4
 
 @dataclass
 class _Counts:
-    """How far a run is."""
+    """Progress of a run."""
 
     begun: float = field(default_factory=time.monotonic)
     total: int = 0
@@ -55,7 +55,7 @@ class _Counts:
     @property
     def remaining(self) -> str:
         """Time that the rest will take at this pace."""
-        if not self.done:  # what fails or is kept takes no time to speak of
+        if not self.done:  # failed and skipped items take almost no time
             return "unknown time"
         left = self.seconds / self.done * (self.total - self.settled)
         return str(timedelta(seconds=round(left)))
@@ -132,7 +132,7 @@ class DatasetView:
             self._console.note(f"failed: {result.error}")
 
     def conclude(self, summary: Summary, *, profile: bool) -> None:
-        """Say what has been done."""
+        """Print the summary."""
         seconds = max(summary.seconds, 1e-9)
         rest = summary.items - summary.done - summary.failed - summary.skipped - summary.current
         parts = [f"{summary.done} done"]
@@ -181,7 +181,7 @@ class DatasetView:
     def _tell(self, event: Mapping[str, object]) -> None:
         self._console.result(event)
         if self._console.json:
-            sys.stdout.flush()  # whoever reads events wants them now
+            sys.stdout.flush()  # readers of events want them at once
 
     def _tell_regularly(self) -> None:
         while not self._over.wait(_LINE_EVERY):

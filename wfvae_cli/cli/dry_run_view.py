@@ -1,4 +1,4 @@
-"""What `--dry-run` shows."""
+"""The display of `--dry-run`."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 def tell_estimate(console: Console, output: str, estimate: Estimate) -> None:
-    """Say what a run would do."""
+    """Print the estimate of a run."""
     told = asdict(estimate)
     console.result({"event": "dry run", "output": output, **told, "hours": estimate.hours})
     left = estimate.files - estimate.current

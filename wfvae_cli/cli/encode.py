@@ -47,7 +47,7 @@ _SUFFIX = ".safetensors"
 
 @dataclass(frozen=True)
 class Normalize:
-    """Whether latents are normalised, and by what."""
+    """Options of normalising latents."""
 
     normalize: Annotated[
         bool,
@@ -68,7 +68,7 @@ class Normalize:
     ] = None
 
     def __post_init__(self) -> None:
-        """Refuse statistics that nothing applies."""
+        """Refuse statistics without `--normalize`."""
         if self.stats is not None and not self.normalize:
             raise UsageError("--stats says what --normalize applies: add --normalize")
 
@@ -202,7 +202,7 @@ def _estimate(
 
 
 def _strides_of(model: str) -> Strides:
-    """Say how many frames and pixels a latent covers; no weights are loaded for it."""
+    """Return the frames and pixels that a latent covers; no weights are loaded for it."""
     from wfvae_cli.models.published import find_published
 
     published = find_published(model)

@@ -20,7 +20,7 @@ _METRICS, _OUT = "Metrics", "Output"
 
 @dataclass(frozen=True)
 class Learned:
-    """Which learned metrics are wanted, and where their weights are."""
+    """Options of learned metrics and their weights."""
 
     lpips: Annotated[
         bool, Option("LPIPS too, a learned perceptual distance (extra metrics).", _METRICS)
@@ -98,7 +98,7 @@ class Learned:
 
 @dataclass(frozen=True)
 class Targets:
-    """What is to be written of the scores."""
+    """Options of the outputs of scores."""
 
     html: Annotated[
         Path | None,
@@ -154,7 +154,7 @@ class Targets:
         return [name for name, value in given.items() if value]
 
     def check(self) -> None:
-        """Fail before the work rather than after it.
+        """Check the outputs before the work rather than after it.
 
         Raises:
             UsageError: a suffix names no format, or no frame is asked for.
@@ -199,7 +199,7 @@ def _check_stills(count: int, folder: Path, *, overwrite: bool) -> None:
 
 
 def describe_scores(result: ClipResult) -> str:
-    """One line with a clip's scores."""
+    """Format a clip's scores as one line."""
     from wfvae_cli.metrics.result import LABELS
 
     parts = []
@@ -215,10 +215,10 @@ def describe_scores(result: ClipResult) -> str:
 
 
 def decibels(value: float) -> str:
-    """A PSNR for people."""
+    """Format a PSNR."""
     return "identical" if math.isinf(value) else f"{value:.2f} dB"
 
 
 def title_of(source: str) -> str:
-    """What plots and stills call an input."""
+    """Return the name of an input in plots and stills."""
     return "standard input" if source == "-" else Path(source).name

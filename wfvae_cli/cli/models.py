@@ -51,7 +51,7 @@ def models(console: Console) -> None:
 
 
 def describe(entry: PublishedModel) -> dict[str, Any]:
-    """Say what is known of a model without its files; everything is fit for JSON."""
+    """Describe a model without its files; all values are fit for JSON."""
     from wfvae_cli.models.hub import is_cached
 
     return {

@@ -24,7 +24,7 @@ LogTo = Annotated[
 
 
 def trackers(log_to: list[str] | None) -> list[Target]:
-    """Where figures are logged.
+    """Return the trackers that figures are logged to.
 
     Raises:
         UsageError: a text names no tracker.
@@ -35,5 +35,5 @@ def trackers(log_to: list[str] | None) -> list[Target]:
 
 
 def display(path: str | Path) -> str:
-    """What messages call an input or output."""
+    """Return the name of an input or output in messages."""
     return {"-": "standard input or output"}.get(str(path), str(path))

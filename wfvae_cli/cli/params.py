@@ -114,18 +114,18 @@ class _Field:
 
     @property
     def declared(self) -> Option | Argument:
-        """What it looks like."""
+        """The `Option` or `Argument` that it is annotated with."""
         return next(each for each in get_args(self.hint) if isinstance(each, (Option, Argument)))
 
     @property
     def is_common(self) -> bool:
-        """Whether `-h` lists it."""
+        """True where `-h` lists it."""
         declared = self.declared
         return isinstance(declared, Argument) or declared.common or self.default is _REQUIRED
 
     @property
     def flags(self) -> tuple[str, ...]:
-        """Its spellings, the first one being the name in messages."""
+        """Spellings on the command line, the first one being the name in messages."""
         assert isinstance(self.declared, Option)
         return self.declared.flags or (f"--{self.name.replace('_', '-')}",)
 

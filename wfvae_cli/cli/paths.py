@@ -48,7 +48,7 @@ def check_latents_name(output: str) -> None:
 
 
 def _is_special(path: Path) -> bool:
-    """Whether a path is there and no regular file: `/dev/null`, a named pipe, a folder."""
+    """Return True where a path exists and is no regular file: `/dev/null`, a pipe, a folder."""
     return path.exists() and not path.is_file()
 
 

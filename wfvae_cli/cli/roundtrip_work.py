@@ -1,4 +1,4 @@
-"""What `wfvae roundtrip` does once its options are known: one clip or many, one model or more."""
+"""The work of `wfvae roundtrip` once its options are known: clips, datasets, several models."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ _SUFFIXES = (".mp4", ".mkv", ".mov", ".webm", ".png", ".jpg")
 
 @dataclass(frozen=True)
 class Roundtrip:
-    """Everything that the command was told."""
+    """Inputs and options of the command."""
 
     sources: Sequence[str]
     output: str | None
@@ -54,7 +54,7 @@ class Roundtrip:
     ms_ssim: bool
 
     def __post_init__(self) -> None:
-        """Refuse what cannot be."""
+        """Refuse options that contradict each other."""
         if len(set(self.models)) < len(self.models):
             raise UsageError(f"--model: expected different models, got {', '.join(self.models)}")
         if self.compare is not None and self.output is None:
@@ -70,7 +70,7 @@ class Roundtrip:
 
     @cached_property
     def is_dataset(self) -> bool:
-        """Whether there may be several files."""
+        """True where there may be several files."""
         several = len(self.models) > 1
         return is_dataset(self.sources, self.output, self.dataset, _SUFFIXES, asked=several)
 
@@ -81,7 +81,7 @@ class Roundtrip:
 
     @property
     def subject(self) -> Subject:
-        """What is compared."""
+        """Inputs of the comparison."""
         first = m.title_of(self.sources[0].rstrip("/"))
         rest = len(self.sources) - 1
         title = first if not rest else f"{first} and {rest} more"
@@ -90,7 +90,7 @@ class Roundtrip:
 
     @property
     def is_recorded(self) -> bool:
-        """Whether more of a dataset is wanted than its outputs and its manifest."""
+        """True where more of a dataset is wanted than its outputs and its manifest."""
         asked = self.targets.names or self.learned.names
         return bool(asked) or self.output is None or len(self.models) > 1
 
@@ -100,11 +100,11 @@ class Roundtrip:
             return self.output
         return f"{self.output.rstrip('/')}/{label}"
 
-    def recorder(self, report: Report | None, place: int) -> ModelRecorder:
-        """Make what collects the clips of a model, and load the learned metrics."""
+    def recorder(self, report: Report | None, index: int) -> ModelRecorder:
+        """Make the recorder of a model's clips, and load the learned metrics."""
         from wfvae_cli.report.recorder import ModelRecorder, Worst
 
-        label, worst = self.labels[place], None
+        label, worst = self.labels[index], None
         if self.targets.worst is not None:
             count, folder = self.targets.worst
             folder = folder / label if len(self.models) > 1 else folder
@@ -113,7 +113,7 @@ class Roundtrip:
             label,
             self.learned.measures(self.run.device, ms_ssim=self.ms_ssim),
             worst=worst,
-            report=None if report is None else (report, place),
+            report=None if report is None else (report, index),
         )
 
 
@@ -218,15 +218,15 @@ def run_many(console: Console, job: Roundtrip) -> None:
         create_root(OutputStore.of(job.output))
     sides, failures = [], []
     with _report(job) as report:
-        for place, label in enumerate(job.labels):
-            recorder = job.recorder(report, place)
+        for index, label in enumerate(job.labels):
+            recorder = job.recorder(report, index)
             try:
-                _run_model(console, job, dataset, place, recorder)
+                _run_model(console, job, dataset, index, recorder)
             except PartialFailureError as error:
                 failures.append(f"{label}: {error}" if len(job.labels) > 1 else str(error))
             recorder.finish()
             if recorder.comparison.files:
-                sides.append(_side(job, place, recorder))
+                sides.append(_side(job, index, recorder))
     if sides:
         _conclude(console, job, sides)
     if failures:
@@ -237,14 +237,14 @@ def _run_model(
     console: Console,
     job: Roundtrip,
     dataset: DatasetOptions,
-    place: int,
+    index: int,
     recorder: ModelRecorder | None,
 ) -> None:
     from wfvae_cli.dataset.config import RoundtripConfig
     from wfvae_cli.dataset.roundtrip_job import RoundtripJob
     from wfvae_cli.dataset.store import OutputStore
 
-    chunks, output = job.chunks, job.output_of(job.labels[place])
+    chunks, output = job.chunks, job.output_of(job.labels[index])
     config = RoundtripConfig(
         job.video, job.sampling, job.compare, job.audio, job.ms_ssim,
         chunks.chunk, chunks.tile, dataset.work.batch,
@@ -262,7 +262,7 @@ def _run_model(
             config,
             recorder,
             output is not None,
-            **dataset.job_options(job.run, job.models[place], job.hwaccel, job.image_memory),
+            **dataset.job_options(job.run, job.models[index], job.hwaccel, job.image_memory),
         ),
         dataset,
         console,
@@ -302,8 +302,8 @@ def _report(job: Roundtrip) -> Iterator[Report | None]:
         yield report
 
 
-def _side(job: Roundtrip, place: int, recorder: ModelRecorder) -> Side:
-    label = job.labels[place]
+def _side(job: Roundtrip, index: int, recorder: ModelRecorder) -> Side:
+    label = job.labels[index]
     facts: dict[str, JsonValue] = {
         "original": job.subject.original,
         "reconstruction": job.output_of(label),

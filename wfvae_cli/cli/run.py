@@ -17,7 +17,7 @@ from wfvae_cli.errors import DeviceError, WfvaeError, is_out_of_memory
 from wfvae_cli.heap import keep_freed_memory
 
 owns_process = False
-"""Whether this process is the `wfvae` program, rather than one that uses its commands."""
+"""True where this process is the `wfvae` program, rather than one that uses its commands."""
 
 _OF_THE_SYSTEM = {
     errno.ENAMETOOLONG,
@@ -29,7 +29,7 @@ _OF_THE_SYSTEM = {
     errno.EMFILE,
     errno.ENFILE,
 }
-"""What no check of ours foresees for every path, and yet is no bug: also a mere look fails."""
+"""Errors of the system that are reported as such, not as bugs: any access to a path may fail."""
 _OUT_OF_MEMORY = (
     "out of memory: use a smaller --chunk or --size, --dtype bfloat16, or --tile where the command "
     "has it; or free memory"
@@ -49,7 +49,7 @@ def run_reported(call: Callable[[], None], console: Console) -> None:
         call()
         sys.stdout.flush()
     except BrokenPipeError:
-        # Whoever reads our output has seen enough: no fault of ours or theirs.
+        # The reader of our output closed the pipe, as `head` does: no error.
         release_stdout()
     except (Exception, KeyboardInterrupt, Stopped) as error:
         stop = stop_behind(error)
@@ -70,7 +70,7 @@ def run_reported(call: Callable[[], None], console: Console) -> None:
 
 
 def _forward_notices(console: Console) -> None:
-    """Show what the library has to say, unless `--quiet`."""
+    """Show log records of the library, unless `--quiet`."""
     log = logging.getLogger("wfvae")
     log.handlers = [_NoticeHandler(console)]
     log.setLevel(logging.INFO)

@@ -1,4 +1,4 @@
-"""What commands that measure do with their scores: show them, write them, put them on stdout."""
+"""Scores of commands that measure: showing them, writing them, putting them on stdout."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Subject:
-    """What was compared."""
+    """Inputs of a comparison."""
 
     original: str
     title: str
     """Short name of the originals."""
     labels: tuple[str, ...]
-    """Those of the reconstructions: of models, folders or files."""
+    """Short names of the reconstructions: of models, folders or files."""
     folders: bool
-    """Whether there may be several files."""
+    """True where there may be several files."""
     targets: Targets
     protocol: Protocol | None = None
 
@@ -45,11 +45,11 @@ class Side:
     comparison: Comparison
     distances: dict[str, JsonValue]
     facts: dict[str, JsonValue]
-    """What made it, for reports."""
+    """Model and options that made it, for reports."""
 
 
 def write(console: Console, subject: Subject, sides: Sequence[Side]) -> None:
-    """Write what was asked for, and say so; pages and stills are written already."""
+    """Write the outputs that were asked for; pages and stills are written already."""
     targets, written = subject.targets, []
     if targets.report is not None:
         _write_scores(targets.report, subject, sides)

@@ -17,7 +17,7 @@ _SHOWN = ("psnr", "ssim", "ms_ssim", "flicker_psnr", "lpips")
 
 
 def show(console: Console, job: Subject, sides: Sequence[Side]) -> None:
-    """Say what was found: a line for a clip, tables for files or several reconstructions."""
+    """Print scores: a line for a clip, tables for files or several reconstructions."""
     if job.protocol is not None:
         console.say(job.protocol.describe())
     if console.json or console.quiet:
@@ -49,11 +49,11 @@ def _print_ranking(sides: Sequence[Side]) -> None:
     ranked = sorted(sides, key=lambda side: -side.comparison.summaries["psnr"].mean)
     shown = [name for name in _SHOWN if any(name in side.comparison.summaries for side in sides)]
     rows = []
-    for place, side in enumerate(ranked, start=1):
+    for rank, side in enumerate(ranked, start=1):
         summaries = side.comparison.summaries
         means = [summaries[name].mean if name in summaries else None for name in shown]
         cells = [_score(name, mean) for name, mean in zip(shown, means, strict=True)]
-        rows.append((side.label, str(place), str(len(side.comparison.files)), *cells))
+        rows.append((side.label, str(rank), str(len(side.comparison.files)), *cells))
     print_table(("name", "rank", "files", *(LABELS[name] for name in shown)), rows)
 
 

@@ -56,7 +56,7 @@ def ending(stop: BaseException) -> tuple[str, int]:
 
 
 def raise_signals() -> None:
-    """Have `Stopped` raised in the main thread where a signal asks the program to end.
+    """Raise `Stopped` in the main thread where a signal asks the program to end.
 
     Signals that the program was started to ignore (by `nohup`, or in the background) stay ignored.
     Windows, which has no alarms, keeps Python's own way.

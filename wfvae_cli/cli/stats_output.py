@@ -50,7 +50,7 @@ class Targets:
     overwrite: Overwrite = False
 
     def check(self) -> None:
-        """Fail before hours of work rather than after them."""
+        """Check the outputs before hours of work rather than after them."""
         from wfvae_cli.atomic import check_output
 
         for path in (self.output, self.plot):
@@ -158,7 +158,7 @@ def write_subbands(console: Console, done: SubbandStats, targets: Targets) -> No
 
 
 def _tell(console: Console, written: Sequence[Path], report: str, internal: Sequence[str]) -> None:
-    """Say what was written, and put the report without its `internal` fields on stdout."""
+    """List what was written, and put the report without its `internal` fields on stdout."""
     if written:
         console.say("wrote " + ", ".join(map(str, written)))
     if console.json:

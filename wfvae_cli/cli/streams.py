@@ -19,25 +19,25 @@ if TYPE_CHECKING:
     from _typeshed import ReadableBuffer, WriteableBuffer
 
 _FAILING = {0: os.O_WRONLY, 1: os.O_RDONLY, 2: os.O_RDWR}
-"""How `/dev/null` is opened for a closed descriptor; messages may be lost, data may not."""
+"""Mode of `/dev/null` for each closed descriptor: only stderr accepts what is written to it."""
 
 
 def repair_streams() -> None:
-    """Give this process standard streams whose failures are errors of ours, or none."""
+    """Replace the standard streams by ones whose failures are our errors, or none."""
     for descriptor, flags in _FAILING.items():
         try:
             os.fstat(descriptor)
         except OSError:
             os.open(os.devnull, flags)  # takes the lowest number that is free: this one
     stdin = _Input(0, "r", closefd=False)
-    stdin.name = "standard input"  # what messages call it
+    stdin.name = "standard input"  # its name in messages
     sys.stdin = io.TextIOWrapper(io.BufferedReader(stdin))
     sys.stdout = _text(_Output(1, "w", closefd=False), sys.stdout)
     sys.stderr = _text(_Messages(2, "w", closefd=False), sys.stderr)
 
 
 def release_stdout() -> None:
-    """Keep Python from writing what is left in its buffer to what cannot take it."""
+    """Redirect stdout to `/dev/null`, so that Python does not flush its buffer to a broken one."""
     with contextlib.suppress(OSError, ValueError):
         descriptor = sys.stdout.fileno()
         null = os.open(os.devnull, os.O_WRONLY)
@@ -46,7 +46,7 @@ def release_stdout() -> None:
 
 
 def drop_unwritable_output() -> None:
-    """Flush stdout, and drop what it cannot take: an error is on its way already."""
+    """Flush stdout, and drop what it cannot take: the command has failed already."""
     try:
         sys.stdout.flush()
     except (OSError, ValueError):
@@ -82,7 +82,7 @@ class _Output(io.FileIO):
         try:
             return super().write(data)
         except BrokenPipeError:
-            raise  # whoever reads has seen enough
+            raise  # the reader closed the pipe
         except OSError as error:
             raise OutputError(
                 f"cannot write standard output ({error.strerror}): write to a file with -o, or "

@@ -13,7 +13,7 @@ from wfvae_cli.cli.console import printable
 
 _PIPE_COLUMNS = 160
 _ASCII = str.maketrans("▁▂▃▄▅▆▇█σ×−–…·", ".:-=+*#@sx--..")
-"""For terminals without Unicode: bars by their ink, and look-alikes."""
+"""Replacements for terminals without Unicode: bars by their density, and look-alikes."""
 
 
 def print_table(
@@ -97,7 +97,7 @@ def _print_columns(
 def _stacked(
     header: Sequence[str], rows: Sequence[Sequence[str]], columns: Sequence[int], width: int
 ) -> list[list[int]]:
-    """As many columns in each table as fit beside the first one; none where there is no other."""
+    """Split columns into tables, as many as fit beside the first; none where it is the only one."""
     tables: list[list[int]] = []
     for column in columns[1:]:
         if tables and _width(header, rows, [*tables[-1], column]) <= width:

@@ -1,1 +1,1 @@
-"""Which files, what is done already, who does which: datasets of any size over `codec`."""
+"""Datasets of any size: listing items, resuming, and sharing the work over `codec`."""

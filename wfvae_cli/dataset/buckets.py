@@ -27,7 +27,7 @@ _EXAMPLES = 6
 
 
 class UnsuitableError(InputError):
-    """A clip that fits no bucket or window: it is skipped, and no failure."""
+    """Raised where a clip fits no bucket or window: it is skipped, not failed."""
 
 
 @dataclass(frozen=True, order=True)
@@ -64,9 +64,9 @@ class Buckets:
     """The buckets of a dataset, and whether clips may be enlarged for them."""
 
     shapes: tuple[Bucket, ...]
-    """Sorted, each once."""
+    """Buckets, sorted, each once."""
     upscale: bool = True
-    """Whether clips smaller than their bucket are enlarged, rather than left out."""
+    """True to enlarge clips smaller than their bucket, rather than leave them out."""
 
     @classmethod
     def of(cls, shapes: Iterable[Bucket], *, upscale: bool = True) -> Buckets:
@@ -113,7 +113,7 @@ class Buckets:
 
 
 def _enlarges(info: ClipInfo, bucket: Bucket) -> bool:
-    """Tell whether covering a bucket takes more pixels than the clip has."""
+    """Return True where covering a bucket takes more pixels than the clip has."""
     return bucket.width > info.width * info.sample_aspect or bucket.height > info.height
 
 

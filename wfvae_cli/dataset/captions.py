@@ -1,4 +1,4 @@
-"""Captions and columns: what sidecars and manifests say of each clip, to travel with its latents.
+"""Captions and columns of sidecars and manifests, stored with each clip's latents.
 
 `clip.txt` beside `clip.mp4` is its caption. `clip.json` is an object whose `caption` is the caption
 and whose other keys are columns. What a manifest's row says comes before either.
@@ -27,9 +27,9 @@ _READERS = 16
 
 
 def add_captions(items: Sequence[Item]) -> list[Item]:
-    """Give each item the caption and the columns that its sidecars and its manifest say.
+    """Add to each item the caption and the columns of its sidecars and its manifest.
 
-    A sidecar that cannot be used is the problem of its item, and stops no other.
+    An unusable sidecar becomes the `problem` of its item, and stops no other.
     """
     # Listing folders is much quicker than trying to open two sidecars of each clip.
     names = {folder: _names(folder) for folder in {_folder(item.path) for item in items}}
@@ -129,7 +129,7 @@ def _folder(path: str) -> str:
 
 
 def _names(folder: str) -> frozenset[str]:
-    """Give the names in a folder; web servers list nothing."""
+    """List the names in a folder; web servers list nothing."""
     if remote.is_web(folder):
         return frozenset()
     if remote.is_url(folder):

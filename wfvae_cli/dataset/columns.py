@@ -1,4 +1,4 @@
-"""Columns of manifests and sidecars as values that JSON has."""
+"""Columns of manifests and sidecars, converted to JSON's types."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 
 
 def columns_of(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Give a row's values as JSON has them: what is empty is left out, times become text.
+    """Convert a row's values to JSON's types: empty ones are left out, times become text.
 
     Raises:
         ValueError: a value is no text, number, list or object.
@@ -39,7 +39,7 @@ def _plain(name: str, value: Any) -> Any:
 
 
 def checked_text(text: str, what: str) -> str:
-    """Give a text that can be stored.
+    """Return a text, checked to be valid Unicode.
 
     Raises:
         ValueError: it holds half of a surrogate pair.

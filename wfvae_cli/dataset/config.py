@@ -1,4 +1,4 @@
-"""Everything that decides an output's bytes, and how two of these differ."""
+"""Configs: every option that decides an output's bytes, and the difference of two configs."""
 
 from __future__ import annotations
 
@@ -8,6 +8,8 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from typing import Literal
+
+from typing_extensions import override
 
 from wfvae_cli.dataset.buckets import Buckets
 from wfvae_cli.dataset.items import Item
@@ -32,27 +34,27 @@ class ModelFingerprint:
     threads: int | None
     """Cores that the CPU computes with, which changes the rounding; None on other devices."""
     compiled: bool = False
-    """Whether its chunks are compiled, which changes the rounding, too."""
+    """True where its chunks are compiled, which changes the rounding, too."""
 
     @classmethod
     def of(cls, model: LoadedModel, threads: int) -> ModelFingerprint:
-        """What `model` computes in, and with."""
+        """Return the fingerprint of a loaded model."""
         used = threads if model.device.type == "cpu" else None
         return cls(model.sha256, model.compute_dtype, used, model.vae.compiled is not None)
 
 
 @dataclass(frozen=True)
 class TarFormat:
-    """How clips are put into tar shards."""
+    """Limits of tar shards."""
 
     clips: int = 1000
-    """Of a group: what is encoded before its shards are written."""
+    """Clips of a group, all encoded before its shards are written."""
     max_bytes: int = 1 << 30
-    """A shard that has reached it takes no further clip."""
+    """Size at which a shard takes no further clip."""
 
 
 class Config(ABC):
-    """How every item of a dataset is worked on, as far as bytes depend on it."""
+    """Options of working on a dataset's items, as far as bytes depend on them."""
 
     @property
     @abstractmethod
@@ -71,10 +73,10 @@ class Config(ABC):
 
     @abstractmethod
     def values(self, item: Item) -> dict[str, object]:
-        """Give every option that decides an item's bytes, by name; None for what is not set."""
+        """Return every option that decides an item's bytes, by name; None for what is not set."""
 
     def recorded(self, item: Item, model: ModelFingerprint) -> dict[str, str]:
-        """Give options as they are recorded and compared; the weights are kept elsewhere."""
+        """Return options as they are recorded and compared; the weights are recorded apart."""
         values = {
             **self.values(item),
             "chunk": self.chunk or "auto",
@@ -87,12 +89,12 @@ class Config(ABC):
         return {name: str(value) for name, value in values.items() if value is not None}
 
     def fingerprint(self, item: Item, model: ModelFingerprint) -> str:
-        """Make 16 hexadecimal digits that stand for an item's options and the weights."""
+        """Hash an item's options and the weights to 16 hexadecimal digits."""
         text = json.dumps(self.recorded(item, model), sort_keys=True)
         return hashlib.sha256(f"{model.model_sha256}|{text}".encode()).hexdigest()[:16]
 
     def check(self) -> None:
-        """Refuse what contradicts itself.
+        """Refuse options that contradict each other.
 
         Raises:
             UsageError: it does.
@@ -101,7 +103,7 @@ class Config(ABC):
 
 
 def check_batch(batch: Batch, tile: Tile) -> None:
-    """Refuse batches that cannot be.
+    """Refuse impossible batch sizes.
 
     Raises:
         UsageError: the number is out of range, or tiles take clips one by one.
@@ -113,7 +115,7 @@ def check_batch(batch: Batch, tile: Tile) -> None:
 
 
 def sampling_of(sampling: Sampling, item: Item) -> Sampling:
-    """Say which frames of an item to take: its own part of the file, where it names one."""
+    """Return the frames of an item to take: its own part of the file, where it names one."""
     return replace(
         sampling,
         start=item.start or sampling.start,
@@ -129,12 +131,12 @@ def _sampling_values(sampling: Sampling) -> dict[str, object]:
 
 
 _LAYOUTS = {"files": "wfvae", "webdataset": "wfvae", "musubi": "musubi-2"}
-"""What options record of a format, where it is not the format's name."""
+"""Recorded name of a format, where it is not the format's own name."""
 
 
 @dataclass(frozen=True)
 class EncodeConfig(Config):
-    """How every clip of a dataset is encoded."""
+    """Options of encoding the clips of a dataset."""
 
     options: EncodeOptions = field(default_factory=EncodeOptions)
     sampling: Sampling = field(default_factory=Sampling)
@@ -145,7 +147,7 @@ class EncodeConfig(Config):
     windows: Windows | None = None
 
     def __post_init__(self) -> None:
-        """Refuse what contradicts itself."""
+        """Refuse options that contradict each other."""
         self.check()
         self._check_parts()
         trainer = TRAINER_FORMATS.get(self.format)
@@ -172,7 +174,7 @@ class EncodeConfig(Config):
                 )
 
     def windows_of(self, item: Item) -> Windows | None:
-        """Say which windows of an item to take: its own, where its manifest names some."""
+        """Return the windows of an item to take: its own, where its manifest names some."""
         return item.windows or self.windows
 
     def _check_trainer(self, trainer: TrainerFormat) -> None:
@@ -188,21 +190,21 @@ class EncodeConfig(Config):
             )
 
     @property
+    @override
     def chunk(self) -> int | None:
-        """Frames of a clip's first chunk."""
         return self.options.chunk
 
     @property
+    @override
     def tile(self) -> Tile:
-        """Pixels of a tile's side, or whether there may be tiles."""
         return self.options.tile
 
     def sampling_of(self, item: Item) -> Sampling:
-        """Say which frames of an item to take."""
+        """Return the frames of an item to take."""
         return sampling_of(self.sampling, item)
 
     def options_of(self, item: Item, model: ModelFingerprint, source_sha256: str) -> EncodeOptions:
-        """Say what to keep of an item's posterior, and what its header tells of its making.
+        """Return the encode options of an item, with what its header records of its making.
 
         Each clip has a seed of its own: see `clip_seed`.
         """
@@ -221,8 +223,8 @@ class EncodeConfig(Config):
             extra["columns"] = json.dumps(item.columns, sort_keys=True)
         return replace(self.options, seed=seed, extra=extra)
 
+    @override
     def values(self, item: Item) -> dict[str, object]:
-        """Give every option that decides an item's bytes."""
         normalization = self.options.normalization
         values: dict[str, object] = {
             **_sampling_values(self.sampling_of(item)),
@@ -252,30 +254,30 @@ class EncodeConfig(Config):
 
 @dataclass(frozen=True)
 class DecodeConfig(Config):
-    """How every latent file of a dataset is decoded."""
+    """Options of decoding the latent files of a dataset."""
 
     video: VideoOptions = field(default_factory=VideoOptions)
     chunk: int | None = None
     tile: Tile = "auto"
     batch: Batch = 1
     force: bool = False
-    """Whether to decode latents of other weights all the same."""
+    """True to decode latents of other weights, too."""
     part: DecodedPart = field(default_factory=DecodedPart)
-    """Which frames to write."""
+    """Frames to write."""
 
     def __post_init__(self) -> None:
-        """Refuse what contradicts itself."""
+        """Refuse options that contradict each other."""
         self.check()
 
+    @override
     def values(self, item: Item) -> dict[str, object]:
-        """Give every option that decides an item's bytes."""
         part = {"start": self.part.start or None, "frames": self.part.frames}
         return {"job": "decode", **asdict(self.video), **part}
 
 
 @dataclass(frozen=True)
 class RoundtripConfig(Config):
-    """How every clip of a dataset is taken to latents and back."""
+    """Options of taking the clips of a dataset to latents and back."""
 
     video: VideoOptions = field(default_factory=VideoOptions)
     sampling: Sampling = field(default_factory=Sampling)
@@ -287,15 +289,16 @@ class RoundtripConfig(Config):
     batch: Batch = 1
 
     def __post_init__(self) -> None:
-        """Refuse what contradicts itself."""
+        """Refuse options that contradict each other."""
         self.check()
 
     def sampling_of(self, item: Item) -> Sampling:
-        """Say which frames of an item to take."""
+        """Return the frames of an item to take."""
         return sampling_of(self.sampling, item)
 
+    @override
     def values(self, item: Item) -> dict[str, object]:
-        """Give every option that decides an item's bytes and scores."""
+        """Return every option that decides an item's bytes and scores."""
         return {
             "job": "roundtrip",
             **asdict(self.video),

@@ -1,9 +1,11 @@
-"""What becomes of an open clip: the bucket that it goes to, and the windows that it gives."""
+"""The bucket and the windows of an open clip."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+
+from typing_extensions import override
 
 from wfvae_cli.dataset.buckets import Bucket, Buckets
 from wfvae_cli.dataset.config import EncodeConfig
@@ -18,7 +20,7 @@ from wfvae_cli.pipeline.plan import ChunkPlan
 from wfvae_cli.strides import Strides
 
 _MOST_PROMISED = 1_000_000
-"""Frames that a container is believed to have, ten hours; more are counted."""
+"""Most frames that a container is trusted on, ten hours; more are counted."""
 
 
 @dataclass(frozen=True)
@@ -26,15 +28,15 @@ class Cut:
     """The parts of a clip that are taken."""
 
     total: int
-    """Frames that it is said to have."""
+    """Frames of the clip, as its container states or as counted."""
     windows: tuple[Window, ...]
-    """In order of their start; at least one."""
+    """Windows in order of their start; at least one."""
     bucket: Bucket | None
     is_named: bool
-    """Whether each window is an output of its own name, rather than the clip's only one."""
+    """True where each window is an output of its own name, rather than the clip's only one."""
 
     def items(self, item: Item) -> list[Item]:
-        """Give the items of the outputs."""
+        """Return the items of the outputs."""
         return [item.part(window) for window in self.windows] if self.is_named else [item]
 
 
@@ -72,13 +74,13 @@ def find_cut(
 
 
 def promised_frames(info: ClipInfo) -> int | None:
-    """Give the frames that a container promises, where that is no number out of thin air."""
+    """Return the frames that a container states; None where the number is not plausible."""
     frames = info.frames
     return None if frames is None or frames > _MOST_PROMISED else frames
 
 
 def _with_frames(buckets: Buckets, item: Item, info: ClipInfo, frames: int | None) -> Buckets:
-    """Give the buckets whose frames windows ask for; images go to those of one frame."""
+    """Return the buckets whose frames windows ask for; images go to those of one frame."""
     if frames is None or info.is_image:
         return buckets
     shapes = [bucket for bucket in buckets.shapes if bucket.frames == frames]
@@ -105,8 +107,8 @@ class CutSource(FrameSource):
         self.origins: list[int] = []
         """Time of the first frame of each window that was begun, in units of `info.time_base`."""
 
+    @override
     def chunks(self, plan: ChunkPlan) -> Iterator[FrameChunk]:
-        """Group frames into padded chunks."""
         if self.cut is None:
             yield from super().chunks(plan)
             return

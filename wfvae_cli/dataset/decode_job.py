@@ -1,4 +1,4 @@
-"""Decodes the items of a dataset of latents."""
+"""Decoding the items of a dataset of latents."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import ClassVar
+
+from typing_extensions import override
 
 from wfvae_cli.dataset.config import DecodeConfig, ModelFingerprint
 from wfvae_cli.dataset.job import DatasetJob
@@ -30,18 +32,18 @@ class DecodeJob(DatasetJob):
     halves: ClassVar[Halves] = "decode"
 
     @property
+    @override
     def how(self) -> DecodeConfig:
-        """What decides the outputs' bytes."""
         return self.config
 
+    @override
     def outputs(self) -> MediaFiles:
-        """Give what names and finds videos and images."""
         return MediaFiles(self.store, self.config, self.config.video)
 
+    @override
     def clip_job(
         self, model: LoadedModel, fingerprint: ModelFingerprint
     ) -> Job[Task, ItemLatents, ItemResult]:
-        """Give what the pipeline does with each item."""
         return DecodeItems(self, model, fingerprint)
 
 
@@ -52,8 +54,8 @@ class ItemLatents(LatentSource):
         super().__init__(file, heartbeat)
         self.task, self.source = task, source
 
+    @override
     def verify(self) -> None:
-        """Check that nobody wrote to the file meanwhile."""
         check_unchanged(self.task.item, self.source.stamp)
 
 
@@ -66,6 +68,7 @@ class DecodeItems(Job[Task, ItemLatents, ItemResult]):
         self._job, self._model, self._fingerprint = job, model, fingerprint
         self._outputs = job.outputs()
 
+    @override
     @contextlib.contextmanager
     def open(self, task: Task, heartbeat: Heartbeat) -> Iterator[ItemLatents | Ready[ItemResult]]:
         """Open a latent file, unless its output is up to date."""
@@ -78,6 +81,7 @@ class DecodeItems(Job[Task, ItemLatents, ItemResult]):
                 check_made_by(file, self._model, force=config.force)
                 yield ItemLatents(task, source, file, heartbeat)
 
+    @override
     def sink(self, task: Task, source: ItemLatents, plan: ChunkPlan) -> Sink[ItemResult]:
         """Begin an item's video or image."""
         outputs, is_image = self._outputs, source.file.metadata.is_image

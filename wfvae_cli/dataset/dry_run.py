@@ -1,4 +1,4 @@
-"""What a run would do: how many files, frames and bytes, and about how long it would take.
+"""Estimate of a run: its files, frames and bytes, and about how long it would take.
 
 Files are opened as a run would open them, evenly spread ones where there are very many. The speed
 comes from a few chunks of the first clips. Nothing is written.
@@ -17,6 +17,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 
 import torch
+from typing_extensions import override
 
 from wfvae_cli.dataset.buckets import UnsuitableError
 from wfvae_cli.dataset.config import ModelFingerprint
@@ -39,16 +40,16 @@ from wfvae_cli.pipeline.staging import download
 from wfvae_cli.strides import latent_frames, pad_to
 
 _MOST_SECONDS = 10.0
-"""That opening files may take; of more files, those that were opened stand for all."""
+"""Seconds that opening files may take; those opened by then stand for all."""
 _PROBED_CLIPS, _PROBED_CHUNKS = 4, 3
 _HEADER_BYTES = 2048
-"""Of a latent file, roughly."""
+"""Rough size of a latent file's header."""
 _BYTES: Mapping[LatentDtype, int] = {"float32": 4, "float16": 2, "bfloat16": 2}
 
 
 @dataclass
 class Estimate:
-    """What a run would do."""
+    """Estimate of a run."""
 
     model: str
     device: str
@@ -60,10 +61,10 @@ class Estimate:
     """Files that the figures below are from; they count all, in proportion."""
     outputs: int = 0
     frames: int = 0
-    """Of all outputs, those that are up to date included."""
+    """Frames of all outputs, those that are up to date included."""
     frames_left: int = 0
     bytes: int = 0
-    """Of all outputs."""
+    """Size of all outputs."""
     buckets: dict[str, tuple[int, int]] = field(default_factory=dict)
     """Clips and frames of each."""
     skipped: Counter[str] = field(default_factory=Counter)
@@ -72,11 +73,11 @@ class Estimate:
     """Files that cannot be opened."""
     first_error: str | None = None
     frames_per_second: float | None = None
-    """None where nothing is left to do."""
+    """Measured speed; None where nothing is left to do."""
 
     @property
     def hours(self) -> float | None:
-        """That a run would take."""
+        """Hours that a run would take; None where the speed is not known."""
         if self.frames_per_second is None:
             return None
         return self.frames_left / self.frames_per_second / 3600
@@ -84,7 +85,7 @@ class Estimate:
 
 @dataclass(frozen=True)
 class _Look:
-    """What opening a file has shown."""
+    """Facts that opening a file has shown."""
 
     item: Item
     outputs: int = 0
@@ -190,7 +191,7 @@ def _look(item: Item, encoding: EncodeItems, job: EncodeJob, model: LoadedModel)
 
 
 def _ignore() -> None:
-    """Take a sign of life that nobody waits for."""
+    """Ignore a heartbeat."""
 
 
 def _add_up(result: Estimate, looks: Sequence[_Look], settled: set[str]) -> None:
@@ -237,6 +238,7 @@ def _measure(
 class _ProbeFrames(FrameSource):
     """The first chunks of a clip."""
 
+    @override
     def chunks(self, plan: ChunkPlan) -> Iterator[FrameChunk]:
         """Group frames into padded chunks, and end early."""
         for number, chunk in enumerate(itertools.islice(super().chunks(plan), _PROBED_CHUNKS), 1):
@@ -253,6 +255,7 @@ class _Probe(Job[Task, _ProbeFrames, int]):
     def __init__(self, encoding: EncodeItems, model: LoadedModel) -> None:
         self._encoding, self._model = encoding, model
 
+    @override
     @contextlib.contextmanager
     def open(self, task: Task, heartbeat: Heartbeat) -> Iterator[_ProbeFrames | Ready[int]]:
         """Open a clip as a run would."""
@@ -267,6 +270,7 @@ class _Probe(Job[Task, _ProbeFrames, int]):
                 convert_on(self._model.device, reader)
                 yield _ProbeFrames(reader, self._model.vae.strides, heartbeat)
 
+    @override
     def sink(self, task: Task, source: _ProbeFrames, plan: ChunkPlan) -> Sink[int]:
         """Count frames."""
         return _CountingSink()
@@ -276,6 +280,7 @@ class _CountingSink(Sink[int]):
     def __init__(self) -> None:
         self._frames = 0
 
+    @override
     def stage(self, chunk: Chunk, output: ModelOutput) -> Staged:
         assert isinstance(chunk, FrameChunk) and output.posterior is not None
         moments = download(torch.cat(output.posterior, dim=1))
@@ -286,5 +291,6 @@ class _CountingSink(Sink[int]):
 
         return Staged(len(chunk.pts), write)
 
+    @override
     def finish(self) -> int:
         return self._frames

@@ -1,4 +1,4 @@
-"""Encodes the items of a dataset."""
+"""Encoding the items of a dataset."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ import contextlib
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import ClassVar, TypeVar
+
+from typing_extensions import override
 
 from wfvae_cli.dataset.buckets import UnsuitableError
 from wfvae_cli.dataset.config import WEIGHTS, EncodeConfig, ModelFingerprint, difference
@@ -39,18 +41,18 @@ class EncodeJob(DatasetJob):
     halves: ClassVar[Halves] = "encode"
 
     @property
+    @override
     def how(self) -> EncodeConfig:
-        """What decides the outputs' bytes."""
         return self.config
 
+    @override
     def outputs(self) -> Exporter:
-        """Give the exporter."""
         return make_exporter(self.store, self.config)
 
+    @override
     def clip_job(
         self, model: LoadedModel, fingerprint: ModelFingerprint
     ) -> Job[Task, ItemFrames, ItemResult]:
-        """Give what the pipeline does with each item."""
         return EncodeItems(self, model, fingerprint)
 
 
@@ -72,8 +74,8 @@ class ItemFrames(CutSource):
         self.found = found or {}
         """Windows that are up to date."""
 
+    @override
     def verify(self) -> None:
-        """Check that nobody wrote to the file meanwhile."""
         check_unchanged(self.task.item, self.file.stamp)
 
 
@@ -114,6 +116,7 @@ class EncodeItems(Job[Task, ItemFrames, ItemResult]):
         job = self._job
         return open_clip(file.path, self._config.sampling_of(item), **job.reader_options)
 
+    @override
     @contextlib.contextmanager
     def open(self, task: Task, heartbeat: Heartbeat) -> Iterator[ItemFrames | Ready[ItemResult]]:
         """Open a clip, unless its output is up to date, or no bucket or window takes it."""
@@ -141,6 +144,7 @@ class EncodeItems(Job[Task, ItemFrames, ItemResult]):
                 strides = self._model.vae.strides
                 yield ItemFrames(task, file, reader, strides, heartbeat, left, found)
 
+    @override
     def sink(self, task: Task, source: ItemFrames, plan: ChunkPlan) -> Sink[ItemResult]:
         """Begin an item's outputs."""
         cut = source.cut
@@ -277,6 +281,7 @@ class WindowsSink(Sink[ItemResult]):
         self._is_within = False
         self._results: list[WindowResult] = []
 
+    @override
     def stage(self, chunk: Chunk, output: ModelOutput) -> Staged:
         """Start to bring a chunk's posterior to the host."""
         if not self._is_within:
@@ -294,10 +299,12 @@ class WindowsSink(Sink[ItemResult]):
 
         return Staged(staged.frames, write)
 
+    @override
     def finish(self) -> ItemResult:
         """Put the results of all windows together."""
         return self._conclude(self._results)
 
+    @override
     def close(self) -> None:
         """Remove the window that is not complete."""
         for sink in self._sinks[len(self._results) :]:

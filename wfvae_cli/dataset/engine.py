@@ -45,7 +45,7 @@ class EngineJob(Protocol):
 
     @property
     def device(self) -> str:
-        """As of `--device`; anything but `cpu` asks for a GPU where there are any."""
+        """Device, as of `--device`; anything but `cpu` asks for a GPU where there are any."""
 
     @property
     def dtype(self) -> DType:
@@ -68,11 +68,11 @@ class EngineJob(Protocol):
         """Options of the pipeline."""
 
     def clip_job(self, model: Any, fingerprint: ModelFingerprint) -> Job[Task, Any, ItemResult]:
-        """Give what the pipeline does with each item."""
+        """Make the pipeline's job: what it does with each item."""
 
 
 class Gate:
-    """Holds tasks back while too many results wait for one that is due before them."""
+    """Backpressure: holds tasks back while too many results wait for an earlier one."""
 
     def __init__(self) -> None:
         self._may_begin = threading.Event()
@@ -92,12 +92,12 @@ class Gate:
             self._may_begin.clear()
 
     def end(self) -> None:
-        """Let go of whoever waits; no further task begins."""
+        """Release all waiting threads; no further task begins."""
         self._is_ended = True
         self._may_begin.set()
 
     def through(self, tasks: Iterable[Task]) -> Iterator[Task]:
-        """Give tasks while the gate is open, and wait while it is shut."""
+        """Yield tasks while the gate is open, and wait while it is shut."""
         for task in tasks:
             self._may_begin.wait()
             if self._is_ended:
@@ -106,7 +106,7 @@ class Gate:
 
 
 class Engine(ABC):
-    """Where items are worked on."""
+    """The interface of engines."""
 
     @abstractmethod
     def start(self, job: EngineJob, callbacks: Callbacks[Task]) -> ModelFingerprint:
@@ -136,7 +136,7 @@ class Engine(ABC):
     @property
     @abstractmethod
     def profile(self) -> Profile | None:
-        """Where the time went, once the work is done; None where nobody knows."""
+        """Time per stage, once the work is done; None where it was not measured."""
 
 
 class Worker:
@@ -149,7 +149,7 @@ class Worker:
 
     def __init__(self, job: EngineJob, callbacks: Callbacks[Task] | None = None) -> None:
         self.job = job
-        self.identity = ModelFingerprint("", "", None)
+        self.fingerprint = ModelFingerprint("", "", None)
         model = None
         if job.model is not None:
             model = load_model(
@@ -157,20 +157,20 @@ class Worker:
             )
             if model.device.type == "cpu":
                 torch.set_num_threads(job.threads)
-            self.identity = ModelFingerprint.of(model, job.threads)
-        clip_job = job.clip_job(model, self.identity)
+            self.fingerprint = ModelFingerprint.of(model, job.threads)
+        clip_job = job.clip_job(model, self.fingerprint)
         self._pipeline: Pipeline[Task, Any, ItemResult] = Pipeline(
             model, clip_job, job.pipeline_options, callbacks
         )
 
     @property
     def capacity(self) -> int:
-        """Items that it may keep before the first result: it must be given that many."""
+        """Items that the pipeline may hold before the first result: it must be given that many."""
         return self._pipeline.capacity
 
     @property
     def profile(self) -> Profile:
-        """Where the time went."""
+        """Time per stage."""
         return self._pipeline.profile
 
     def work(self, tasks: Iterator[Task]) -> Iterator[ItemResult]:
@@ -207,7 +207,7 @@ def result_of(finished: Finished[Task, ItemResult]) -> ItemResult:
 
 
 def _is_about_name(error: OutputError) -> bool:
-    """Tell whether only this output cannot be written; on a full disk no other can, either."""
+    """Return True where only this output cannot be written; on a full disk no other can, either."""
     return isinstance(error.__cause__, OSError) and error.__cause__.errno in _ABOUT_NAME
 
 
@@ -228,7 +228,7 @@ class LocalEngine(Engine):
         self._worker = Worker(job, callbacks)
         if self._is_stopped:
             self._worker.stop()
-        return self._worker.identity
+        return self._worker.fingerprint
 
     @override
     def work(self, tasks: Sequence[Task], gate: Gate | None = None) -> Results:

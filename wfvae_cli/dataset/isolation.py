@@ -1,4 +1,4 @@
-"""A dataset's run survives whatever ends its process: a decoder that crashes, the OOM killer.
+"""Runs that survive the end of their process: a decoder that crashes, the OOM killer.
 
 `isolate` forks. The child does the work and notes which items it has open; the parent does nothing
 but wait. Where a child is killed, the parent forks another one, which first tries the items that
@@ -36,9 +36,9 @@ _FORWARDED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 @dataclass(frozen=True)
 class Isolation:
-    """What a run knows of the crashes before it, and tells of the items that it has open.
+    """Crashes before this run, and the journal of the items that it has open.
 
-    The default is a run that nobody watches.
+    The default is a run without a supervising process.
     """
 
     journal: int | None = None
@@ -54,7 +54,7 @@ class Isolation:
 
     @property
     def is_retry(self) -> bool:
-        """Whether the process has crashed before."""
+        """True where the process has crashed before."""
         return bool(self.suspects or self.crashed)
 
     def sort(self, tasks: Sequence[Task]) -> tuple[list[ItemResult], list[Task], list[Task]]:
@@ -65,13 +65,13 @@ class Isolation:
         return [self._failure(task) for task in failed], alone, rest
 
     def begin(self, tasks: Iterable[Task]) -> Iterator[Task]:
-        """Note every task as it is taken. From any thread."""
+        """Record every task in the journal as it is taken. From any thread."""
         for task in tasks:
             self._note(task.item.relative, is_open=True)
             yield task
 
     def end(self, result: ItemResult) -> None:
-        """Note that an item is settled."""
+        """Record in the journal that an item is settled."""
         self._note(result.item, is_open=False)
 
     def _note(self, item: str, *, is_open: bool) -> None:

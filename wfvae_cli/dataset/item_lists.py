@@ -20,7 +20,7 @@ from wfvae_cli.unreadable import why_unreadable
 
 MANIFEST_SUFFIXES = (".txt", ".csv", ".jsonl", ".parquet")
 _OURS = ("path", "start", "duration", "id", "windows")
-"""Columns that say what is taken; all others travel with the latents."""
+"""Columns that select what is taken; all others are stored with the latents."""
 _LONGEST_CELL = 1 << 27
 """Characters of a CSV cell, such as a caption; the csv module's own limit is 128 Ki."""
 
@@ -30,15 +30,15 @@ class Row:
     """One line of a manifest."""
 
     path: str
-    """As written: relative to the manifest, absolute, or a URL."""
+    """Path as written: relative to the manifest, absolute, or a URL."""
     start: float | None = None
-    """Seconds."""
+    """Time in seconds."""
     duration: float | None = None
-    """Seconds."""
+    """Time in seconds."""
     id: str | None = None
     """A name below the output folder, `/` allowed."""
     windows: Windows | None = None
-    """Which windows to take, in place of `--windows`."""
+    """Windows to take, in place of `--windows`."""
     columns: Mapping[str, Any] = field(default_factory=dict)
     """All other columns, fit for JSON; what is empty is left out."""
 

@@ -1,4 +1,4 @@
-"""Which files a command works on: directories, globs, manifests, single files and URLs.
+"""The items that a command works on: from directories, globs, manifests, files and URLs.
 
 Every item has a name of its own below the output folder: its path relative to the source that
 named it, suffix included, so that `a/x.mp4`, `b/x.mp4` and `a/x.mkv` never meet. The name depends
@@ -37,11 +37,11 @@ SUFFIXES: Mapping[Kind, frozenset[str]] = {
     "latents": frozenset({".safetensors"}),
     "shards": frozenset({".tar"}),
 }
-"""What is taken of a directory, lower-case; a file named by itself may have any suffix."""
+"""Suffixes taken of a directory, lower-case; a file named by itself may have any suffix."""
 
 _MAGIC = "*?["
 _RESERVED = ".wfvae-"
-"""How the folders of unfinished outputs are named in an output folder."""
+"""Prefix of the folders of unfinished outputs in an output folder."""
 
 
 @dataclass(frozen=True)
@@ -49,37 +49,37 @@ class Item:
     """One clip of a dataset: a file, or a part of one."""
 
     path: str
-    """What to open: an absolute path, or a URL."""
+    """Absolute path or URL to open."""
     relative: str
-    """Its name below the output folder, with `/` between parts and without an output suffix:
+    """Name below the output folder, with `/` between parts and without an output suffix:
     the mirrored path, or the `id` of a manifest's row."""
     start: float = 0.0
     """Seconds to skip."""
     duration: float | None = None
     """Seconds to take; None takes all that follows."""
     id: str | None = None
-    """What the manifest calls it."""
+    """`id` of its row in the manifest, where it has one."""
     windows: Windows | None = None
-    """Which windows to take of it, where its manifest says so."""
+    """Windows to take of it, where its manifest names some."""
     window: Window | None = None
     """The part of the clip that it is, where a clip gives several outputs."""
     columns: Mapping[str, Any] = field(default_factory=dict, hash=False)
-    """What its manifest and sidecar say of it, fit for JSON."""
+    """Further columns of its manifest and sidecar, fit for JSON."""
     caption: str | None = None
     problem: str | None = None
-    """Why it cannot be worked on, where listing it has shown that."""
+    """Reason that it cannot be worked on, where listing it has shown one."""
     begin: int = 0
-    """Where a latent file begins in `path`, a tar shard."""
+    """Offset of a latent file in `path`, a tar shard."""
     size: int | None = None
     """Bytes of a latent file in a tar shard; None where `path` is all of it."""
 
     def part(self, window: Window) -> Item:
-        """Give the item of a window's output."""
+        """Return the item of a window's output."""
         return replace(self, relative=f"{self.relative}_{window}", window=window)
 
     @property
     def is_url(self) -> bool:
-        """Whether `path` is no file of this machine."""
+        """True where `path` is a URL."""
         return remote.is_url(self.path)
 
 
@@ -135,7 +135,7 @@ def find_inputs(
 
 
 def is_single(source: str) -> bool:
-    """Whether a source is one clip by its look: no directory, glob or manifest."""
+    """Return True where a source looks like one clip: no directory, glob or manifest."""
     return not (
         source.endswith("/")
         or PurePosixPath(source).suffix.lower() in MANIFEST_SUFFIXES
@@ -216,7 +216,7 @@ def _of_manifest(source: str) -> Iterator[_Found]:
 
 
 def _named(found: Iterable[_Found]) -> list[Item]:
-    """Give every item its name, drop what comes twice, refuse two items of one name."""
+    """Name every item, drop duplicates, and refuse two items of one name."""
     found = list(found)
     base = _common({each.root for each in found if each.row is None})
     items: dict[str, Item] = {}
@@ -241,7 +241,7 @@ def _item(found: _Found, base: str) -> Item:
     prefix = base.rstrip("/") + "/"
     if path.startswith(prefix):
         name = path.removeprefix(prefix)
-    else:  # elsewhere than its manifest: the whole path is the name
+    else:  # not below its manifest's folder: the whole path is the name
         name = path.replace("://", "/").lstrip("/")
     if row is None:
         return Item(path, name)
@@ -307,7 +307,7 @@ def _names_suffix(pattern: str) -> bool:
 
 
 def _is_pattern(path: Path) -> bool:
-    """Whether this names numbered images, such as `%05d.png`."""
+    """Return True where a path names numbered images, such as `%05d.png`."""
     from wfvae_cli.media.images import PATTERN
 
     return PATTERN.search(path.name) is not None

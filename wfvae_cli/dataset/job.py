@@ -1,4 +1,4 @@
-"""What a dataset's worker has to know, whatever is done with the items."""
+"""The interface of a dataset's jobs: options of its workers."""
 
 from __future__ import annotations
 
@@ -30,54 +30,54 @@ class ReaderOptions(TypedDict):
 
 @dataclass(frozen=True)
 class DatasetJob(ABC):
-    """Everything that a worker has to know; fit to be sent to another machine."""
+    """Options of a worker; fit to be sent to another machine."""
 
     store: OutputStore
-    """Where outputs go."""
+    """Store that outputs are written to."""
     _: KW_ONLY
     model: str = "wfvae-tiny"
     device: str = "auto"
     dtype: DType = "auto"
     compile: bool = False
-    """Whether the model is compiled, which changes the rounding."""
+    """True where the model is compiled, which changes the rounding."""
     threads: int = field(default_factory=default_threads)
     """Cores that a model on the CPU computes with; rounding depends on it."""
     readers: int = field(default_factory=default_readers)
     """Sources that are opened and decoded at once."""
     hwaccel: str = "none"
-    """What decodes videos, as `open_clip` takes it."""
+    """Decoder of videos, as `open_clip` takes it."""
     image_memory: int = DATASET_IMAGE_MEMORY
     """Bytes that decoding one image may take."""
     limits: Limits = field(default_factory=Limits)
     profile: bool = False
-    """Whether to wait for the device after every chunk, so that its time is known."""
+    """True to wait for the device after every chunk, so that its time is known."""
 
     halves: ClassVar[Halves]
-    """Which halves of the model are needed."""
+    """Halves of the model that are needed."""
 
     @property
     def revisits(self) -> bool:
-        """Whether items whose outputs are up to date are worked on, too."""
+        """True where items whose outputs are up to date are worked on, too."""
         return False
 
     @property
     @abstractmethod
     def how(self) -> Config:
-        """What decides the outputs' bytes."""
+        """Config of the items: the options that decide the outputs' bytes."""
 
     @abstractmethod
     def outputs(self) -> Outputs:
-        """Give what names and writes outputs, and knows which are there."""
+        """Make the object that names, finds and writes outputs."""
 
     @abstractmethod
     def clip_job(
         self, model: LoadedModel, fingerprint: ModelFingerprint
     ) -> Job[Task, Any, ItemResult]:
-        """Give what the pipeline does with each item."""
+        """Make the pipeline's job: what it does with each item."""
 
     @property
     def pipeline_options(self) -> PipelineOptions:
-        """How items go through the pipeline."""
+        """Options of the pipeline."""
         how = self.how
         return PipelineOptions(
             how.chunk, how.tile, how.batch, self.readers, self.limits, self.profile
@@ -85,7 +85,7 @@ class DatasetJob(ABC):
 
     @property
     def reader_options(self) -> ReaderOptions:
-        """How videos and images are opened."""
+        """Arguments of `open_clip` for videos and images."""
         return {
             "threads": max(1, (os.cpu_count() or 1) // self.readers),
             "hwaccel": self.hwaccel,

@@ -1,4 +1,4 @@
-"""The files of a folder, and what a user should know was left out or lies elsewhere."""
+"""The files of a folder, and those left out or outside of it, which the user is told of."""
 
 from __future__ import annotations
 
@@ -15,20 +15,20 @@ _MOST_SUFFIXES = 8
 
 @dataclass
 class Listing:
-    """What was found below a folder."""
+    """Files found below a folder."""
 
     root: str
     paths: list[str] = field(default_factory=list)
     """Files of the wanted kinds, in no order."""
     left_out: Counter[str] = field(default_factory=Counter)
-    """How many files have each other suffix, lower-case."""
+    """Number of files by every other suffix, lower-case."""
     outside: list[str] = field(default_factory=list)
     """Links that lead out of `root`."""
     unreadable: list[str] = field(default_factory=list)
     """Folders that may not be read."""
 
     def report(self) -> None:
-        """Log what a user would otherwise miss: one record of each kind."""
+        """Log the files that were left out: one record of each kind."""
         if self.left_out:
             common = self.left_out.most_common(_MOST_SUFFIXES)
             kinds = [f"{count} {suffix or 'without a suffix'}" for suffix, count in common]

@@ -13,6 +13,7 @@ from pathlib import Path
 from types import TracebackType
 
 from filelock import FileLock, Timeout
+from typing_extensions import override
 
 from wfvae_cli.atomic import reported
 from wfvae_cli.dataset import remote
@@ -24,7 +25,7 @@ _log = logging.getLogger("wfvae")
 _BLOCK = 1 << 16
 _LONGEST_LINE = 1 << 20
 _NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)
-"""What file systems answer that have no locks: there, it is up to the user."""
+"""Errors of file systems without locks: there, nothing keeps two runs apart."""
 _SEND_EVERY = 30.0
 """Seconds between two times that a manifest is sent to a store."""
 
@@ -41,7 +42,7 @@ class RunManifest:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        # Beside it: some systems let nobody read a file that is locked.
+        # A file of its own: some systems let nobody read a file that is locked.
         self._lock_file = FileLock(path.with_name(f".{path.name}.lock"), thread_local=False)
         with reported(path):
             self._descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o666)
@@ -95,7 +96,7 @@ class RunManifest:
 
     def _unlock(self) -> None:
         if self._lock_file.is_locked:
-            # Before the release: afterwards it may be another run's.
+            # Unlink before the release: afterwards, the lock may be another run's.
             with contextlib.suppress(OSError):
                 os.unlink(self._lock_file.lock_file)  # noqa: PTH108 (a name as it came)
             self._lock_file.release()
@@ -115,7 +116,7 @@ class RunManifest:
 
 
 class MirroredManifest(RunManifest):
-    """A manifest that belongs into a store: kept here, and sent there again and again.
+    """A manifest of a remote store: kept on this machine, and sent there every so often.
 
     What a killed run had not sent is found out from the outputs themselves.
 
@@ -130,12 +131,14 @@ class MirroredManifest(RunManifest):
         self._url, self._sent = url, time.monotonic()
         super().__init__(path)
 
+    @override
     def append(self, result: ItemResult) -> None:
         """Add a line, and send all of them if the last time was a while ago."""
         super().append(result)
         if time.monotonic() - self._sent > _SEND_EVERY:
             self._send()
 
+    @override
     def close(self) -> None:
         """Send the lines."""
         try:
@@ -195,5 +198,5 @@ def _lines(path: Path) -> Iterator[bytes]:
 
 
 def last_results(path: Path) -> dict[str, ItemResult]:
-    """What counts of a manifest: the last line of each item, by its name."""
-    return {outcome.item: outcome for outcome in read_outcomes(path)}
+    """Read the last line of each item of a manifest, by the item's name."""
+    return {result.item: result for result in read_outcomes(path)}

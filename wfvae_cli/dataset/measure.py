@@ -40,7 +40,7 @@ _log = logging.getLogger("wfvae")
 _MOST_WAITING = 1024
 """Results that may wait for one that is due before them."""
 _MOST_LOOSE = 32
-"""Of these, those that need not be compressed."""
+"""Waiting results that need not be compressed."""
 _SCHEMA = "wfvae-stats-part"
 
 
@@ -61,9 +61,9 @@ def list_clips(
 
 
 def share_of(clips: Sequence[Source], text: str, draw: Draw) -> list[Source]:
-    """Give those of the clips that are looked at that a shard holds.
+    """Choose the clips to measure, and return those of a shard.
 
-    They are drawn of the whole dataset first, so that the shards together are what one run sees.
+    Clips are chosen from the whole dataset, so that all shards together measure what one run does.
 
     Raises:
         UsageError: it is no shard.
@@ -78,7 +78,7 @@ def share_of(clips: Sequence[Source], text: str, draw: Draw) -> list[Source]:
 
 
 def kind_of(clips: Sequence[Source]) -> Kind:
-    """Tell whether clips are videos or images, by their names.
+    """Return the kind of clips, videos or images, by their names.
 
     Raises:
         UsageError: there are both.
@@ -216,8 +216,8 @@ class Journal:
         self.path = path
         self._head = json.dumps({"schema": _SCHEMA, **deciding}, sort_keys=True).encode() + b"\n"
         self._file: BinaryIO | None = None
-        self._places: dict[str, tuple[str, int]] = {}
-        """Of each clip, its mark and where its line begins."""
+        self._offsets: dict[str, tuple[str, int]] = {}
+        """Mark of each clip, and offset of its line, by name."""
         self._end = 0
         """Bytes up to the end of the last whole line; a kill may have left part of one."""
         if path.exists():
@@ -225,23 +225,23 @@ class Journal:
                 self._load(file)
 
     def current(self, tasks: Sequence[Task]) -> dict[str, int]:
-        """Find results of clips that have not changed since; their places, by name."""
+        """Find results of clips that have not changed since; their offsets, by name."""
         found = {}
         for task in tasks:
-            marked, place = self._places.get(task.item.relative, ("", 0))
+            marked, offset = self._offsets.get(task.item.relative, ("", 0))
             with contextlib.suppress(InputError):
                 if marked and marked == _mark(task.item, stamp(task.item.path)):
-                    found[task.item.relative] = place
+                    found[task.item.relative] = offset
         return found
 
-    def read(self, place: int) -> bytes:
+    def read(self, offset: int) -> bytes:
         """Read a result that `current` found."""
         with self.path.open("rb") as file:
-            file.seek(place)
+            file.seek(offset)
             return base64.b64decode(json.loads(file.readline())["data"])
 
     def append(self, result: Measured | Packed, item: Item) -> None:
-        """Keep a clip's result, if that is worth it.
+        """Append a clip's result, unless measuring it again is as fast.
 
         Raises:
             OutputError: it cannot be written.
@@ -284,10 +284,10 @@ class Journal:
                 values = json.loads(line)
                 if not line.endswith(b"\n"):
                     return
-                self._places[values["item"]] = values["mark"], self._end
+                self._offsets[values["item"]] = values["mark"], self._end
                 self._end += len(line)
         except (ValueError, KeyError, TypeError):
-            return  # what is whole up to here is used
+            return  # the lines before the damaged one are used
 
 
 def _mark(item: Item, marked: str | None) -> str:

@@ -1,4 +1,4 @@
-"""Measures the clips of a dataset: the statistics of their latents, or of their frames' subbands.
+"""Measuring the clips of a dataset: statistics of latents, or of their frames' subbands.
 
 Every clip is measured by itself, which depends on nothing but the clip and the job.
 """
@@ -52,7 +52,7 @@ AnyClip = MeasuredClip | SubbandClip
 """The statistics of a clip."""
 
 _MANY_VALUES = 1 << 20
-"""Stored latents that are fewer than this are read as fast as a journal of them."""
+"""Values of stored latents below which reading them is as fast as reading a journal."""
 
 
 @dataclass(frozen=True)
@@ -60,7 +60,7 @@ class Packed(ItemResult):
     """The result of a clip that was measured elsewhere, or waits for one before it."""
 
     data: bytes = field(kw_only=True)
-    """Its statistics, compressed: some ten kilobytes in place of a megabyte."""
+    """Compressed statistics: some ten kilobytes in place of a megabyte."""
 
 
 @dataclass(frozen=True)
@@ -77,7 +77,7 @@ class Measured(ItemResult):
         return Packed(self.item, self.input, "done", stamp=self.stamp, data=data)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """Arrive as a `Packed`."""
+        """Pickle as a `Packed`."""
         return copy.copy, (self.packed(),)
 
 
@@ -95,11 +95,11 @@ class MeasureJob(ABC):
     chunk: int | None = None
     draw: Draw = field(default_factory=Draw)
     sampling: Sampling = field(default_factory=Sampling)
-    """Of all videos and images; manifests name parts of their own."""
+    """Sampling of all videos and images; manifests name parts of their own."""
     readers: int = 2
     """Sources that are opened and decoded at once."""
     hwaccel: str = "none"
-    """What decodes videos on the workers, as `open_clip` takes it."""
+    """Decoder of videos on the workers, as `open_clip` takes it."""
     limits: Limits = field(default_factory=Limits)
     halves: ClassVar[Halves] = "encode"
 
@@ -109,7 +109,7 @@ class MeasureJob(ABC):
         return PipelineOptions(self.chunk, "off", 1, self.readers, self.limits)
 
     def deciding(self, fingerprint: ModelFingerprint) -> dict[str, Any]:
-        """Give everything that decides a clip's statistics, but for the clip."""
+        """Return every option that decides a clip's statistics."""
         decisive = (
             self.chunk,
             self.draw.sample_frames,
@@ -123,11 +123,11 @@ class MeasureJob(ABC):
     def clip_job(
         self, model: LoadedModel | None, fingerprint: ModelFingerprint
     ) -> Job[Task, Any, ItemResult]:
-        """Give what the pipeline does with each item."""
+        """Make the pipeline's job: what it does with each item."""
 
     @abstractmethod
     def unpack(self, data: bytes) -> AnyClip:
-        """Give the statistics of a clip that were compressed."""
+        """Decompress the statistics of a clip."""
 
     def source_of(self, item: Item, path: str) -> Source:
         """Describe an item to those that measure; `path` is where it is at hand."""
@@ -273,7 +273,7 @@ class _AnalyseItems(Job[Task, FrameSource, ItemResult]):
 
     @override
     def sink(self, task: Task, source: FrameSource, plan: ChunkPlan) -> Sink[ItemResult]:
-        """Never called: every clip is ready once it is open."""
+        """Raise `NotImplementedError`: every clip is ready once it is open."""
         raise NotImplementedError
 
 

@@ -15,6 +15,8 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path, PurePosixPath
 
+from typing_extensions import override
+
 from wfvae_cli.atomic import reported
 from wfvae_cli.dataset.config import WEIGHTS, Config, ModelFingerprint
 from wfvae_cli.dataset.items import SUFFIXES, Item
@@ -72,6 +74,7 @@ class MediaFiles(Outputs):
         """Name an item's output."""
         return media_name(item.relative, self.video, is_image=is_image)
 
+    @override
     def check(self, items: Iterable[Item]) -> None:
         """Refuse outputs that have one name, or the name of an input.
 
@@ -102,11 +105,12 @@ class MediaFiles(Outputs):
                 )
 
     def _names(self, item: Item) -> list[str]:
-        """Give the likely name first: only opening it tells whether an item is an image."""
+        """Return both names, the likely one first: an item must be opened to tell images."""
         suffix = PurePosixPath(item.relative.removesuffix(_LATENTS)).suffix.lower()
         is_image = suffix in SUFFIXES["image"]
         return [self.name(item, is_image=each) for each in (is_image, not is_image)]
 
+    @override
     def find(self, item: Item, known: ItemResult | None = None) -> Existing | None:
         """Look for an item's file, and for what the manifest knows of it."""
         if known is not None and known.status == "done" and known.output is not None:
@@ -139,6 +143,7 @@ class MediaFiles(Outputs):
             },
         )
 
+    @override
     def is_intact(self, output: ItemResult | Existing) -> bool:
         """Compare a file with the hash that its line has; `find` has compared an `Existing`."""
         if isinstance(output, Existing):
@@ -148,6 +153,7 @@ class MediaFiles(Outputs):
             return _sha256(self.store.root / output.output) == output.sha256
         return False
 
+    @override
     def begin(
         self,
         items: Sequence[Item],
@@ -164,20 +170,21 @@ class MediaFiles(Outputs):
         plan = plan_run(items, {**last, **left}, self, model, conflict, verify=verify)
         return replace(plan, unrecorded=list(left.values()))
 
+    @override
     def settle(self, result: ItemResult) -> Iterator[ItemResult]:
         """Take a finished item; its journal goes once its line is written."""
         yield result
         self._journal_of(result.item).unlink(missing_ok=True)
 
+    @override
     def close(self) -> None:
-        """Remove what is not complete."""
         self.store.tidy()
         for folder in (self._journal, self._journal.parent):
             with contextlib.suppress(OSError):
                 folder.rmdir()
 
     def publish(self, part: Path, name: str, result: ItemResult) -> ItemResult:
-        """Give a complete file its name.
+        """Rename a complete file to its name.
 
         Args:
             part: the file.
@@ -215,7 +222,7 @@ class MediaFiles(Outputs):
         return self._journal / f"{digest[:32]}.json"
 
     def _read_journal(self) -> Iterator[ItemResult]:
-        """Give the items whose file got its name, and whose line was not written."""
+        """Yield the items whose file got its name, and whose line was not written."""
         for path in sorted(self._journal.glob("*.json")):
             with contextlib.suppress(OSError, ValueError, TypeError, KeyError, RecursionError):
                 result = ItemResult.from_json(json.loads(path.read_bytes()))

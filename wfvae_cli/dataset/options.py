@@ -1,4 +1,4 @@
-"""What users choose of a dataset: which files, how they are worked on, and where."""
+"""Options of commands on datasets: files, work, engine and formats."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from wfvae_cli.pipeline.options import BatchOption
 from wfvae_cli.strides import Strides
 
 Format = Literal["files", "webdataset", "musubi", "ltx", "simpletuner", "energon"]
-"""How latents are written: see `exporters`."""
+"""Names of the formats of latents, one exporter each."""
 
 _PARTS = "Buckets and windows"
 _WHICH, _HOW, _WHERE = "Datasets: which files", "Datasets: how", "Datasets: where"
@@ -30,7 +30,7 @@ _DEFAULT_THREADS = 4
 
 
 def default_threads() -> int:
-    """Cores for a model on the CPU: what OMP_NUM_THREADS says, else 4 on any machine.
+    """Return the cores for a model on the CPU: OMP_NUM_THREADS, else 4 on any machine.
 
     The number decides the rounding, so it must depend neither on the machine nor on whether a
     clip comes alone.
@@ -46,7 +46,7 @@ def default_readers() -> int:
 
 @dataclass(frozen=True)
 class Selection:
-    """Which files of a dataset to take."""
+    """Selection of a dataset's files."""
 
     include: Annotated[
         list[str] | None, Option("Take only names that match one.", _WHICH, metavar="GLOB")
@@ -87,7 +87,7 @@ DryRun = Annotated[
 
 @dataclass(frozen=True)
 class PartOptions:
-    """Which parts of clips to take, and at which of a few shapes."""
+    """Windows and buckets of clips."""
 
     buckets: Annotated[
         tuple[Bucket, ...] | str | None,
@@ -142,7 +142,7 @@ class PartOptions:
     ] = None
 
     def __post_init__(self) -> None:
-        """Refuse options of buckets that are not asked for."""
+        """Refuse options that do not fit `--buckets`."""
         asked = self.bucket_area is not None or self.bucket_frames is not None
         if asked and self.buckets != "auto":
             raise UsageError("--bucket-area and --bucket-frames are for --buckets auto: add it")
@@ -156,11 +156,11 @@ class PartOptions:
 
     @property
     def are_asked(self) -> bool:
-        """Whether clips are to be cut."""
+        """True where clips are to be cut."""
         return self.buckets is not None or self.windows is not None
 
     def chosen(self, strides: Strides) -> Buckets | None:
-        """Give the buckets that a model of these strides encodes without padding.
+        """Return the buckets that a model of these strides encodes without padding.
 
         Raises:
             UsageError: it would have to pad some.
@@ -196,7 +196,7 @@ Readers = Annotated[
 
 @dataclass(frozen=True)
 class WorkOptions:
-    """How a dataset is worked on."""
+    """Options of working on a dataset."""
 
     batch: BatchOption = 1
     threads: Threads = None
@@ -228,7 +228,7 @@ class WorkOptions:
 
 @dataclass(frozen=True)
 class EngineOptions:
-    """Where a dataset is worked on."""
+    """Options of the engine that works on a dataset."""
 
     engine: Annotated[
         Literal["local", "ray"], Option("This process, or workers on Ray.", _WHERE)
@@ -250,14 +250,14 @@ class EngineOptions:
     ] = None
 
     def __post_init__(self) -> None:
-        """Refuse what only Ray understands where it does not work."""
+        """Refuse Ray's options with another engine."""
         if self.engine == "local" and (self.workers is not None or self.address is not None):
             raise UsageError("--workers and --address are for --engine ray: add it")
 
 
 @dataclass(frozen=True)
 class FormatOptions:
-    """What a dataset's latents are written as."""
+    """Format of a dataset's latents."""
 
     format: Annotated[
         Format,
@@ -286,7 +286,7 @@ class FormatOptions:
 
     @property
     def chosen(self) -> Format:
-        """The format, by whichever spelling.
+        """The format, by either spelling of the option.
 
         Raises:
             UsageError: the two contradict each other.

@@ -1,4 +1,4 @@
-"""What every kind of output has in common: names, what is there, and when it is complete."""
+"""The interface of all kinds of outputs: their names, finding them, and completing them."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class Existing:
     data_sha256: str | None = None
     """Checksum of the data, where a header has it."""
     kept: Mapping[str, Any] = field(default_factory=dict)
-    """Further fields of the manifest's line that stay."""
+    """Further fields of the manifest's line, to be kept."""
 
 
 class Outputs(ABC):

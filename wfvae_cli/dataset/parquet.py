@@ -50,7 +50,7 @@ def read_parquet(source: str) -> Iterator[tuple[int, Mapping[str, Any]]]:
 
 
 def _is_bytes(kind: Any) -> bool:
-    """Tell whether a column holds bytes, by itself or within structs and lists."""
+    """Return True where a column holds bytes, by itself or within structs and lists."""
     from pyarrow import types
 
     if types.is_binary(kind) or types.is_large_binary(kind) or types.is_fixed_size_binary(kind):

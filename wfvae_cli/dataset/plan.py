@@ -1,4 +1,4 @@
-"""What is left to do of a dataset: what is there, what made it, and whether that still holds."""
+"""The plan of a run: items to work on, and those whose outputs are up to date."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from wfvae_cli.errors import InputError, OutputError
 _log = logging.getLogger("wfvae")
 
 Conflict = Literal["refuse", "overwrite", "keep"]
-"""What to do with an output that is complete and was made with other options or weights."""
+"""Treatment of a complete output that was made with other options or weights."""
 
 _LOOKERS = 16
 """Threads that look at outputs: on a network file system each look takes a while."""
@@ -28,19 +28,19 @@ _EXAMPLES = 3
 
 @dataclass(frozen=True)
 class Plan:
-    """Every item, by what is to become of it."""
+    """All items, sorted by what is to be done with them."""
 
     tasks: Sequence[Task]
-    """To be worked on, in order."""
+    """Tasks to work on, in order."""
     done: Sequence[ItemResult]
-    """Up to date."""
+    """Results of the items that are up to date."""
     kept: Sequence[ItemResult]
-    """Made with different options, and left as they are."""
+    """Items that were made with different options, and are left as they are."""
     unrecorded: Sequence[ItemResult] = ()
-    """Those of `done` of which the manifest has no line, since a run was killed before."""
+    """Results in `done` that the manifest lacks, since a run was killed before writing them."""
 
     def revisited(self, items: Iterable[Item]) -> Plan:
-        """Work on those that are up to date, too."""
+        """Plan to work on the items that are up to date, too."""
         by_name = {item.relative: item for item in items}
         again = [Task(by_name[r.item], r.source_sha256, r) for r in self.done]
         return replace(self, tasks=[*self.tasks, *again], done=[])
@@ -106,7 +106,7 @@ def plan_run(
             return known
         windows = None if known is None else known.windows
         if known is not None and windows is not None:
-            # Whether its other windows are there is found out by the worker that opens the clip.
+            # The worker that opens the clip checks its other windows.
             window = windows[0]
             found = outputs.find(item.part(Window(window.start, window.frames)), known)
         else:
@@ -144,7 +144,7 @@ def _again(conflicting: _Conflicting) -> Task:
 
 
 def _is_skipped(known: ItemResult, item: Item, outputs: Outputs, model: ModelFingerprint) -> bool:
-    """Tell whether a clip was found to fit no bucket or window, and neither has changed."""
+    """Return True where a clip was found to fit no bucket or window, and neither has changed."""
     if known.kind != SKIPPED or known.fingerprint != outputs.how.fingerprint(item, model):
         return False
     try:
@@ -154,7 +154,7 @@ def _is_skipped(known: ItemResult, item: Item, outputs: Outputs, model: ModelFin
 
 
 def _is_current(known: ItemResult, item: Item, outputs: Outputs, model: ModelFingerprint) -> bool:
-    """Tell whether manifest, the output's size and the source's stamp agree that it is done."""
+    """Return True where the manifest, the output's size and the source's stamp still agree."""
     if known.status != "done" or not known.outputs:
         return False
     if known.fingerprint != outputs.how.fingerprint(item, model):

@@ -1,4 +1,4 @@
-"""A worker in a process that Ray started, and the calls that it answers meanwhile."""
+"""A worker in a process that Ray started, as an actor that answers calls meanwhile."""
 
 from __future__ import annotations
 
@@ -29,8 +29,8 @@ class Actor:
         self._thread.submit(self._run)
 
     async def start(self) -> tuple[ModelFingerprint, int]:
-        """Give what the worker computes with, and how many calls fill its pipeline."""
-        return self._worker.identity, self._worker.capacity
+        """Return the worker's fingerprint, and the number of calls that fill its pipeline."""
+        return self._worker.fingerprint, self._worker.capacity
 
     async def submit(self, task: Task) -> ItemResult | None:
         """Work on a task; None where it was not begun because of `stop`."""
@@ -57,7 +57,7 @@ class Actor:
         self._tasks.put(None)
 
     async def profile(self) -> Profile:
-        """Say where the time went."""
+        """Return the time per stage."""
         return self._worker.profile
 
     def _end_if_due(self) -> None:
@@ -66,7 +66,7 @@ class Actor:
             self._tasks.put(None)
 
     def _run(self) -> None:
-        """Work on what comes: a run of the pipeline up to every `flush`."""
+        """Work on the tasks that arrive: one run of the pipeline up to every `flush`."""
         while not self._is_stopped:
             begun: set[str] = set()
             try:

@@ -32,13 +32,13 @@ _POLL = 0.5
 _PATIENCE = 60.0
 """Seconds that a part of the files is kept for a worker that starts."""
 _MOST_STARTS = 3
-"""Times that a worker may die before it can work, until the run is given up."""
+"""Times that a worker may die while it starts, before the run is given up."""
 _SILENCE = 20.0
 """Seconds without an answer of the cluster after which it is lost."""
 _SHUTDOWN = 5.0
 """Seconds that Ray has to end the rest of such a cluster."""
 _MOST_CALLS = 1 << 15
-"""More than any pipeline's capacity."""
+"""Concurrent calls of an actor: more than any pipeline's capacity."""
 
 
 @dataclass(eq=False)
@@ -88,7 +88,7 @@ class RayEngine(Engine):
         self._waiting: deque[Task] = deque()
         self._deaths: dict[str, int] = {}
         self._answers: SimpleQueue[tuple[_Handle, Task | None, Future[Any]]] = SimpleQueue()
-        self._identity: ModelFingerprint | None = None
+        self._fingerprint: ModelFingerprint | None = None
         self._capacity = 0
         self._is_stopped = self._is_told = False
         self._closed = threading.Event()
@@ -103,10 +103,10 @@ class RayEngine(Engine):
         threading.Thread(target=self._watch, name="wfvae-ray", daemon=True).start()
         self._count, self._resources = self._plan()
         self._spawn()
-        while self._identity is None:
+        while self._fingerprint is None:
             for _ in self._settle_next():
                 pass
-        return self._identity
+        return self._fingerprint
 
     @override
     def work(self, tasks: Sequence[Task], gate: Gate | None = None) -> Results:
@@ -152,7 +152,7 @@ class RayEngine(Engine):
     @property
     @override
     def profile(self) -> Profile | None:
-        """Where the time went, summed over the workers."""
+        """Time per stage, summed over the workers."""
         return self._profile
 
     @property
@@ -238,7 +238,7 @@ class RayEngine(Engine):
         call.future().add_done_callback(lambda answer: self._answers.put((handle, task, answer)))
 
     def _feed(self, handle: _Handle, may_begin: bool) -> None:
-        """Give a worker what it can take; let it wait for no more where there is none."""
+        """Submit tasks up to a worker's capacity; flush its pipeline where none are left."""
         if handle.retries:
             self._give(handle, [] if handle.under_way else [handle.retries.popleft()])
         elif may_begin:
@@ -302,17 +302,17 @@ class RayEngine(Engine):
             self._check_cluster()
             cause = getattr(error, "cause", None) or error
             raise DeviceError(f"a worker does not start: {_last_line(cause)}") from error
-        identity, self._capacity = answer.result()
-        if self._identity not in (None, identity):
+        fingerprint, self._capacity = answer.result()
+        if self._fingerprint not in (None, fingerprint):
             raise UsageError(
                 "the workers compute in different ways, so that bytes would depend on who works: "
                 "say --device and --dtype, and use machines of one kind"
             )
-        self._identity = identity
+        self._fingerprint = fingerprint
         handle.is_up = True
 
     def _on_death(self, handle: _Handle, task: Task, error: Any) -> Iterator[ItemResult]:
-        """Have a file that a worker died of, or with, tried again; by itself, and once."""
+        """Queue a file that was open when a worker died, to be retried once and alone."""
         if handle.is_up:
             self._await(handle)
         name = task.item.relative

@@ -30,12 +30,12 @@ _VERSIONS = (
 
 
 def is_url(path: str) -> bool:
-    """Whether a path names a store rather than a file of this machine."""
+    """Return True where a path names a store rather than a file of this machine."""
     return _SCHEME.match(path) is not None
 
 
 def is_web(path: str) -> bool:
-    """Whether a URL is a web server's."""
+    """Return True where a URL is a web server's."""
     return path.startswith(_WEB)
 
 
@@ -67,7 +67,7 @@ def canonical(url: str) -> str:
 
 
 def is_folder(url: str) -> bool:
-    """Whether a URL holds files rather than being one."""
+    """Return True where a URL is a folder rather than a file."""
     if is_web(url):
         return False
     fs, path = filesystem(url)
@@ -116,8 +116,8 @@ def stamp(url: str) -> str:
     return f"{info['size']}:{version}"
 
 
-def download(url: str, target: str, alive: Callable[[], None]) -> None:
-    """Copy a remote file to this machine; `alive` is called for every piece that came.
+def download(url: str, target: str, heartbeat: Callable[[], None]) -> None:
+    """Copy a remote file to this machine; `heartbeat` is called for every piece that came.
 
     Raises:
         InputError: it cannot be had, or is more than fits.
@@ -144,7 +144,7 @@ def download(url: str, target: str, alive: Callable[[], None]) -> None:
                 file.write(piece)
             except OSError as error:
                 raise InputError(f"{url}: cannot be kept in {target}: {error.strerror}") from error
-            alive()
+            heartbeat()
     if announced is not None and count != announced:
         raise InputError(
             f"{url}: the connection ended after {count} of {announced} bytes: try again"

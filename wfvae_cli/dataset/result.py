@@ -1,4 +1,4 @@
-"""What is to be done with an item, and what became of it."""
+"""Tasks, and item results as lines of the manifest."""
 
 from __future__ import annotations
 
@@ -49,11 +49,11 @@ _TYPES: Mapping[str, tuple[type, ...]] = {
     "caption": _TEXT,
     "columns": (dict, NoneType),
 }
-"""What each field of a line may be."""
+"""Types that each field of a line may have."""
 
 
 SKIPPED = "unsuitable"
-"""What kind of skipping it is that no bucket or window takes a clip."""
+"""`kind` of a clip that is skipped since it fits no bucket or window."""
 
 
 @dataclass(frozen=True)
@@ -62,8 +62,8 @@ class Task:
 
     item: Item
     made_of: str | None = None
-    """SHA-256 of the source of an output that is there, made with these options: if the source
-    still has it, there is nothing to do."""
+    """SHA-256 of the source that an existing output of these options was made of: while the
+    source still has it, there is nothing to do."""
     current: ItemResult | None = None
     """The item's result in that case, but for the source's stamp."""
     replaces: tuple[str, ...] = ()
@@ -89,7 +89,7 @@ class WindowResult:
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> WindowResult:
-        """Undo `asdict`.
+        """Build a window's result from the dict that `asdict` made of it.
 
         Raises:
             TypeError, ValueError: this is none.
@@ -110,9 +110,9 @@ class ItemResult:
     """One line of `manifest.jsonl`; the last line of an item counts."""
 
     item: str
-    """Its name below the output folder."""
+    """Name of the item below the output folder."""
     input: str
-    """What was opened."""
+    """The path or URL that was opened."""
     status: Status
     output: str | None = None
     """The file that was written, relative to the output folder."""
@@ -120,34 +120,34 @@ class ItemResult:
     shape: tuple[int, ...] | None = None
     """`[Z, T', H', W']` of its latents."""
     seconds: float | None = None
-    """That it took from opening it to its last byte, waiting included."""
+    """Time from opening the item to its last byte, waiting included."""
     error: str | None = None
     kind: str | None = None
-    """What kind of error, for the summary."""
+    """Kind of error, for the summary."""
     bytes: int | None = None
     """Size of the output."""
     stamp: str | None = None
     """Size and time of change of the input."""
     fingerprint: str | None = None
-    """Of the weights and options: see `Config.fingerprint`."""
+    """Hash of the weights and options, as of `Config.fingerprint`."""
     options: Mapping[str, str] | None = None
-    """Of an output without a header of ours: every option that decided its bytes, and the
-    weights' hash."""
+    """Every option that decided its bytes, and the weights' hash; for outputs without a
+    header of ours."""
     source_sha256: str | None = None
-    """Of such an output: the hash of the input's content."""
+    """Hash of the input's content, for such outputs."""
     sha256: str | None = None
-    """Of such an output: the hash of its own content."""
+    """Hash of the output's content, for such outputs."""
     data_sha256: str | None = None
-    """Of a latent file: the checksum of its data, as its header has it."""
+    """Checksum of a latent file's data, as in its header."""
     metrics: Mapping[str, float] | None = None
-    """What a roundtrip lost."""
+    """Metrics of a roundtrip, by name."""
     bucket: str | None = None
-    """Such as `960x544x49`."""
+    """Bucket, such as `960x544x49`."""
     windows: tuple[WindowResult, ...] | None = None
     """The outputs of a clip that has several; `output` is empty then, `frames` counts all."""
     caption: str | None = None
     columns: Mapping[str, Any] | None = None
-    """What its manifest and sidecar say of it."""
+    """Further columns of its manifest and sidecar."""
 
     @property
     def outputs(self) -> dict[str, int | None]:
@@ -157,15 +157,15 @@ class ItemResult:
         return {} if self.output is None else {self.output: self.bytes}
 
     def to_json(self) -> dict[str, Any]:
-        """Give the fields as JSON values."""
+        """Return the fields as JSON values."""
         fields = asdict(self)
         return {k: v for k, v in fields.items() if v is not None or k not in _SPARSE}
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> ItemResult:
-        """Undo `to_json`; fields of later versions are left aside.
+        """Read the values of `to_json`; fields of later versions are ignored.
 
-        Nothing is believed: whoever can write to the output folder can write lines.
+        Every value is checked: whoever can write to the output folder can write lines.
 
         Raises:
             TypeError, ValueError: this is no result.
@@ -193,7 +193,7 @@ class ItemResult:
 
 
 def is_below(name: str) -> bool:
-    """Whether a relative name stays within the folder that it is joined to."""
+    """Return True where a relative name stays within the folder that it is joined to."""
     parts = PurePosixPath(name).parts
     return bool(parts) and not name.startswith("/") and ".." not in parts and "\0" not in name
 

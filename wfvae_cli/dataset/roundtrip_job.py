@@ -1,4 +1,4 @@
-"""Takes the items of a dataset to latents and back, and measures what was lost."""
+"""Taking the items of a dataset to latents and back, and measuring the loss."""
 
 from __future__ import annotations
 
@@ -8,6 +8,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import ClassVar
+
+from typing_extensions import override
 
 from wfvae_cli.dataset.config import ModelFingerprint, RoundtripConfig
 from wfvae_cli.dataset.encode_job import ItemFrames
@@ -36,33 +38,33 @@ class RoundtripJob(DatasetJob):
     """Collects more of every clip than the manifest holds; in this process only. Clips whose
     outputs are up to date go through the model for it, and are not written again."""
     is_written: bool = True
-    """Whether there are outputs; `store` is not used where there are none."""
+    """True where outputs are written; `store` is not used otherwise."""
     halves: ClassVar[Halves] = "both"
 
     @property
+    @override
     def how(self) -> RoundtripConfig:
-        """What decides the outputs' bytes."""
         return self.config
 
     @property
+    @override
     def revisits(self) -> bool:
-        """Whether items whose outputs are up to date are worked on, too."""
         return self.recorder is not None
 
     @property
+    @override
     def pipeline_options(self) -> PipelineOptions:
-        """How items go through the pipeline."""
         is_timed = self.profile or (self.recorder is not None and self.recorder.is_timed)
         return replace(super().pipeline_options, is_timed=is_timed)
 
+    @override
     def outputs(self) -> MediaFiles:
-        """Give what names and finds videos and images."""
         return MediaFiles(self.store, self.config, self.config.video)
 
+    @override
     def clip_job(
         self, model: LoadedModel, fingerprint: ModelFingerprint
     ) -> Job[Task, ItemFrames, ItemResult]:
-        """Give what the pipeline does with each item."""
         return RoundtripItems(self, model, fingerprint)
 
 
@@ -79,6 +81,7 @@ class RoundtripItems(Job[Task, ItemFrames, ItemResult]):
         if job.recorder is not None:
             job.recorder.loaded(model)
 
+    @override
     @contextlib.contextmanager
     def open(self, task: Task, heartbeat: Heartbeat) -> Iterator[ItemFrames | Ready[ItemResult]]:
         """Open a clip, unless its output is up to date."""
@@ -92,6 +95,7 @@ class RoundtripItems(Job[Task, ItemFrames, ItemResult]):
             with open_clip(source.path, sampling, **job.reader_options) as reader:
                 yield ItemFrames(task, source, reader, self._model.vae.strides, heartbeat)
 
+    @override
     def sink(self, task: Task, source: ItemFrames, plan: ChunkPlan) -> Sink[ItemResult]:
         """Begin an item's video or image, and its scores."""
         outputs, config, info = self._outputs, self._job.config, source.info
@@ -154,8 +158,8 @@ def _metrics(scores: ClipResult) -> dict[str, float]:
 class _Sink(RoundtripSink[ItemResult]):
     """Writes into the hidden folder."""
 
+    @override
     def close(self) -> None:
-        """Remove what is not complete."""
         super().close()
         assert self.target is not None
         Path(self.target).unlink(missing_ok=True)

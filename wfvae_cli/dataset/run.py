@@ -25,13 +25,13 @@ MANIFEST = "manifest"
 
 
 class RunCallbacks(Callbacks[Task], Protocol):
-    """Told how a run goes, in the caller's thread."""
+    """Callbacks on the progress of a run, called in the caller's thread."""
 
     def planned(self, plan: Plan) -> None:
-        """What is to be done is known."""
+        """Called once with the plan."""
 
     def settled(self, result: ItemResult) -> None:
-        """An item is done, has failed, or was skipped."""
+        """Called for each item that is done, has failed, or was skipped."""
 
 
 class NoRunCallbacks(NoCallbacks[Task]):
@@ -46,32 +46,32 @@ class NoRunCallbacks(NoCallbacks[Task]):
 
 @dataclass
 class Summary:
-    """What a run did, and what there is now."""
+    """Figures of a run, and of its outputs."""
 
     items: int = 0
     done: int = 0
-    """Worked on now, or found to be up to date by their content."""
+    """Items worked on in this run, or found to be up to date by their content."""
     current: int = 0
-    """Up to date from the start."""
+    """Items that were up to date from the start."""
     failed: int = 0
     skipped: int = 0
     frames: int = 0
-    """Of the items that are done now."""
+    """Frames of the items in `done`."""
     seconds: float = 0.0
     failures: Counter[str] = field(default_factory=Counter)
-    """How many, by kind of error."""
+    """Number of failures, by kind of error."""
     stopped: str | None = None
-    """Why the run ended before all was done."""
+    """Reason that the run ended before all was done."""
     profile: Profile | None = None
     buckets: dict[str, tuple[int, int]] = field(default_factory=dict)
     """Clips and frames of each bucket that are done, those that were up to date included."""
     unsuitable: Counter[str] = field(default_factory=Counter)
-    """How many clips no bucket or window takes, by reason."""
+    """Number of clips that no bucket or window takes, by reason."""
     _scores: dict[str, list[float]] = field(default_factory=dict, repr=False)
 
     @property
     def not_attempted(self) -> int:
-        """Items that the run ended before."""
+        """Items that the run did not get to."""
         return self.items - self.done - self.current - self.failed - self.skipped
 
     @property
@@ -80,7 +80,7 @@ class Summary:
         return {name: sum(each) / len(each) for name, each in self._scores.items()}
 
     def score(self, result: ItemResult) -> None:
-        """Take in the metrics and the bucket of a file that is done, if it has any."""
+        """Add the metrics and the bucket of a file that is done, if it has any."""
         if result.bucket is not None:
             clips, frames = self.buckets.get(result.bucket, (0, 0))
             clips += len(result.outputs)
@@ -89,7 +89,7 @@ class Summary:
             self._scores.setdefault(name, []).append(value)
 
     def count(self, result: ItemResult) -> None:
-        """Take a result in."""
+        """Count a result."""
         if result.status == "done":
             self.done += 1
             self.frames += result.frames or 0

@@ -1,4 +1,4 @@
-"""A share of a dataset that depends on nothing but names: disjoint, complete, without talk."""
+"""Shares of a dataset, decided by names alone: disjoint, complete, without communication."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class Shard:
         return cls(int(index), int(count))
 
     def takes(self, item: Item) -> bool:
-        """Whether this share holds an item.
+        """Return True where this share holds an item.
 
         The hash of its name decides, so that a file added to the dataset moves no other one.
         """
@@ -50,5 +50,5 @@ class Shard:
 
     @property
     def suffix(self) -> str:
-        """What its files have behind their name, so that no two shares write one file."""
+        """Suffix of the names of its files, so that no two shares write one file."""
         return "" if self.count == 1 else f"-{self.index:05d}-of-{self.count:05d}"

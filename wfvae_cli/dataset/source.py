@@ -1,4 +1,4 @@
-"""The file behind an item: what tells its content from another one, and a copy of a remote one."""
+"""The file behind an item: its stamp and hash, and a local copy of a remote one."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ from wfvae_cli.media.images import PATTERN, sequence
 _PIECE = 1 << 20
 _MOST_HASHES = 1024
 _HASHES: dict[tuple[str, str], str] = {}
-"""Of path and stamp: a film of a thousand scenes is a thousand items, and read once."""
+"""Hashes by path and stamp: a film of a thousand scenes is a thousand items, read once."""
 
 
 @dataclass(frozen=True)
 class Source:
-    """A file of this machine that can be opened, for now."""
+    """A local file to open; a temporary copy, where the item is remote."""
 
     path: str
     stamp: str
     sha256: str
-    """Of the content; of the contents in order, where there are several."""
+    """Hash of the content; of the contents in order, where there are several files."""
 
 
 def stamp(path: str) -> str:
@@ -50,12 +50,12 @@ def stamp(path: str) -> str:
 
 
 @contextlib.contextmanager
-def at_hand(item: Item, alive: Callable[[], None]) -> Iterator[tuple[str, str]]:
-    """Have an item's file on this machine: itself, or a temporary copy of a remote one.
+def at_hand(item: Item, heartbeat: Callable[[], None]) -> Iterator[tuple[str, str]]:
+    """Make an item's file local: the file itself, or a temporary copy of a remote one.
 
     Args:
         item: which one.
-        alive: called for every piece that came.
+        heartbeat: called for every piece that came.
 
     Yields:
         What to open, and the item's `stamp`. Errors that name the copy name the item instead.
@@ -71,7 +71,7 @@ def at_hand(item: Item, alive: Callable[[], None]) -> Iterator[tuple[str, str]]:
     with tempfile.TemporaryDirectory(prefix="wfvae-") as folder:
         copy = str(Path(folder) / f"source{suffix}")
         try:
-            remote.download(item.path, copy, alive)
+            remote.download(item.path, copy, heartbeat)
             yield copy, marked
         except WfvaeError as error:
             if copy not in str(error):
@@ -80,22 +80,22 @@ def at_hand(item: Item, alive: Callable[[], None]) -> Iterator[tuple[str, str]]:
 
 
 @contextlib.contextmanager
-def opened(item: Item, alive: Callable[[], None]) -> Iterator[Source]:
-    """Have an item's file at hand, and the hash of its content.
+def opened(item: Item, heartbeat: Callable[[], None]) -> Iterator[Source]:
+    """Open an item's file locally, and hash its content.
 
     Args:
         item: which one.
-        alive: called for every piece that was read.
+        heartbeat: called for every piece that was read.
 
     Raises:
         InputError: it cannot be read.
     """
-    with at_hand(item, alive) as (path, marked):
-        yield Source(path, marked, content_sha256(path, marked, alive))
+    with at_hand(item, heartbeat) as (path, marked):
+        yield Source(path, marked, content_sha256(path, marked, heartbeat))
 
 
 def check_unchanged(item: Item, marked: str) -> None:
-    """Refuse what was read of a file that somebody wrote to meanwhile.
+    """Check that a file has not changed since its stamp was taken.
 
     Args:
         item: which one; a remote file was read as the copy that it was.
@@ -108,13 +108,13 @@ def check_unchanged(item: Item, marked: str) -> None:
         raise ChangedError(f"{item.path}: changed while it was read")
 
 
-def content_sha256(path: str, marked: str, alive: Callable[[], None] = lambda: None) -> str:
+def content_sha256(path: str, marked: str, heartbeat: Callable[[], None] = lambda: None) -> str:
     """SHA-256 of a file's content, in hex.
 
     Args:
         path: a file of this machine, or a pattern of numbered images.
         marked: its `stamp`; while it stays, the file is not read again.
-        alive: called for every piece that was read.
+        heartbeat: called for every piece that was read.
     """
     known = _HASHES.get((path, marked))
     if known is not None:
@@ -125,7 +125,7 @@ def content_sha256(path: str, marked: str, alive: Callable[[], None] = lambda: N
             with open(part, "rb", buffering=0) as file:  # noqa: PTH123 (a name as it came)
                 while piece := file.read(_PIECE):
                     digest.update(piece)
-                    alive()
+                    heartbeat()
     except OSError as error:
         raise VideoError(f"{path}: {error.strerror or error}") from error
     if len(_HASHES) >= _MOST_HASHES:

@@ -1,4 +1,4 @@
-"""The output folder of a dataset, with a hidden one inside for what is not complete."""
+"""The output store of a dataset: a folder with a hidden one inside for incomplete files."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from wfvae_cli.errors import OutputError
 
 _WORK = ".wfvae-work"
 _OUTPUTS = (".safetensors", ".tar", ".json", ".jsonl")
-"""How the names of what is written into an output folder end."""
+"""Suffixes of the files that are written into an output folder."""
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,7 @@ class OutputStore:
     """
 
     root: Path
-    """The folder; of a store's outputs, what this machine keeps of them for a while."""
+    """The folder; for a remote store, the local folder of files on their way there."""
     run: str = "run"
     """Name of this run's part of the hidden folder; a shard has its own."""
     url: str | None = None
@@ -51,12 +51,12 @@ class OutputStore:
 
     @property
     def name(self) -> str:
-        """What messages call it."""
+        """Name in messages."""
         return self.url or str(self.root)
 
     @property
     def work(self) -> Path:
-        """Where files are written before they get their name."""
+        """Folder in which files are written before they get their name."""
         return self.root / _WORK / self.run
 
     def prepare(self) -> None:
@@ -91,7 +91,7 @@ class OutputStore:
         return self.work / f"{secrets.token_hex(8)}{suffix}"
 
     def publish(self, part: Path, name: str) -> int:
-        """Give a complete file its name, replacing what has it; returns its bytes.
+        """Rename a complete file to its name, replacing what has it; return its size.
 
         Raises:
             OutputError: it cannot be renamed, or sent.
@@ -138,7 +138,7 @@ class OutputStore:
 
 
 def refuse_links(hidden: Path) -> None:
-    """Refuse a hidden folder that is a link, or in one: what is in it gets removed.
+    """Refuse a hidden folder that is a link, or in one: its content gets removed.
 
     Raises:
         OutputError: it is.
@@ -150,22 +150,22 @@ def refuse_links(hidden: Path) -> None:
             )
 
 
-def check_inputs(place: OutputStore, items: Iterable[Item]) -> None:
+def check_inputs(store: OutputStore, items: Iterable[Item]) -> None:
     """Refuse inputs that lie in the output folder under a name such as outputs have.
 
     Raises:
         OutputError: there is one, and it could be replaced by an output.
     """
-    if place.url is not None or not place.root.exists():
+    if store.url is not None or not store.root.exists():
         return
-    root = Path(os.path.realpath(place.root))
+    root = Path(os.path.realpath(store.root))
     for item in items:
         path = Path(item.path)
         if path.name.endswith(_OUTPUTS) or path.is_symlink():
             real = Path(os.path.realpath(path))
             if real.name.endswith(_OUTPUTS) and real.is_relative_to(root):
                 raise OutputError(
-                    f"{item.path} is an input that lies in the output folder {place.name} under "
+                    f"{item.path} is an input that lies in the output folder {store.name} under "
                     "the name of an output: choose another -o"
                 )
 

@@ -1,4 +1,4 @@
-"""What the trainers behind `--format` expect of latents: which models, which scale, which dtype.
+"""Models, scale and dtype of the latents that each trainer behind `--format` expects.
 
 Read in the trainers' own loaders: musubi-tuner's `dataset/cache_io.py` and `*_cache_latents.py`,
 `ltx_trainer/datasets.py` of LTX-2, `helpers/caching/vae.py` of SimpleTuner, `wan_taskencoder.py` of
@@ -24,12 +24,12 @@ class TrainerFormat:
 
     trainer: str
     families: Mapping[str, Content] | None
-    """What is stored of each family of models that the trainer knows; None takes every family,
+    """Content by family of the models that the trainer knows; None takes every family,
     normalised."""
     dtype: LatentDtype = "bfloat16"
 
     def content_of(self, family: str, model: str) -> Content:
-        """Say what is stored of the latents of a model.
+        """Return the content that the trainer expects of a model's latents.
 
         Args:
             family: of the model.
@@ -60,4 +60,4 @@ TRAINER_FORMATS: Mapping[str, TrainerFormat] = {
     ),
     "energon": TrainerFormat("Energon", None),
 }
-"""By the name that `--format` gives them."""
+"""Trainer formats by their name in `--format`."""

@@ -1,4 +1,4 @@
-"""Encoded datasets as a trainer reads them."""
+"""Reading encoded datasets for training, as a `torch.utils.data.Dataset`."""
 
 from __future__ import annotations
 
@@ -31,18 +31,18 @@ class LatentSample(TypedDict):
     latents: Tensor
     """`[Z, T', H', W']`, float32."""
     item: str
-    """Its name: the latent file's path below the dataset, or the item's name in a shard."""
+    """The latent file's path below the dataset, or the item's name in a shard."""
     frames: int
     """Frames of the clip, padding left out."""
     caption: str
-    """Empty where it has none."""
+    """Caption of the clip; empty where it has none."""
     columns: dict[str, Any]
-    """Those that were asked for."""
+    """Columns that were asked for, by name."""
 
 
 @dataclass(frozen=True)
-class _Place:
-    """Where a latent file lies: a file, or bytes of a tar shard."""
+class _Entry:
+    """Location of a latent file: a file, or bytes of a tar shard."""
 
     path: str
     item: str
@@ -68,7 +68,7 @@ class LatentDataset(Dataset[LatentSample]):
         normalize: what normalised latents are computed by: a file of `wfvae stats`; `header`,
             where `encode --normalize` has done it already; or `none`, which gives the model's
             own latents, whatever was stored.
-        frames: latent frames of a window at a random place in each clip; all by default.
+        frames: latent frames of a window at a random start in each clip; all by default.
             Shorter clips are left out.
         seed: of windows and samples. Each epoch differs: see `set_epoch`.
         columns: of the dataset's manifest or sidecars, to be given with each clip.
@@ -90,7 +90,7 @@ class LatentDataset(Dataset[LatentSample]):
     ) -> None:
         if frames is not None and frames < 1:
             raise UsageError(f"frames must be at least 1, got {frames}")
-        self._places = _find(os.fspath(source))
+        self._entries = _find(os.fspath(source))
         self._frames, self._seed, self._epoch = frames, seed, 0
         self._columns = tuple(columns)
         self._from_header = os.fspath(normalize) == "header"
@@ -98,8 +98,8 @@ class LatentDataset(Dataset[LatentSample]):
         if not self._from_header and os.fspath(normalize) != "none":
             self._normalization = self._read_stats(Path(normalize))
         if frames is not None:
-            self._places = [place for place in self._places if _length(place) >= frames]
-            if not self._places:
+            self._entries = [entry for entry in self._entries if _length(entry) >= frames]
+            if not self._entries:
                 raise InputError(f"{os.fspath(source)}: no clip has {frames} latent frames")
 
     def set_epoch(self, epoch: int) -> None:
@@ -107,8 +107,8 @@ class LatentDataset(Dataset[LatentSample]):
         self._epoch = epoch
 
     def __len__(self) -> int:
-        """How many clips there are."""
-        return len(self._places)
+        """Number of clips."""
+        return len(self._entries)
 
     def __getitem__(self, index: int) -> LatentSample:
         """Read a clip, or a window of it.
@@ -120,35 +120,35 @@ class LatentDataset(Dataset[LatentSample]):
             LatentError: its file is damaged, or `normalize` is `header` and it is not normalised.
             InputError: it lacks a column.
         """
-        place = self._places[index]
-        text = f"{self._seed}:{self._epoch}:{place.item}"
+        entry = self._entries[index]
+        text = f"{self._seed}:{self._epoch}:{entry.item}"
         generator = torch.Generator().manual_seed(_seed_of(text))
-        with _open(place) as file:
+        with _open(entry) as file:
             start, stop = self._window(file.latent_frames, generator)
             latents = file.read(start, stop).float()
             if file.has_logvar:
                 deviation = torch.exp(0.5 * file.read_logvar(start, stop).float())
                 latents = latents + deviation * torch.randn(latents.shape, generator=generator)
-            latents = self._normalized(latents, file.metadata, place)
+            latents = self._normalized(latents, file.metadata, entry)
             return {
                 "latents": latents,
-                "item": place.item,
+                "item": entry.item,
                 "frames": file.metadata.frames,
                 "caption": file.metadata.extra.get("caption", ""),
-                "columns": self._columns_of(file.metadata, place),
+                "columns": self._columns_of(file.metadata, entry),
             }
 
-    def _columns_of(self, metadata: LatentMetadata, place: _Place) -> dict[str, Any]:
+    def _columns_of(self, metadata: LatentMetadata, entry: _Entry) -> dict[str, Any]:
         if not self._columns:
             return {}
-        there: dict[str, Any] = json.loads(metadata.extra.get("columns", "{}"))
-        missing = [name for name in self._columns if name not in there]
+        stored: dict[str, Any] = json.loads(metadata.extra.get("columns", "{}"))
+        missing = [name for name in self._columns if name not in stored]
         if missing:
             raise InputError(
-                f"{place.path}, {place.item}: has no column {missing[0]!r}; it has "
-                f"{', '.join(sorted(there)) or 'none'}"
+                f"{entry.path}, {entry.item}: has no column {missing[0]!r}; it has "
+                f"{', '.join(sorted(stored)) or 'none'}"
             )
-        return {name: there[name] for name in self._columns}
+        return {name: stored[name] for name in self._columns}
 
     def _window(self, length: int, generator: torch.Generator) -> tuple[int, int]:
         if self._frames is None:
@@ -156,12 +156,12 @@ class LatentDataset(Dataset[LatentSample]):
         start = int(torch.randint(length - self._frames + 1, (), generator=generator))
         return start, start + self._frames
 
-    def _normalized(self, latents: Tensor, metadata: LatentMetadata, place: _Place) -> Tensor:
+    def _normalized(self, latents: Tensor, metadata: LatentMetadata, entry: _Entry) -> Tensor:
         applied = metadata.normalization
         if self._from_header:
             if applied is None:
                 raise LatentError(
-                    f"{place.path}: holds the model's own latents, not normalised ones: encode "
+                    f"{entry.path}: holds the model's own latents, not normalised ones: encode "
                     "with --normalize, or give a file of wfvae stats"
                 )
             return latents
@@ -174,7 +174,7 @@ class LatentDataset(Dataset[LatentSample]):
     def _read_stats(self, path: Path) -> Normalization:
         from wfvae_cli.stats.scale import load_normalization
 
-        with _open(self._places[0]) as file:
+        with _open(self._entries[0]) as file:
             sha256 = file.metadata.model_sha256
         stored = load_normalization(path, model_sha256=sha256)
         return Normalization(tuple(stored.shift), tuple(stored.scale))
@@ -184,33 +184,33 @@ def _seed_of(text: str) -> int:
     return int.from_bytes(hashlib.sha256(text.encode("utf-8", "surrogateescape")).digest()[:8]) >> 1
 
 
-def _open(place: _Place) -> LatentFile:
-    if place.size is None:
-        return LatentFile(place.path)
+def _open(entry: _Entry) -> LatentFile:
+    if entry.size is None:
+        return LatentFile(entry.path)
     try:
-        with Path(place.path).open("rb") as file:
-            file.seek(place.begin)
-            return LatentFile(_Member(place, file.read(place.size)))
+        with Path(entry.path).open("rb") as file:
+            file.seek(entry.begin)
+            return LatentFile(_Member(entry, file.read(entry.size)))
     except LatentError:
         raise
     except OSError as error:
-        raise LatentError(f"{place.path}: {error.strerror or error}") from error
+        raise LatentError(f"{entry.path}: {error.strerror or error}") from error
 
 
 class _Member(io.BytesIO):
     """A latent file from a shard, with a name for messages."""
 
-    def __init__(self, place: _Place, data: bytes) -> None:
+    def __init__(self, entry: _Entry, data: bytes) -> None:
         super().__init__(data)
-        self.name = f"{place.path}, {place.item}"
+        self.name = f"{entry.path}, {entry.item}"
 
 
-def _length(place: _Place) -> int:
-    with _open(place) as file:
+def _length(entry: _Entry) -> int:
+    with _open(entry) as file:
         return file.latent_frames
 
 
-def _find(source: str) -> list[_Place]:
+def _find(source: str) -> list[_Entry]:
     """Every latent file, in order of its name; of shards in the order in which they hold them."""
     folder = Path(source)
     if folder.is_dir():
@@ -221,28 +221,28 @@ def _find(source: str) -> list[_Place]:
         folder = Path(os.path.commonpath(found)) if len(found) > 1 else folder.parent
         files = [Path(name) for name in found if name.endswith(".safetensors")]
         tars = [Path(name) for name in found if name.endswith(".tar")]
-    places = [_Place(str(path), str(path.relative_to(folder))) for path in files]
-    places += [place for tar in tars for place in tar_members(tar)]
-    _refuse_twice(places)
-    if not places:
+    entries = [_Entry(str(path), str(path.relative_to(folder))) for path in files]
+    entries += [entry for tar in tars for entry in tar_members(tar)]
+    _refuse_twice(entries)
+    if not entries:
         raise InputError(
             f"{source}: expected latent files (.safetensors) or shards of them (.tar), found none"
         )
-    return places
+    return entries
 
 
-def _refuse_twice(places: Iterable[_Place]) -> None:
+def _refuse_twice(entries: Iterable[_Entry]) -> None:
     """Refuse a folder that holds a clip in two shards, or in a shard and as a file."""
     seen: dict[tuple[str, str], str] = {}
-    for place in places:
-        if place.size is None:
-            folder, item = place.path.removesuffix(place.item), place.item.removesuffix(_SUFFIX)
+    for entry in entries:
+        if entry.size is None:
+            folder, item = entry.path.removesuffix(entry.item), entry.item.removesuffix(_SUFFIX)
         else:
-            folder, item = place.path.removesuffix(Path(place.path).name), place.item
-        other = seen.setdefault((folder, item), place.path)
-        if other != place.path:
+            folder, item = entry.path.removesuffix(Path(entry.path).name), entry.item
+        other = seen.setdefault((folder, item), entry.path)
+        if other != entry.path:
             raise LatentError(
-                f"{other} and {place.path} both hold {item}: two runs wrote into one folder, or a "
+                f"{other} and {entry.path} both hold {item}: two runs wrote into one folder, or a "
                 "shard's index is damaged; remove what is not wanted"
             )
 
@@ -252,23 +252,23 @@ def _is_hidden(path: Path, folder: Path) -> bool:
 
 
 def verify_shard(path: Path) -> None:
-    """Read all of a tar shard.
+    """Read a tar shard, and check each clip against its checksum.
 
     Raises:
         LatentError: a clip is missing, damaged, or not what its checksum was taken of.
     """
-    for place in tar_members(path):
-        with _open(place) as file:
+    for entry in tar_members(path):
+        with _open(entry) as file:
             file.verify()
 
 
-def tar_members(path: Path) -> list[_Place]:
-    """The latent files of a shard, found by its headers alone, and compared with its index.
+def tar_members(path: Path) -> list[_Entry]:
+    """List the latent files of a shard by its headers alone, and compare them with its index.
 
     Raises:
         LatentError: it is no tar file, a header in it is damaged, or clips are missing.
     """
-    places = []
+    entries = []
     try:
         size = path.stat().st_size
         with tarfile.open(path, "r:") as box:
@@ -278,7 +278,7 @@ def tar_members(path: Path) -> list[_Place]:
                 if member.name.endswith(".safetensors"):
                     key = member.name.removesuffix(".safetensors")
                     name = key.replace("%2E", ".").replace("%25", "%")
-                    places.append(_Place(str(path), name, member.offset_data, member.size))
+                    entries.append(_Entry(str(path), name, member.offset_data, member.size))
             end = box.offset
         with path.open("rb") as file:  # tarfile ends at a header that it cannot read
             file.seek(end)
@@ -291,13 +291,13 @@ def tar_members(path: Path) -> list[_Place]:
         raise
     except (tarfile.TarError, OSError, EOFError, ValueError) as error:
         raise LatentError(f"{path}: damaged, not a tar shard: {error}") from error
-    missing = _expected(path) - {place.item for place in places}
+    missing = _expected(path) - {entry.item for entry in entries}
     if missing:
         raise LatentError(
             f"{path}: its index lists {len(missing)} clips that are not in it, such as "
             f"{min(missing)}: copy the shard again, or encode its clips again"
         )
-    return places
+    return entries
 
 
 def _expected(path: Path) -> set[str]:

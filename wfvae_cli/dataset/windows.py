@@ -35,7 +35,7 @@ class Window:
 
 @dataclass(frozen=True)
 class Windows:
-    """Which windows of every clip to take."""
+    """Windows to take of every clip."""
 
     mode: Mode
     frames: int | None = None
@@ -90,7 +90,7 @@ class Windows:
         return [Window(start, frames) for start in self._starts(room, frames)]
 
     def _starts(self, room: int, frames: int) -> Sequence[int]:
-        """Give the first frames of windows, which may begin at 0 to `room`."""
+        """Return the first frames of windows, which may begin at 0 to `room`."""
         match self.mode:
             case "head":
                 return [0]
@@ -134,7 +134,7 @@ def cut_windows(
             frame = next(source, None)
             if frame is None:
                 raise VideoError(
-                    f"ends after {first + len(held)} frames, but its container promised "
+                    f"ends after {first + len(held)} frames, but its container states "
                     f"{expected}: remux it, or cut it to its true length"
                 )
             held.append(frame)

@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from torch import Tensor
+from typing_extensions import override
 
 from wfvae_cli.dataset.config import EncodeConfig
 from wfvae_cli.dataset.exporters.present import check_format
@@ -44,6 +45,7 @@ class Exporter(Outputs):
     def __init__(self, store: OutputStore, how: EncodeConfig) -> None:
         super().__init__(store, how)
 
+    @override
     def check(self, items: Iterable[Item]) -> None:
         """Refuse outputs that would replace inputs, or stand beside those of another format."""
         check_inputs(self.store, items)

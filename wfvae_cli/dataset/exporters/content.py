@@ -18,7 +18,7 @@ def check_content(form: str, metadata: LatentMetadata) -> None:
         metadata: of the latents.
 
     Raises:
-        UsageError: they are another family's, a sample, or normalised otherwise.
+        UsageError: they are another family's, a sample, or differ in normalisation.
     """
     wanted = TRAINER_FORMATS[form].content_of(metadata.family, metadata.model)
     if metadata.posterior != "mean":
@@ -31,7 +31,7 @@ def check_content(form: str, metadata: LatentMetadata) -> None:
 
 
 def stem_of(item: Item) -> str:
-    """Give an item's name without the suffix, which trainers take off, too; folders stay."""
+    """Return an item's name without the suffix, which trainers take off, too; folders stay."""
     if item.id is not None:
         return item.id
     is_part = item.start or item.duration is not None

@@ -11,6 +11,8 @@ import io
 import json
 from pathlib import Path
 
+from typing_extensions import override
+
 from wfvae_cli.dataset.exporters.base import Written
 from wfvae_cli.dataset.exporters.content import check_content
 from wfvae_cli.dataset.exporters.pt_file import save_object
@@ -25,15 +27,16 @@ from wfvae_cli.pipeline.options import EncodeOptions
 class EnergonShards(TarShards):
     """The shards of one run, to be prepared with `energon prepare`."""
 
+    @override
     def open(
         self, item: Item, metadata: LatentMetadata, options: EncodeOptions
     ) -> LatentOutput[Written]:
-        """Begin an item's latent file, which waits for the others of its group."""
         check_content(self.how.format, metadata)
         return super().open(item, metadata, options)
 
+    @override
     def members(self, item: str, path: Path) -> dict[str, bytes]:
-        """Give a clip's members, of its latent file."""
+        """Return the members of a clip by their suffix, made of its latent file."""
         target = io.BytesIO()
         with LatentFile(path) as file:
             info, strings = file.metadata, file.metadata.to_strings()

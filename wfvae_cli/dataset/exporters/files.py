@@ -7,6 +7,7 @@ from fractions import Fraction
 from pathlib import Path
 
 from torch import Tensor
+from typing_extensions import override
 
 from wfvae_cli.dataset import remote
 from wfvae_cli.dataset.config import WEIGHTS
@@ -29,6 +30,7 @@ SUFFIX = ".safetensors"
 class LatentFiles(Exporter):
     """Latent files in folders that mirror the inputs'."""
 
+    @override
     def find(self, item: Item, known: ItemResult | None = None) -> Existing | None:
         """Read the header of an item's file."""
         name = item.relative + SUFFIX
@@ -36,6 +38,7 @@ class LatentFiles(Exporter):
             return _read_remote(f"{self.store.url}/{name}", name)
         return _read_local(self.store.root / name, name)
 
+    @override
     def open(
         self, item: Item, metadata: LatentMetadata, options: EncodeOptions
     ) -> LatentOutput[Written]:

@@ -8,6 +8,7 @@ of an image. The trainer pairs it with the text in `.precomputed/conditions/TREE
 from __future__ import annotations
 
 from torch import Tensor
+from typing_extensions import override
 
 from wfvae_cli.dataset.exporters.content import stem_of
 from wfvae_cli.dataset.exporters.pt_cache import PtCache
@@ -21,12 +22,14 @@ FOLDER = ".precomputed/latents"
 class LtxFiles(PtCache):
     """The files of a `.precomputed` folder."""
 
+    @override
     def name_of(self, item: Item) -> str:
-        """Give the file that the trainer pairs with the text of the same name."""
+        """Return the file that the trainer pairs with the text of the same name."""
         return f"{FOLDER}/{stem_of(item)}.pt"
 
+    @override
     def content(self, latents: Tensor, metadata: LatentMetadata) -> dict[str, Tensor | int | float]:
-        """Give the dict that the trainer's dataset loads.
+        """Return the dict that the trainer's dataset loads.
 
         Raises:
             UsageError: a clip without a frame rate, which the trainer needs.

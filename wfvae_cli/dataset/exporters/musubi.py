@@ -17,6 +17,7 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor
+from typing_extensions import override
 
 from wfvae_cli.atomic import atomic_file
 from wfvae_cli.dataset.config import WEIGHTS, EncodeConfig
@@ -38,12 +39,12 @@ from wfvae_cli.pipeline.options import EncodeOptions
 
 
 class Architecture(NamedTuple):
-    """What the trainer calls a model."""
+    """Names that the trainer has for a model."""
 
     short: str
-    """In file names."""
+    """Name in file names."""
     full: str
-    """In the files' metadata."""
+    """Name in the files' metadata."""
 
 
 ARCHITECTURES: Mapping[str, Architecture] = {
@@ -51,11 +52,11 @@ ARCHITECTURES: Mapping[str, Architecture] = {
     "qwenimage": Architecture("qi", "qwen_image"),
     "hunyuanvideo15": Architecture("hv15", "hunyuan_video_1_5"),
 }
-"""By the family of models here."""
+"""Architectures by the family of models here."""
 _FORMAT_VERSION = "1.0.1"
 _SUFFIX = ".safetensors"
 _OURS = "wfvae_"
-"""Before the keys of the metadata that musubi-tuner does not know."""
+"""Prefix of metadata keys that musubi-tuner does not know."""
 
 
 class MusubiFiles(Exporter):
@@ -66,8 +67,9 @@ class MusubiFiles(Exporter):
         self._listed: dict[str, list[Path]] | None = None
         self._lock = threading.Lock()
 
+    @override
     def check(self, items: Iterable[Item]) -> None:
-        """Refuse items of one name, of which folders and suffixes are no part here."""
+        """Refuse items of one stem: folders and suffixes are no part of a cache file's name."""
         if self.store.url is not None:
             raise UsageError(
                 f"{self.store.url}: the format musubi is written to a file system: mount the "
@@ -86,6 +88,7 @@ class MusubiFiles(Exporter):
                     "manifest"
                 )
 
+    @override
     def find(self, item: Item, known: ItemResult | None = None) -> Existing | None:
         """Look for an item's file among those of the folder."""
         with self._lock:
@@ -95,6 +98,7 @@ class MusubiFiles(Exporter):
         found = (_read(path, item, self.store.root) for path in candidates)
         return next((each for each in found if each is not None), None)
 
+    @override
     def open(
         self, item: Item, metadata: LatentMetadata, options: EncodeOptions
     ) -> LatentOutput[Written]:
@@ -185,7 +189,7 @@ def source_size(metadata: LatentMetadata) -> tuple[int, int]:
 
 
 def _name(item: Item) -> str:
-    """Give an item's name, without folders and suffix."""
+    """Return an item's name, without folders and suffix."""
     return PurePosixPath(stem_of(item)).name
 
 

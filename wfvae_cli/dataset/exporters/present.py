@@ -1,4 +1,4 @@
-"""What formats an output folder holds already: two of one dataset would give every clip twice."""
+"""Formats that an output folder holds already: two of one dataset would give clips twice."""
 
 from __future__ import annotations
 

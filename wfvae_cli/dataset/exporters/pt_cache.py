@@ -11,6 +11,7 @@ from math import prod
 
 import torch
 from torch import Tensor
+from typing_extensions import override
 
 from wfvae_cli.atomic import atomic_file
 from wfvae_cli.dataset.config import WEIGHTS
@@ -33,12 +34,13 @@ class PtCache(Exporter):
 
     @abstractmethod
     def name_of(self, item: Item) -> str:
-        """Give the file of an item, relative to the output folder."""
+        """Return the file of an item, relative to the output folder."""
 
     @abstractmethod
     def content(self, latents: Tensor, metadata: LatentMetadata) -> object:
-        """Give the object that the trainer loads, of bfloat16 latents `[Z, T', H', W']`."""
+        """Return the object that the trainer loads, of bfloat16 latents `[Z, T', H', W']`."""
 
+    @override
     def check(self, items: Iterable[Item]) -> None:
         """Refuse stores that are no file system, and items whose files would have one name."""
         form = self.how.format
@@ -57,6 +59,7 @@ class PtCache(Exporter):
                     "give them ids in a manifest"
                 )
 
+    @override
     def find(self, item: Item, known: ItemResult | None = None) -> Existing | None:
         """Read the strings at the end of an item's file."""
         name = self.name_of(item)
@@ -79,6 +82,7 @@ class PtCache(Exporter):
             bytes=path.stat().st_size,
         )
 
+    @override
     def open(
         self, item: Item, metadata: LatentMetadata, options: EncodeOptions
     ) -> LatentOutput[Written]:

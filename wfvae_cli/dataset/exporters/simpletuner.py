@@ -11,6 +11,7 @@ import hashlib
 from pathlib import PurePosixPath
 
 from torch import Tensor
+from typing_extensions import override
 
 from wfvae_cli.dataset.exporters.content import stem_of
 from wfvae_cli.dataset.exporters.pt_cache import PtCache
@@ -21,16 +22,18 @@ from wfvae_cli.latents.metadata import LatentMetadata
 class SimpleTunerFiles(PtCache):
     """The files of a `cache_dir_vae`."""
 
+    @override
     def name_of(self, item: Item) -> str:
-        """Give the file that the trainer looks for."""
+        """Return the file name that the trainer looks for."""
         path = PurePosixPath(stem_of(item))
         return str(path.with_name(f"{hash_of(path.name)}.pt"))
 
+    @override
     def content(self, latents: Tensor, metadata: LatentMetadata) -> Tensor:
-        """Give the latents themselves."""
+        """Return the latents, which SimpleTuner stores as a bare tensor."""
         return latents
 
 
 def hash_of(stem: str) -> str:
-    """Give the name that the trainer has for a file, by its name without folder and suffix."""
+    """Return the name that the trainer has for a file, by its name without folder and suffix."""
     return hashlib.sha256(stem.encode("utf-8", "surrogateescape")).hexdigest()

@@ -18,6 +18,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from typing_extensions import override
+
 from wfvae_cli.atomic import reported
 from wfvae_cli.dataset.config import WEIGHTS, EncodeConfig, ModelFingerprint, difference
 from wfvae_cli.dataset.exporters.base import Exporter, Written
@@ -37,28 +39,28 @@ from wfvae_cli.pipeline.options import EncodeOptions
 _log = logging.getLogger("wfvae")
 
 _CLIPS = ".wfvae-clips"
-"""Where clips wait for the others of their tar shard."""
+"""Folder in which clips wait for the others of their tar shard."""
 _SCHEMA = "wfvae-shards"
 _MTIME = 0.0
 _WHOLE = Item("", "")
-"""An index has the options that all items share; each has its own part, and fingerprint."""
+"""Item without a part of its own: an index records the options that all items share."""
 
 
 @dataclass(frozen=True)
 class _Index:
-    """What a finished group says of itself."""
+    """The index of a finished group."""
 
     path: Path
     tars: Mapping[str, int]
     """Bytes of each shard, by name."""
     options: Mapping[str, str]
-    outcomes: Sequence[ItemResult]
+    results: Sequence[ItemResult]
     sources: Mapping[str, str]
     """SHA-256 of the source of each item that is done."""
 
     @property
     def is_whole(self) -> bool:
-        """Whether every shard is there."""
+        """True where every shard is there, of its recorded size."""
         folder = self.path.parent
         return all(_size(folder / name) == size for name, size in self.tars.items())
 
@@ -67,11 +69,11 @@ class _Index:
 class _Group:
     number: int
     items: Sequence[Item]
-    outcomes: dict[str, ItemResult]
+    results: dict[str, ItemResult]
 
     @property
     def is_complete(self) -> bool:
-        return len(self.outcomes) == len(self.items)
+        return len(self.results) == len(self.items)
 
 
 class TarShards(Exporter):
@@ -97,6 +99,7 @@ class TarShards(Exporter):
         self._current: list[ItemResult] = []
         self._kept: list[ItemResult] = []
 
+    @override
     def check(self, items: Iterable[Item]) -> None:
         """Refuse stores that are no file system."""
         if self.store.url is not None:
@@ -106,16 +109,19 @@ class TarShards(Exporter):
             )
         super().check(items)
 
+    @override
     def find(self, item: Item, known: ItemResult | None = None) -> Existing | None:
         """Look for an item that waits for the others of its group."""
         return self._files.find(item)
 
+    @override
     def open(
         self, item: Item, metadata: LatentMetadata, options: EncodeOptions
     ) -> LatentOutput[Written]:
         """Begin an item's latent file, which waits for the others of its group."""
         return self._files.open(item, metadata, options)
 
+    @override
     def begin(
         self,
         items: Sequence[Item],
@@ -138,20 +144,23 @@ class TarShards(Exporter):
         unrecorded = [result for result in self._current if not _is_recorded(result, last)]
         return replace(plan, done=self._current, kept=self._kept, unrecorded=unrecorded)
 
+    @override
     def settle(self, result: ItemResult) -> Iterator[ItemResult]:
-        """Note what became of a clip; its group is packed in a thread once it is the last."""
+        """Record the result of a clip; the last one of a group has it packed in a thread."""
         if result.status != "done":
             yield result
         group = self._groups[result.item]
-        group.outcomes[result.item] = result
+        group.results[result.item] = result
         if group.is_complete:
             self._packing.append(self._packer.submit(self._pack, group))
         yield from self._packed()
 
+    @override
     def flush(self) -> Iterator[ItemResult]:
         """Wait for the last shards."""
         return self._packed(wait=True)
 
+    @override
     def close(self) -> None:
         """Let the shard that is being written be finished, and write no other."""
         self._packer.shutdown(wait=True, cancel_futures=True)
@@ -159,7 +168,7 @@ class TarShards(Exporter):
         remove_empty(self._root / _CLIPS)
 
     def _packed(self, *, wait: bool = False) -> Iterator[ItemResult]:
-        """Give the clips whose shards have been written since the last call.
+        """Yield the clips whose shards have been written since the last call.
 
         Raises:
             OutputError: they could not be.
@@ -178,12 +187,12 @@ class TarShards(Exporter):
             if verify and not _is_intact(index):
                 continue
             numbers.add(self._number(index.path))
-            kept = {outcome.item for outcome in self._kept}
-            for outcome in index.outcomes:
-                if outcome.status == "failed":
-                    failed.add(outcome.item)
-                elif by_name.pop(outcome.item, None) and outcome.item not in kept:
-                    self._current.append(outcome)
+            kept = {result.item for result in self._kept}
+            for result in index.results:
+                if result.status == "failed":
+                    failed.add(result.item)
+                elif by_name.pop(result.item, None) and result.item not in kept:
+                    self._current.append(result)
         self._drop_packed()
         fresh = [item for name, item in by_name.items() if name not in failed]
         again = [item for name, item in by_name.items() if name in failed]
@@ -199,7 +208,7 @@ class TarShards(Exporter):
 
     def _drop_packed(self) -> None:
         """Remove clips that are in finished shards: the run was killed before it could."""
-        packed = {name for outcome in self._current for name in _names(outcome)}
+        packed = {name for result in self._current for name in _names(result)}
         for path in self._clips.root.rglob(f"*{SUFFIX}"):
             name = path.relative_to(self._clips.root).as_posix().removesuffix(SUFFIX)
             if name in packed:
@@ -217,9 +226,9 @@ class TarShards(Exporter):
         return int(digits) if len(digits) == 6 and digits.isdecimal() else None
 
     def _is_wanted(self, index: _Index, items: Mapping[str, Item], conflict: Conflict) -> bool:
-        """Whether a finished group may stay as it is."""
-        if not any(outcome.item in items for outcome in index.outcomes):
-            return True  # of sources that are gone: nothing is deleted unasked
+        """Return True where a finished group may stay as it is."""
+        if not any(result.item in items for result in index.results):
+            return True  # its sources are gone: nothing is deleted unasked
         recorded = self.how.recorded(_WHOLE, self._model)
         differs = difference(index.options, {**recorded, WEIGHTS: self._model.model_sha256})
         if differs and conflict == "refuse":
@@ -231,36 +240,36 @@ class TarShards(Exporter):
         if differs and conflict == "keep":
             self._kept += [
                 replace(o, status="skipped", error=f"kept, made with different options: {differs}")
-                for o in index.outcomes
+                for o in index.results
                 if o.item in items and o.status == "done"
             ]
             return True
         return not differs and all(
-            self._is_same(outcome, index.sources.get(outcome.item, ""), items[outcome.item])
-            for outcome in index.outcomes
-            if outcome.status == "done" and outcome.item in items
+            self._is_same(result, index.sources.get(result.item, ""), items[result.item])
+            for result in index.results
+            if result.status == "done" and result.item in items
         )
 
-    def _is_same(self, outcome: ItemResult, sha256: str, item: Item) -> bool:
+    def _is_same(self, result: ItemResult, sha256: str, item: Item) -> bool:
         try:
-            if outcome.fingerprint != self.how.fingerprint(item, self._model):
+            if result.fingerprint != self.how.fingerprint(item, self._model):
                 return False
             marked = stamp(item.path)
-            if outcome.stamp == marked:
+            if result.stamp == marked:
                 return True
             return not item.is_url and content_sha256(item.path, marked) == sha256
         except InputError:
-            return True  # what cannot be read cannot be made better, either
+            return True  # an unreadable source cannot be encoded again
 
     def _pack(self, group: _Group) -> list[ItemResult]:
-        """Write the shards of a group, then its index; then its clips are no longer needed."""
+        """Write the shards of a group, then its index, and remove its clips."""
         name = f"{self._prefix}{group.number:06d}"
-        outcomes = [group.outcomes[item.relative] for item in group.items]
-        done = [outcome for outcome in outcomes if outcome.status == "done"]
+        results = [group.results[item.relative] for item in group.items]
+        done = [result for result in results if result.status == "done"]
         if not done:
-            return outcomes  # nothing to index: they are tried again like what was never tried
+            return results  # nothing to index: the next run tries them like new items
         tars, members, sources = self._write_tars(name, done)
-        placed = [_placed(outcome, members) if outcome in done else outcome for outcome in outcomes]
+        placed = [_placed(result, members) if result in done else result for result in results]
         target = self._root / f"{name}.json"
         before = _read_index(target)
         recorded = self.how.recorded(_WHOLE, self._model)
@@ -270,7 +279,7 @@ class TarShards(Exporter):
             "options": {**recorded, WEIGHTS: self._model.model_sha256},
             "shards": tars,
             # seconds differ from run to run, and an index should not
-            "items": [replace(outcome, seconds=None).to_json() for outcome in placed],
+            "items": [replace(result, seconds=None).to_json() for result in placed],
             "sources": sources,
         }
         part = self._clips.work / target.name
@@ -280,26 +289,26 @@ class TarShards(Exporter):
         _publish(part, target)
         for old in () if before is None else before.tars.keys() - tars.keys():
             (self._root / old).unlink(missing_ok=True)  # what --overwrite replaced
-        for outcome in done:
-            for output in outcome.outputs:
+        for result in done:
+            for output in result.outputs:
                 (self._clips.root / output).unlink(missing_ok=True)
         return placed
 
     def members(self, item: str, path: Path) -> dict[str, bytes]:
-        """Give the members of a clip by their suffix, of the latent file that waits for them.
+        """Return the members of a clip by their suffix, made of its latent file.
 
         A caption is a text file beside the latents, as trainers read them.
         """
         strings = _strings(path)
-        told: dict[str, Any] = {"item": item, **strings}
+        fields: dict[str, Any] = {"item": item, **strings}
         members = {"safetensors": path.read_bytes()}
         caption, columns = strings.get("extra.caption"), strings.get("extra.columns")
         if caption is not None:
-            told["caption"] = caption
+            fields["caption"] = caption
             members["txt"] = caption.encode()
         if columns is not None:
-            told["columns"] = json.loads(columns)
-        members["json"] = json.dumps(told).encode()
+            fields["columns"] = json.loads(columns)
+        members["json"] = json.dumps(fields).encode()
         return members
 
     def _write_tars(
@@ -326,10 +335,10 @@ class TarShards(Exporter):
                 format="PAX_FORMAT",
             ) as writer,
         ):
-            for outcome in done:
-                for name in _names(outcome):
+            for result in done:
+                for name in _names(result):
                     path = self._clips.root / (name + SUFFIX)
-                    sources[outcome.item] = _strings(path).get("extra.source_sha256", "")
+                    sources[result.item] = _strings(path).get("extra.source_sha256", "")
                     writer.write({"__key__": key_of(name), **self.members(name, path)})
                     members[name] = Path(str(writer.fname)).name
         tars = {}
@@ -340,23 +349,23 @@ class TarShards(Exporter):
         return tars, members, sources
 
 
-def _names(outcome: ItemResult) -> list[str]:
-    """Give the names of an item's clips: one, or that of each window."""
-    if outcome.windows is None:
-        return [outcome.item]
-    return [window.output.removesuffix(SUFFIX) for window in outcome.windows]
+def _names(result: ItemResult) -> list[str]:
+    """Return the names of an item's clips: one, or that of each window."""
+    if result.windows is None:
+        return [result.item]
+    return [window.output.removesuffix(SUFFIX) for window in result.windows]
 
 
-def _placed(outcome: ItemResult, members: Mapping[str, str]) -> ItemResult:
-    """Name the shards that hold an item, in place of the files that waited for them."""
-    if outcome.windows is None:
-        return replace(outcome, output=members[outcome.item])
-    windows = zip(outcome.windows, _names(outcome), strict=True)
-    return replace(outcome, windows=tuple(replace(w, output=members[name]) for w, name in windows))
+def _placed(result: ItemResult, members: Mapping[str, str]) -> ItemResult:
+    """Replace the outputs of an item by the shards that hold it."""
+    if result.windows is None:
+        return replace(result, output=members[result.item])
+    windows = zip(result.windows, _names(result), strict=True)
+    return replace(result, windows=tuple(replace(w, output=members[name]) for w, name in windows))
 
 
 def _is_recorded(result: ItemResult, last: Mapping[str, ItemResult]) -> bool:
-    """Tell whether the manifest has a line; a killed run may have had no time for it."""
+    """Return True where the manifest has a line of a result; a killed run may lack it."""
     known = last.get(result.item)
     return known is not None and (known.status, known.output) == (result.status, result.output)
 
@@ -372,7 +381,7 @@ def _strings(path: Path) -> dict[str, str]:
 
 
 def _is_intact(index: _Index) -> bool:
-    """Whether all clips of a group are in its shards, with the data that were written."""
+    """Return True where all clips of a group are in its shards, and match their checksums."""
     from wfvae_cli.dataset.training import verify_shard
 
     try:
@@ -385,7 +394,7 @@ def _is_intact(index: _Index) -> bool:
 
 
 def _read_index(path: Path) -> _Index | None:
-    """Read an index; None where there is none, or where it says what no index of ours does."""
+    """Read an index; None where there is none, or a damaged one."""
     try:
         content: dict[str, Any] = json.loads(path.read_bytes())
         if content["schema"] != _SCHEMA:
@@ -408,12 +417,12 @@ def _read_index(path: Path) -> _Index | None:
 def listed_clips(path: Path, shard: str) -> set[str]:
     """The items that an index says are in one of its shards; none where there is no index."""
     index = _read_index(path) if path.exists() else None
-    items = () if index is None else index.outcomes
+    items = () if index is None else index.results
     return {each.item for each in items if each.output == shard and each.status == "done"}
 
 
 def _is_shard_of(index: Path, name: str) -> bool:
-    """Whether `name` is one that `TarShards` gives a shard of this index."""
+    """Return True where `name` is one that `TarShards` gives a shard of this index."""
     number = name.removeprefix(f"{index.stem}-").removesuffix(".tar")
     return number.isdecimal() and name == f"{index.stem}-{number}.tar"
 
