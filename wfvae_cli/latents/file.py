@@ -58,7 +58,7 @@ class LatentFile:
     """
 
     name: str
-    """What messages call it: the path, or the stream's name."""
+    """Name in messages: the path, or the stream's name."""
     metadata: LatentMetadata
     _header: Header
     _file: io.FileIO
@@ -120,12 +120,12 @@ class LatentFile:
 
     @property
     def dtype(self) -> LatentDtype:
-        """What the latents are stored as."""
+        """Type that the latents are stored in."""
         return _DTYPES[self._header.tensors["latents"].dtype]
 
     @property
     def has_pts(self) -> bool:
-        """Whether the frames have timestamps of their own: the rate is variable."""
+        """True where the frames have timestamps of their own: the rate is variable."""
         return "pts" in self._header.tensors
 
     @property
@@ -160,7 +160,7 @@ class LatentFile:
 
     @property
     def has_logvar(self) -> bool:
-        """Whether the posterior's log-variance is stored beside its mean."""
+        """True where the posterior's log-variance is stored beside its mean."""
         return "logvar" in self._header.tensors
 
     def read(self, start: int = 0, stop: int | None = None, *, check_finite: bool = True) -> Tensor:
@@ -261,7 +261,7 @@ class LatentFile:
 
 
 def is_latent_file(path: str | os.PathLike[str]) -> bool:
-    """Whether this is a latent file of any schema version, whole or not, by its header."""
+    """Tell by its header if a file is a latent file of any schema version, complete or not."""
     try:
         with Path(path).open("rb", buffering=0) as file:
             header = read_header(file, os.fstat(file.fileno()).st_size)

@@ -17,7 +17,7 @@ from wfvae_cli.errors import LatentError
 from wfvae_cli.latents.raw import read_up_to
 
 LatentDtype = Literal["float32", "float16", "bfloat16"]
-"""How latents may be stored, in torch's names."""
+"""Types that latents may be stored in, by torch's names."""
 
 SAFETENSORS_DTYPES: Mapping[LatentDtype, str] = {
     "float32": "F32",

@@ -59,7 +59,7 @@ class EncodingPlan:
     stored: yuv.PictureFormat
     time_base: Fraction
     on_grid: bool
-    """Whether this format knows frame numbers only, no times of their own."""
+    """True where this format stores frame numbers only, no timestamps."""
     codec_options: dict[str, str]
     container_options: dict[str, str]
 

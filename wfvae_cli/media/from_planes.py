@@ -65,7 +65,7 @@ class PlanarConversion:
         return self._geometry.size
 
     def fits(self, frame: VideoFrame) -> bool:
-        """Whether `frame` has the format and size that this is for."""
+        """Tell if `frame` has the format and size that this conversion is for."""
         return (frame.format.name, (frame.width, frame.height)) == (self._format, self._size)
 
     def __call__(self, data: Tensor) -> Tensor:
@@ -129,7 +129,7 @@ def find_conversion(like: VideoFrame, convert: Converter) -> PlanarConversion | 
 
 @functools.cache
 def _rounds_like_ffmpeg() -> bool:
-    """Whether a small picture of noise comes out the same; asked once in a process.
+    """Tell if a small picture of noise comes out as from FFmpeg; computed once in a process.
 
     The tests show it for the FFmpeg of today's PyAV; a later one may compute otherwise.
     """

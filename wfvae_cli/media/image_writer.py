@@ -51,12 +51,12 @@ FIRST_NUMBER = 1
 
 
 def is_image(target: str | Path) -> bool:
-    """Whether a target's suffix names an image format that can be written."""
+    """Tell if a target's suffix names an image format that can be written."""
     return Path(target).suffix.lower() in _SETTINGS
 
 
 def is_pattern(target: str | Path) -> bool:
-    """Whether a target is a series of images, such as `frame%05d.png`."""
+    """Tell if a target is a series of images, such as `frame%05d.png`."""
     return len(_NUMBER.findall(Path(target).name)) == 1 and is_image(target)
 
 

@@ -116,7 +116,7 @@ class ImageSource:
 
     @property
     def promised(self) -> tuple[int | None, Fraction | None]:
-        """How many images there are, and how many seconds they last."""
+        """Announced number of images, and their duration in seconds."""
         count = max(1, len(self._names))
         return count, None if self.frame_rate is None else count * self.time_base
 

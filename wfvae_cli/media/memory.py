@@ -1,4 +1,4 @@
-"""How much memory there is for a picture, and refusing what does not fit."""
+"""Memory limits for pictures: an estimate of what is free, and an error for what does not fit."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _ALWAYS = 64 * _MIB
 """Bytes that a picture may always take: less than loading the program does."""
 _CGROUPS = Path("/sys/fs/cgroup")
 _UNLIMITED = 1 << 60
-"""From here on, the limit of a control group (version 1) stands for none."""
+"""Smallest limit of a control group (version 1) that stands for no limit, in bytes."""
 
 
 def free_memory() -> int:

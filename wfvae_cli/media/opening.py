@@ -21,7 +21,7 @@ from wfvae_cli.unreadable import why_unreadable
 
 _HEAD = 4096
 _READABLE_TEXT = re.compile(rb"P[1-7fF]\s|YUV4MPEG2 |#\?RADIANCE")
-"""How pictures begin whose header is text, as all the rest may look: PBM to PFM, Y4M, HDR."""
+"""Magic of picture formats with text headers: PBM to PFM, Y4M, HDR."""
 _SAFETENSORS = b'\0\0\0{"'
 """Bytes 5 to 9 of a safetensors file: the end of its header's length, and how the header begins."""
 
@@ -41,7 +41,7 @@ _PLAYLISTS: Mapping[str, str] = {
 _GENERATE_PTS = 1
 """FFmpeg's AVFMT_FLAG_GENPTS."""
 _SCRIPTS = (b"#EXTM3U", b"ffconcat", b"v=0", b"<MPD", b"[playlist]")
-"""How playlists, concat scripts and session descriptions begin."""
+"""Magic of playlists, concat scripts and session descriptions."""
 
 
 def is_playlist(path: str | Path) -> bool:
@@ -142,7 +142,7 @@ def _formats(playlist: str | None) -> str:
 
 
 def _opening_beside(playlist: Path) -> Callable[[str, int, Mapping[str, str]], BinaryIO]:
-    """What opens the files that a playlist names, if they lie beside or below it."""
+    """Return an opener for the files that a playlist names, if they lie beside or below it."""
     root = playlist.resolve().parent
 
     def open_beside(url: str, flags: int, options: Mapping[str, str]) -> BinaryIO:

@@ -76,7 +76,7 @@ class ClipReader:
     """
 
     info: ClipInfo
-    """What the frames will be like; known from the start."""
+    """Properties of the frames, known from the start."""
 
     def __init__(self, source: _Source, sampling: Sampling) -> None:
         """Go to the first frame to take; use `open_clip`."""
@@ -118,7 +118,7 @@ class ClipReader:
 
     @property
     def name(self) -> str:
-        """What messages call the source: its path, or `standard input`."""
+        """Name of the source in messages: its path, or `standard input`."""
         return self._source.name
 
     @property

@@ -46,7 +46,7 @@ class CheckpointFiles:
 
 @dataclass(frozen=True)
 class TensorEntry:
-    """Where a tensor's bytes are in a safetensors file, and what they mean."""
+    """Entry of a tensor in a safetensors header: the position, dtype and shape of its bytes."""
 
     shape: tuple[int, ...]
     dtype: str

@@ -32,7 +32,7 @@ LEAST_LOGVAR = -30.0
 """The log-variance of latents whose encoder gives none: as good as no variance, so that a sample
 is the mean."""
 _DEFAULT_CLASS = "AutoencoderKL"
-"""Of a config that names none, whose tensors were recognised."""
+"""Class of a config that names none, whose tensors were recognised."""
 
 _BOUNDS = {
     "layers_per_block": MOST_BLOCKS,
@@ -240,7 +240,7 @@ def _check_bounds(config: Mapping[str, Any]) -> None:
 
 
 def _normalization(config: Mapping[str, Any], channels: int) -> Normalization | None:
-    """What diffusers' pipelines do to latents: `(z - mean) * scaling_factor / std`."""
+    """Parse the normalisation of diffusers' pipelines: `(z - mean) * scaling_factor / std`."""
     mean, std = config.get("latents_mean"), config.get("latents_std")
     if mean is not None and std is not None and len(mean) == len(std) > channels:
         log.warning(

@@ -135,7 +135,7 @@ def source_named_by_file(model: str) -> str:
 
 
 def is_cached(entry: PublishedModel) -> bool:
-    """Whether a published model was downloaded; asks nobody. An embedded one never is."""
+    """Tell if a published model is in the local cache, without network. Embedded ones never are."""
     if entry.source is None:
         return False
     if entry.pickle is not None:

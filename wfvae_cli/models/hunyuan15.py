@@ -41,7 +41,7 @@ _DEFAULTS: dict[str, Any] = {
     "upsample_match_channel": True,
     "scaling_factor": 1.03682,
 }
-"""What diffusers takes for a field that a config leaves out."""
+"""Defaults in diffusers of fields that a config leaves out."""
 _ORIGINAL_FIELDS = {
     "ffactor_spatial": "spatial_compression_ratio",
     "ffactor_temporal": "temporal_compression_ratio",
@@ -59,11 +59,11 @@ class Hunyuan15Config:
     blocks: int
     """Residual blocks of an encoder level; a decoder level has one more."""
     space_steps: int
-    """How many levels halve height and width, from the frames inwards."""
+    """Number of levels that halve height and width, from the frames inwards."""
     time_steps: int
-    """How many of these, the last ones, halve time as well."""
+    """Number of these levels, the last ones, that halve time as well."""
     down_match: bool
-    """Whether a level's downsampling gives the next level's channels already."""
+    """True where a level's downsampling already outputs the next level's channels."""
     up_match: bool
     """The same of upsampling."""
 
@@ -135,7 +135,7 @@ class Hunyuan15Config:
 
 
 def _exponent(config: Mapping[str, Any], key: str) -> int:
-    """Which power of two the value at `key` is."""
+    """Return the exponent of the power of two at `key`."""
     value = count(config, key)
     if value & (value - 1):
         raise WeightsError(f"config.json: expected {key} to be a power of 2, got {value}")

@@ -1,4 +1,4 @@
-"""From what `--model` says to a model on a device, ready to run."""
+"""Load the model that `--model` names onto a device, ready to run."""
 
 from __future__ import annotations
 

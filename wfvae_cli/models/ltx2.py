@@ -82,7 +82,7 @@ class Encoder(nn.Module):
 
 
 class UpLevel(nn.Module):
-    """What resamples, after a block that converts channels if needed, then residual blocks."""
+    """A decoder level: a channel-converting block if needed, upsampling, then residual blocks."""
 
     def __init__(self, up: Up, config: LTX2Config) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""What `--model` may say: an embedded or published name, a path, or a repository on the Hub."""
+"""Values of `--model`: an embedded or published name, a path, or a repository on the Hub."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from wfvae_cli.models.published import (
 from wfvae_cli.strides import Strides
 
 PICKLE_SUFFIXES = (".ckpt", ".pth", ".pt", ".bin", ".pkl")
-"""How checkpoints that only `wfvae convert` reads are named."""
+"""Suffixes of checkpoints that only `wfvae convert` reads."""
 _FILE_SUFFIXES = (".safetensors", ".json", *PICKLE_SUFFIXES)
 _REPOSITORY = re.compile(r"(?P<repo>[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*)(?:/(?P<subfolder>.+))?")
 

@@ -1,4 +1,4 @@
-"""Which class builds which family: found by `config.json`'s `_class_name`, or by tensor names."""
+"""Registry of model families, looked up by `_class_name` of `config.json` or by tensor names."""
 
 from __future__ import annotations
 
@@ -99,9 +99,9 @@ class SettledConfig(NamedTuple):
 
     config: dict[str, Any]
     recognised_by: str
-    """What told the family, for the user."""
+    """Evidence for the family, as text for the user."""
     note: str | None
-    """What was assumed where the config was not given; None where it was."""
+    """Assumption made where no config was given; None where one was."""
 
 
 def settle_config(

@@ -37,7 +37,7 @@ class WanConfig:
     blocks: int
     """Residual blocks of an encoder level; a decoder level has one more."""
     halves_time: tuple[bool, ...]
-    """Which of the steps from level to level halve time as well as space."""
+    """For each step from level to level, True where it halves time as well as space."""
 
     @classmethod
     def parse(cls, config: Mapping[str, Any]) -> WanConfig:
@@ -155,7 +155,7 @@ class Decoder(nn.Module):
 
 
 class WanNetwork(VideoVAE):
-    """What the VAEs of Wan have in common: an encoder and a decoder of causal convs.
+    """Base class of the VAEs of Wan: an encoder and a decoder of causal convs.
 
     Args:
         config: the widths and levels.

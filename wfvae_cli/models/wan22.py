@@ -199,7 +199,7 @@ class Decoder(nn.Module):
         return level
 
     def _double(self, both: Tensor, stream: Stream) -> Tensor:
-        """What came into the first level and out of its blocks, to frames."""
+        """Decode from the first level's input and its blocks' output, concatenated in channels."""
         width = self.conv_in.conv.out_channels
         x, y = both[:, :width], both[:, width:]
         y = self._first.enlarge(x, y, stream)

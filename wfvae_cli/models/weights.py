@@ -29,7 +29,7 @@ _LISTED = 12
 
 
 class _Header(Protocol):
-    """What matching needs to know of a tensor: an entry of a file, or one in memory."""
+    """Shape and dtype of a tensor to match: an entry of a file, or one in memory."""
 
     @property
     def shape(self) -> tuple[int, ...]: ...
@@ -39,7 +39,7 @@ class _Header(Protocol):
 
 @dataclass(frozen=True)
 class Matching:
-    """Which checkpoint tensor becomes which parameter, once all of them are accounted for."""
+    """Checkpoint tensor of each parameter, with every tensor accounted for."""
 
     parameters: dict[str, str]
     """Checkpoint name to the model's parameter name."""

@@ -1,4 +1,4 @@
-"""What devices other than the CPU have in common, whoever makes them."""
+"""Helpers for accelerators of any vendor, through `torch.accelerator`."""
 
 from __future__ import annotations
 

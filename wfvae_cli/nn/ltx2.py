@@ -20,7 +20,7 @@ from wfvae_cli.nn.pixel_shuffle import (
 from wfvae_cli.nn.stream import Stream, Streaming, align
 
 Resampling = Literal["spatial", "temporal", "spatiotemporal", "conv"]
-"""How a level is resampled, by the names in diffusers' configs; only an encoder has `conv`."""
+"""Resampling of a level, by the names in diffusers' configs; only an encoder has `conv`."""
 FACTORS: dict[Resampling, Factor] = {
     "spatial": (1, 2, 2),
     "temporal": (2, 1, 1),

@@ -12,7 +12,7 @@ from wfvae_cli.nn.joined import PixelNorm
 from wfvae_cli.nn.stream import Stream
 
 Edges = Literal["zeros", "reflect", "replicate"]
-"""What a convolution sees beyond the picture, by PyTorch's names for padding modes."""
+"""Spatial padding mode of a convolution, by PyTorch's names."""
 
 _SOURCES = {"reflect": (1, -2), "replicate": (0, -1)}
 """The rows (or columns) that stand before the first one and behind the last one."""

@@ -24,11 +24,11 @@ class Footprint:
     working: float
     """While a chunk goes through, for each of its frames; encoding or decoding, the larger."""
     encoder_state: float
-    """From chunk to chunk, encoding."""
+    """State kept from chunk to chunk while encoding."""
     decoder_state: float
-    """From chunk to chunk, decoding."""
+    """State kept from chunk to chunk while decoding."""
     outside: float
-    """Of `working`, what bands do not divide."""
+    """Part of `working` that bands do not divide."""
     halo: int
     """Rows of pixels that a band needs beyond its own, on either side."""
 

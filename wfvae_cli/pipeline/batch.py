@@ -27,7 +27,7 @@ _FILLS_GPU = 2**21
 
 
 class ClipStreams(NamedTuple):
-    """What a clip leaves behind in each half of the model."""
+    """State of one clip in each half of the model."""
 
     encoder: Stream
     decoder: Stream
@@ -39,7 +39,7 @@ class ClipStreams(NamedTuple):
 
     @property
     def first(self) -> bool:
-        """Whether no chunk has gone through yet."""
+        """True until the first chunk has gone through."""
         return self.encoder.first and self.decoder.first
 
 

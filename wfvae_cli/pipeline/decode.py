@@ -48,7 +48,7 @@ _ALL = DecodedPart()
 
 @dataclass(frozen=True)
 class DecodedClip:
-    """What `decode_clip` wrote."""
+    """Result of `decode_clip`."""
 
     source: str
     target: str
@@ -74,7 +74,7 @@ class LatentChunk:
 
     @property
     def ends_task(self) -> bool:
-        """Whether it is the last of all."""
+        """True for the last chunk of the task."""
         return self.last
 
     @property

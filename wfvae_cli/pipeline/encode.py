@@ -42,7 +42,7 @@ _ROUNDING = Fraction(1, 1000)
 
 @dataclass(frozen=True)
 class EncodedClip:
-    """What `encode_clip` wrote."""
+    """Result of `encode_clip`."""
 
     source: str
     target: str

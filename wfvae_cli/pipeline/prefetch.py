@@ -39,7 +39,7 @@ class Reading(Generic[TaskT]):
 
     @property
     def seconds(self) -> float:
-        """Since it was begun."""
+        """Seconds since it was begun."""
         return time.monotonic() - self.begun
 
     def beat(self) -> None:
@@ -65,7 +65,7 @@ class Reading(Generic[TaskT]):
             self._is_waiting = False
 
     def overdue(self) -> TimeLimitError | None:
-        """Why this source should be given up, if it should."""
+        """Return the error of a source that exceeded a time limit; None for one that did not."""
         if self._is_waiting:
             return None
         now, limit, stall = time.monotonic(), self._limits.time, self._limits.stall
@@ -106,12 +106,12 @@ class Clip(Generic[TaskT, SourceT]):
 
     @property
     def task(self) -> TaskT:
-        """What it belongs to."""
+        """The task that the source belongs to."""
         return self.reading.task
 
     @property
     def is_whole(self) -> bool:
-        """Whether its first chunk is all of it."""
+        """True where its first chunk is the only one."""
         return self.first.ends_task
 
     def drop(self) -> None:

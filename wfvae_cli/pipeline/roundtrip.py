@@ -32,7 +32,7 @@ ValueT = TypeVar("ValueT")
 
 
 class ClipRecord(Protocol):
-    """What is collected of one clip on its way, beside what is written of it."""
+    """Record of one clip's latents and metrics, collected during its roundtrip."""
 
     metrics: ClipMetrics
     """Given every pair of frames."""
@@ -55,7 +55,7 @@ class Recorder(Protocol):
 
     @property
     def is_timed(self) -> bool:
-        """Whether to wait for the device after every chunk, so that its time is known."""
+        """True to synchronise with the device after every chunk, so that its time is known."""
 
     def loaded(self, model: LoadedModel) -> None:
         """Take the model that is to run, before any clip."""
@@ -85,7 +85,7 @@ class ScoresOnly:
 
 @dataclass(frozen=True)
 class RoundtripResult:
-    """What a roundtrip wrote and lost."""
+    """Files written by a roundtrip, and its reconstruction error."""
 
     source: str
     target: str | None

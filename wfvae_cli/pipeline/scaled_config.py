@@ -13,11 +13,11 @@ from wfvae_cli.stats.report import ModelIdentity, StatsReport
 from wfvae_cli.stats.scale import config_with_scale
 
 COPY = "config.stats.json"
-"""What the copy is called beside a `config.json` that stays as it is."""
+"""Name of the copy, next to a `config.json` that is not changed."""
 
 
 def scaled_config_path(folder: Path, *, overwrite: bool = False) -> Path:
-    """Where `write_scaled_config` would write, checked early.
+    """Return the path that `write_scaled_config` will write, checked early.
 
     Args:
         folder: of a checkpoint. Where it has a `config.json`, that stays as it is, unless

@@ -35,7 +35,7 @@ class Bus(Protocol):
     """Copies between a device and page-locked memory that do not hold the thread."""
 
     def make_buffer(self, size: int) -> Tensor:
-        """Page-locked memory: uint8 of `size` bytes."""
+        """Allocate page-locked memory: uint8 of `size` bytes."""
 
     def send(self, host: Tensor) -> tuple[Tensor, Event]:
         """Copy page-locked bytes to the device, for the operations queued after this call."""
@@ -53,11 +53,11 @@ class CudaBus:
         self._down = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
 
     def make_buffer(self, size: int) -> Tensor:
-        """See `Bus`."""
+        """Allocate page-locked memory: uint8 of `size` bytes."""
         return torch.empty(size, dtype=torch.uint8, pin_memory=True)
 
     def send(self, host: Tensor) -> tuple[Tensor, Event]:
-        """See `Bus`."""
+        """Copy to the device on the upload stream, which the current stream then waits for."""
         model = torch.cuda.current_stream(self._device)
         with torch.cuda.stream(self._up):
             values = host.to(self._device, non_blocking=True)
@@ -68,7 +68,7 @@ class CudaBus:
         return values, event
 
     def fetch(self, values: Tensor, host: Tensor) -> Event:
-        """See `Bus`."""
+        """Copy to `host` on the download stream, once the current stream is done so far."""
         self._down.wait_stream(torch.cuda.current_stream(self._device))
         with torch.cuda.stream(self._down):
             host.copy_(values, non_blocking=True)

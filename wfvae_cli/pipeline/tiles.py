@@ -27,9 +27,9 @@ class Axis:
     """Equal tiles along one side of a picture, in latent positions."""
 
     size: int
-    """Of the picture."""
+    """Length of the picture's side, in latent positions."""
     tile: int
-    """Of each tile; `size` where there is one only."""
+    """Length of each tile; `size` where there is only one."""
     starts: tuple[int, ...]
 
     @classmethod
@@ -46,7 +46,7 @@ class Axis:
         return cls(size, tile, tuple(i * (size - tile) // steps for i in range(steps + 1)))
 
     def weights(self, unit: int = 1) -> Tensor:
-        """How much each tile counts at each of its rows (or columns): linear ramps.
+        """Return the blending weight of each tile at each of its rows (or columns): linear ramps.
 
         Args:
             unit: rows of the result that a latent position makes.
@@ -85,7 +85,7 @@ class Grid:
 
     @property
     def tiles(self) -> int:
-        """How many there are."""
+        """Number of tiles."""
         return len(self.rows.starts) * len(self.columns.starts)
 
 

@@ -108,7 +108,7 @@ def decode_avif(still: Still, orientation: Orientation) -> tuple[Pixels, VideoFr
 
 
 def avif_colour(nclx: Nclx | None) -> Colour:
-    """What the RGB of an AVIF image means; sRGB where it does not say."""
+    """Return the colour description of an AVIF image's RGB; sRGB where it does not say."""
     if nclx is None:
         return SRGB
     primaries = PRIMARIES.get(nclx.primaries, SRGB.primaries)
@@ -140,7 +140,7 @@ def _decode_item(item: Item, nclx: Nclx | None) -> tuple[Pixels, VideoFrame, lis
 def _colour_of(
     frame: VideoFrame, size: tuple[int, int], nclx: Nclx | None
 ) -> tuple[Colour, list[str]]:
-    """What the samples mean: by the container, and where it is silent by the coded picture."""
+    """Describe the samples by the container, or by the coded picture where it is silent."""
     matrix, full = int(frame.colorspace), int(frame.color_range)
     if nclx is not None:
         full = 2 if nclx.full_range else 1

@@ -1,4 +1,4 @@
-"""Opening images with Pillow, which squeezes nothing of 8 bits, and their pixels as RGB frames."""
+"""Open images of 8 bits with Pillow, and return their pixels as RGB frames."""
 
 from __future__ import annotations
 
@@ -121,12 +121,12 @@ def opened(data: bytes, fmt: str) -> Iterator[Image.Image]:
 
 
 def orientation_of(image: Image.Image) -> Orientation:
-    """How a decoded image wants to be turned, by its EXIF data or its container."""
+    """Return the orientation of a decoded image, by its EXIF data or its container."""
     return orientation_of_tag(image.getexif().get(_ORIENTATION_TAG))
 
 
 def orientation_of_tag(value: object) -> Orientation:
-    """How an image wants to be turned, by the value of EXIF's or TIFF's tag 274."""
+    """Return the orientation for a value of EXIF's or TIFF's tag 274."""
     return _ORIENTATIONS.get(value, Orientation()) if isinstance(value, int) else Orientation()
 
 

@@ -26,7 +26,7 @@ _DEFAULT_DELAY = Fraction(1, 15)
 
 @dataclass(frozen=True)
 class PngHeader:
-    """What the chunks before and between the picture data say."""
+    """Contents of the chunks before and between the picture data."""
 
     bits: int = 8
     """Bits of a sample: 1, 2, 4, 8 or 16."""
