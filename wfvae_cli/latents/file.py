@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 _COPY_BYTES = 1 << 20
 _MOST_TIMESTAMPS = 1 << 24
-"""Frames of a clip of variable rate, six days at 30 a second: its times are held in memory."""
+"""Maximum frames of a clip of variable rate, six days at 30 fps: its times are kept in memory."""
 CHECKSUM = "data_sha256"
 """The header's string that holds the SHA-256 of everything behind the header."""
 _DTYPES: dict[str, LatentDtype] = {short: name for name, short in SAFETENSORS_DTYPES.items()}
@@ -307,7 +307,7 @@ def _read_header(stream: IO[bytes], file_bytes: int | None) -> Header:
 
 
 def _check_layout(header: Header) -> LatentMetadata:
-    """Check that the tensors are those that the metadata promises."""
+    """Check that the tensors are those that the metadata describes."""
     if header.metadata.get("schema") != SCHEMA:
         raise LatentError(
             "expected latents written by wfvae, got a safetensors file without their metadata, "

@@ -1,4 +1,4 @@
-"""The safetensors header: which tensors a file holds, where, and its strings.
+"""The safetensors header: the tensors of a file, their positions, and its strings.
 
 The format (https://github.com/huggingface/safetensors#format) is a little-endian 64-bit header
 length, a JSON header, and the tensors' bytes. It is read and written here by hand so that a

@@ -28,7 +28,7 @@ _SHA256 = re.compile(r"[0-9a-f]{64}")
 _LARGEST_STRIDE = 1024
 _LARGEST_RATE_TERM = 2**31 - 1
 LONGEST_HOLD = Fraction(24 * 60 * 60)
-"""Seconds; nobody shows one frame for longer, and times stay far from 64 bits."""
+"""Maximum duration of one frame in seconds, which keeps times far from 64 bits."""
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,7 @@ class AppliedNormalization:
     scale: tuple[float, ...]
     """One per latent channel, none zero."""
     source: str
-    """Where the values come from: `config`, or the name and hash of a statistics file."""
+    """Source of the values: `config`, or the name and hash of a statistics file."""
 
 
 @dataclass(frozen=True)

@@ -39,7 +39,7 @@ class Colour:
 
 @dataclass(frozen=True)
 class ClipInfo:
-    """Properties of the frames that a reader yields (after rotation and sampling) or a writer takes."""
+    """Properties of the frames of a clip, as a reader yields them (after rotation and sampling)."""
 
     width: int
     height: int
@@ -79,13 +79,13 @@ class Conversion(Protocol):
 
     @property
     def size(self) -> tuple[int, int]:
-        """Width and height of what comes out."""
+        """Width and height of the converted picture."""
 
     def __call__(self, data: Tensor) -> Tensor:
-        """`[…, bytes]` to `[…, H, W, 3]` RGB, uint8, on the same device."""
+        """Convert `[…, bytes]` to `[…, H, W, 3]` RGB, uint8, on the same device."""
 
     def on_host(self, planes: NDArray[np.generic]) -> NDArray[np.uint8]:
-        """The same in ordinary memory."""
+        """Convert like `__call__`, from and to NumPy arrays in host memory."""
 
 
 @dataclass(frozen=True)
@@ -97,8 +97,8 @@ class Frame:
     pts: int
     """Presentation time in units of the clip's `time_base`; the first frame taken is 0."""
     conversion: Conversion | None = None
-    """Conversion of `pixels` to RGB on any device, where a reader leaves that to its caller: they are
-    then the decoded picture's own samples, one-dimensional."""
+    """Conversion of `pixels` to RGB on any device, where a reader leaves that to its caller: they
+    are then the decoded picture's own samples, one-dimensional."""
 
     def in_rgb(self) -> NDArray[np.uint8] | NDArray[np.uint16]:
         """HWC RGB, converted here and now if it has not been."""

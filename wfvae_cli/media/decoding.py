@@ -53,7 +53,7 @@ class Decoding:
 
         Args:
             container: where the stream is.
-            stream: what to decode.
+            stream: the stream to decode.
             source: where its bytes come from.
             from_start: whether the demuxer is at the beginning.
             hint: what else to try where decoding fails, appended to the message.
@@ -188,7 +188,7 @@ class Decoding:
         self._check_announced_end()
 
     def _check_size(self) -> None:
-        """On a pipe only the end shows whether everything came."""
+        """Check at the end of a pipe that all the bytes came."""
         if not self._source.rereadable:
             self._source.finish()
             check_whole(self._source, self._container)

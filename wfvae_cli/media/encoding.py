@@ -72,7 +72,7 @@ def plan(
     Args:
         target: path of the video, or `-`.
         info: the clip to come.
-        options: what the user asked for.
+        options: the options that the user set.
         streaming: whether the target cannot be sought in (a pipe).
 
     Raises:

@@ -47,7 +47,7 @@ class Converter:
 
         Args:
             bits: 8 or 16, the depth of the arrays.
-            colour: what the frames' YUV means.
+            colour: colour description of the frames' YUV.
             geometry: what to make of their size.
         """
         self.bits = bits

@@ -1,7 +1,7 @@
 """Convert RGB pictures to the frames that encoders take, and decoded frames to their bytes.
 
-swscale does not do: it reads 16-bit white as 65280 and centres full-range chroma on 127.5, which
-shifts 10-bit samples by up to 3 levels. Here every format, depth and range is rounded once from
+swscale is not exact enough: it reads 16-bit white as 65280 and centres full-range chroma on 127.5,
+which shifts 10-bit samples by up to 3 levels. Here every format, depth and range is rounded once from
 the exact value, and gives the same on every device, machine and version of FFmpeg.
 """
 

@@ -1,4 +1,4 @@
-"""Decoded 8-bit YUV to RGB on the model's device, number for number as FFmpeg does it on the CPU.
+"""Conversion of decoded 8-bit YUV to RGB on the model's device, bit-exact with FFmpeg on the CPU.
 
 What a GPU converts costs no processor core, which decoding files needs, and YUV crosses the bus
 in half the bytes. `Converter` remains the reference, and converts everything else: deeper
@@ -85,7 +85,7 @@ class PlanarConversion:
         return _shaped(_to_rgb(y, u, v, self._colour), self._geometry)
 
     def on_host(self, planes: NDArray[np.generic]) -> NDArray[np.uint8]:
-        """The same in ordinary memory."""
+        """Convert like `__call__`, from and to NumPy arrays in host memory."""
         rgb: NDArray[np.uint8] = self(torch.from_numpy(planes)).numpy()
         return rgb
 

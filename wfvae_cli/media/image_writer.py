@@ -67,7 +67,7 @@ def save_image(pixels: yuv.Pixels, path: Path, suffix: str, colour: Colour) -> N
         pixels: HWC RGB, uint8 or uint16 over the full range of the dtype.
         path: the file to write, whatever its name.
         suffix: suffix that says the format, such as `.png`.
-        colour: what the RGB means; PNG is labelled where it is of wide gamut or HDR.
+        colour: colour description of the RGB; PNG is labelled where it is of wide gamut or HDR.
 
     Raises:
         UsageError: the picture is larger than the format can hold.

@@ -19,7 +19,7 @@ class Input(ABC):
     """One source of bytes, to be given to FFmpeg.
 
     Attributes:
-        name: what messages call it: a path, a URL or `standard input`.
+        name: its name in messages: a path, a URL or `standard input`.
         rereadable: whether it can be read again from any point.
     """
 
@@ -151,7 +151,7 @@ class Pipe(Input):
 
     Args:
         file: where they come from.
-        name: what messages call it.
+        name: its name in messages.
         owned: whether `close` closes the file.
     """
 

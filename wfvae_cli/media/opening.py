@@ -53,7 +53,7 @@ def check_exists(path: Path, *, trusted: bool = False) -> None:
     """Check that `path` is there, is not empty, and is neither prose nor a playlist.
 
     Args:
-        path: what the user named.
+        path: path as the user gave it.
         trusted: see `reader.open_clip`.
 
     Raises:
@@ -86,8 +86,8 @@ def open_container(
     """Open a container with FFmpeg.
 
     Args:
-        source: what to read.
-        accelerator: what decodes, if not software; it has to be there.
+        source: the input to read.
+        accelerator: hardware decoder, which has to be available; None for software.
         trusted: whether a playlist may open what lies beside or below it.
 
     Raises:
@@ -113,7 +113,7 @@ def open_only(
     """Open a container so that FFmpeg cannot open anything but `source`; errors are PyAV's.
 
     Args:
-        source: what to read.
+        source: the input to read.
         accelerator: see `open_container`.
         trusted: see `open_container`.
     """
@@ -168,7 +168,8 @@ def _last_message(source: Input, trusted: bool) -> str | None:
     """Open a file that cannot be opened once more, for what FFmpeg has to say about it.
 
     FFmpeg's logger is global and calls Python from its own threads, which must not wait for the
-    interpreter while a decoder is being freed elsewhere: it is listened to while nobody else runs.
+    interpreter while a decoder is being freed elsewhere: it is captured while no other thread
+    decodes.
     """
     if threading.active_count() > 1 or not isinstance(source, LocalFile):
         return None
@@ -198,7 +199,7 @@ def explain_unreadable(source: Input, message: str) -> str:
     """Say why FFmpeg could not open or decode `source`.
 
     Args:
-        source: what was opened.
+        source: the opened input.
         message: FFmpeg's own words.
     """
     said = f" (FFmpeg: {message})" if message else ""

@@ -131,7 +131,7 @@ def load(file: Path | io.BytesIO, name: str | None = None, memory: int | None = 
 
     Args:
         file: the image.
-        name: what messages call it; the path by default.
+        name: its name in messages; the path by default.
         memory: bytes that decoding may take; None is half of what is free.
 
     Raises:
@@ -146,7 +146,7 @@ def decode(data: bytes, name: str, memory: int | None = None) -> Picture:
 
     Args:
         data: the whole file.
-        name: what messages call it.
+        name: its name in messages.
         memory: bytes that decoding may take; None is half of what is free.
     """
     fmt = identify(data[:HEAD])
@@ -179,7 +179,7 @@ def check_header(data: bytes, fmt: str, name: str, memory: int | None) -> None:
     Args:
         data: the whole file.
         fmt: its format.
-        name: what messages call it.
+        name: its name in messages.
         memory: bytes that decoding may take; None is half of what is free.
 
     Raises:

@@ -169,10 +169,9 @@ class ClipReader:
         )
 
     def leave_conversion(self) -> None:
-        """Leave the conversion to RGB, and scaling, to whoever takes the frames, where that may be.
+        """Leave the conversion to RGB, and scaling, to the caller, where it can be done exactly.
 
-        It may where a device gives the same pixels: see `Frame.conversion`. To be called before
-        the first frame is taken.
+        That is where a device gives the same pixels: see `Frame.conversion`. To be called before the first frame is taken.
         """
         # Here, because torch takes seconds to import, and reading alone does without it.
         from wfvae_cli.media.from_planes import find_conversion
@@ -359,7 +358,7 @@ def _geometry(source: _Source, sampling: Sampling) -> Geometry:
 
 
 def _expected_frames(source: _Source, sampling: Sampling) -> int | None:
-    """Frames that a reader will yield, as far as the container tells the truth."""
+    """Estimate the frames that a reader will yield from what the container announces."""
     count, length = source.promised
     rate = source.frame_rate
     if count is None and length is not None and rate is not None:

@@ -74,7 +74,7 @@ def plan_geometry(
         width: pixels of the decoded picture, before turning.
         height: the same.
         sample_aspect: width of a decoded pixel over its height.
-        orientation: how the picture has to be turned.
+        orientation: the turn or flip to apply.
         sampling: the user's wishes.
     """
     if orientation.transpose:

@@ -162,7 +162,7 @@ class VideoVAE(nn.Module, ABC):
         Args:
             frames: BCTHW in [-1, 1], RGB. The stream's first chunk has `1 + k*strides.time`
                 frames, every later one `k*strides.time`; H and W are multiples of the strides.
-            stream: what this clip's earlier chunks left behind; changed in place.
+            stream: state of this clip's earlier chunks; changed in place.
 
         Returns:
             The posterior of the chunk's latent frames, log-variance clamped.
@@ -193,7 +193,7 @@ class VideoVAE(nn.Module, ABC):
         Args:
             latents: BCTHW, not normalised, any number of latent frames from 1; of any type, since
                 the encoder may compute in another one.
-            stream: what this clip's earlier chunks left behind; changed in place. Set
+            stream: state of this clip's earlier chunks; changed in place. Set
                 `stream.last` before the final chunk.
 
         Returns:
@@ -242,7 +242,7 @@ def to_channels_last(x: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class LoadedModel:
-    """A model with its weights and its identity."""
+    """A loaded model with its name, its config and the SHA-256 of its weights file."""
 
     vae: VideoVAE
     name: str

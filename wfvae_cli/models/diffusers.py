@@ -1,6 +1,6 @@
 """VAEs that diffusers implements and this package does not: one adapter for all of its classes.
 
-What differs from class to class stands in `diffusers_table`. Image VAEs, such as Stable
+`diffusers_table` holds the differences between the classes. Image VAEs, such as Stable
 Diffusion's (arXiv 2112.10752), take a video frame by frame; video VAEs take a clip as a whole.
 """
 
@@ -54,8 +54,8 @@ class DiffusersVAE(VideoVAE):
     """A VAE of diffusers.
 
     Args:
-        autoencoder: what diffusers built.
-        entry: what is known of its class.
+        autoencoder: the module that diffusers built.
+        entry: the table entry of its class.
     """
 
     encoder_modules = ("autoencoder.encoder", "autoencoder.quant_conv")
@@ -78,7 +78,7 @@ class DiffusersVAE(VideoVAE):
             self.normalization = _normalization(self.config, self.latent_channels)
         for name in {name.partition(".")[0] for name in self.statistics}:
             delattr(autoencoder, name)
-        # Whole clips are what these names promise: no tiles, which overlap and leave seams.
+        # Whole clips only: no tiles, which overlap and leave seams.
         autoencoder.use_framewise_encoding = autoencoder.use_framewise_decoding = False
         self.autoencoder = autoencoder
 
@@ -122,7 +122,7 @@ class DiffusersVAE(VideoVAE):
         self.normalization = _normalization(self.config | lists, self.latent_channels)
 
     def _encode(self, frames: Tensor, stream: Stream) -> Posterior:
-        del stream  # frames know nothing of each other, or a clip is whole
+        del stream  # frames are independent, or the clip is whole
         if self.entry.takes == "clips":
             return self._encode_clip(frames)
         images = rearrange(frames, "b c t h w -> (b t) c h w")

@@ -64,7 +64,7 @@ class DiffusersClass:
     space: Measure
     """Pixels of a latent position along each side."""
     width: Measure
-    """Channels at the frames' size: what memory grows with."""
+    """Channels at the frames' size, to which memory is proportional."""
     time: Measure = _ONE
     """Frames of a latent frame, except for the first."""
     channels: Measure = _LATENT_CHANNELS
@@ -180,7 +180,7 @@ CLASSES: Mapping[str, DiffusersClass] = {
         space=_halvings("ch_mult"),
         width=_field("ch"),
         channels=_field("z_channels"),
-        has_variance=False,  # diffusers drops what the encoder gives of it
+        has_variance=False,  # diffusers drops the encoder's log-variance
         whole_clip_only="its segments of 16 frames, and the statistics that they hand on, are "
         "diffusers' own, which runs no segment alone",
     ),

@@ -65,7 +65,7 @@ class Hunyuan15Config:
     down_match: bool
     """True where a level's downsampling already outputs the next level's channels."""
     up_match: bool
-    """The same of upsampling."""
+    """True where a level's upsampling already outputs the next level's channels."""
 
     @classmethod
     def parse(cls, config: Mapping[str, Any]) -> Hunyuan15Config:
@@ -126,7 +126,7 @@ class Hunyuan15Config:
         ]
 
     def upsampling(self) -> list[tuple[int, int, bool]]:
-        """The same of each upsampling, from the latents outwards."""
+        """Channels in, channels out, and whether time is doubled, of each upsampling."""
         widths = self.widths[::-1]
         return [
             (widths[i], widths[i + 1] if self.up_match else widths[i], i < self.time_steps)
@@ -179,7 +179,7 @@ class Encoder(nn.Module):
         return rows + 1
 
     def _halve(self, frames: Tensor, stream: Stream) -> Tensor:
-        """Frames to the backbone at the latents' size."""
+        """Encode frames up to the backbone at the latents' size."""
         x: Tensor = self.conv_in(frames, stream)
         for level in self.down_blocks[: self.config.space_steps]:
             x = level(x, stream)

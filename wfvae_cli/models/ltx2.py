@@ -155,7 +155,7 @@ class Decoder(nn.Module):
     ) -> Tensor | None:
         """Send frames through stages, those of `latents` latent frames at a time.
 
-        The last chunk lets go of the frames that all layers held back, 22 latent frames' worth in
+        The last chunk releases the frames that all layers held back, 22 latent frames' worth in
         LTX-2: a stage that was given them together would need that much more memory.
 
         Returns:
@@ -184,7 +184,7 @@ class Decoder(nn.Module):
         return in_row_bands(self._largest, x, stream, "decoder.band", halo=self.halo)
 
     def _largest(self, x: Tensor, stream: Stream) -> Tensor:
-        """The last level and what follows it, to pixels."""
+        """Decode the last level and the layers behind it to pixels."""
         x = self.conv_out(self.up_blocks[-1](x, stream), stream, plain_rms_norm)
         return channels_to_pixels(x, self.patch, _PATCH_ORDER)
 

@@ -58,7 +58,7 @@ class Down:
 
 @dataclass(frozen=True)
 class Up:
-    """A level of the decoder: what resamples, then residual blocks of `outputs` channels."""
+    """A level of the decoder: upsampling, then residual blocks of `outputs` channels."""
 
     inputs: int
     outputs: int
@@ -265,7 +265,7 @@ def _positive(config: Mapping[str, Any], key: str) -> float:
 
 
 def _product(levels: tuple[Down, ...] | tuple[Up, ...]) -> tuple[int, int, int]:
-    """Frames, rows and columns that all levels together make one of."""
+    """Compute the stride in frames, rows and columns of all levels together."""
     factors = [FACTORS[level.kind] for level in levels if level.kind is not None]
     t, h, w = (math.prod(factor[axis] for factor in factors) for axis in range(3))
     return t, h, w

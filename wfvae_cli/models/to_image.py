@@ -1,4 +1,4 @@
-"""An image VAE out of a video one: the starting point for training WF-VAE's image form.
+"""Conversion of a video VAE to an image VAE: the starting point for training WF-VAE's image form.
 
 What a second-generation video model computes for a clip's first frame is nearly an image model.
 Its causal convs see that frame repeated, so their temporal taps add up; nothing moves, so the
@@ -63,7 +63,7 @@ class StillDistance:
         return 20 * math.log10(2 / self.frames) if self.frames else math.inf
 
     def as_dict(self) -> dict[str, float | None]:
-        """For JSON, which has no infinity: `psnr` is None there."""
+        """Return the values for JSON, with None for an infinite `psnr`."""
         psnr = self.psnr if self.frames else None
         return {"latents": self.latents, "frames": self.frames, "psnr": psnr}
 

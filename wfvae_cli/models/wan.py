@@ -105,7 +105,7 @@ class Encoder(nn.Module):
         return rows + 1
 
     def _halve(self, frames: Tensor, stream: Stream) -> Tensor:
-        """Frames to the backbone at the latents' size: all that comes before the attention."""
+        """Encode frames up to the backbone at the latents' size, before the attention."""
         y: Tensor = self.downsamples(self.conv_in(frames, stream), stream)
         return y
 
@@ -222,7 +222,7 @@ class WanVAE(WanNetwork):
 
     @classmethod
     def rename(cls, names: Iterable[str]) -> dict[str, str]:
-        """Map the names of either published layout, told apart by the names themselves."""
+        """Map the names of either published layout, which is recognised by the names themselves."""
         return rename_wan(names)
 
 

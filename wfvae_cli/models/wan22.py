@@ -150,7 +150,7 @@ class Encoder(nn.Module):
         return PATCH * (rows + 1)
 
     def _halve(self, frames: Tensor, stream: Stream) -> Tensor:
-        """Frames to the backbone at the latents' size: all that comes before the attention."""
+        """Encode frames up to the backbone at the latents' size, before the attention."""
         x = self.conv_in(pixels_to_channels(frames, PATCH), stream)
         y: Tensor = self.levels(x, stream)
         return y
@@ -246,7 +246,7 @@ class Wan22VAE(WanNetwork):
 
     @classmethod
     def rename(cls, names: Iterable[str]) -> dict[str, str]:
-        """Map the names of either published layout, told apart by the names themselves."""
+        """Map the names of either published layout, which is recognised by the names themselves."""
         return rename_wan22(names)
 
 

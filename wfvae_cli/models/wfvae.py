@@ -146,7 +146,7 @@ class Encoder(nn.Module):
         return 2 * half
 
     def _halve(self, frames: Tensor, stream: Stream) -> Tensor:
-        """Frames to the backbone at the latents' size: all that comes before the attention."""
+        """Encode frames up to the backbone at the latents' size, before the attention."""
         level0 = causal_haar_3d(frames, stream)
         level1 = _analyse(level0[:, :3], self.config.level1_time, stream)
         level2 = _analyse(level1[:, :3], self.config.level2_time, stream)

@@ -223,7 +223,7 @@ class Encoder(nn.Module):
         return 2 * (rows + 1)
 
     def _halve(self, frames: Tensor, stream: Stream) -> Tensor:
-        """Frames to the backbone at the latents' size: all that comes before the attention."""
+        """Encode frames up to the backbone at the latents' size, before the attention."""
         bands = _analyse(frames, self.input_dims, stream)
         x: Tensor = self.conv_in(bands)
         for block in self.down_blocks:

@@ -54,7 +54,7 @@ def probe_conv3d_tf32(device: torch.device, conv3d: Convolution | None = None) -
 
     Args:
         device: of the type `cuda`.
-        conv3d: what to try; PyTorch's by default.
+        conv3d: the convolution to try; PyTorch's by default.
     """
     conv3d = conv3d or (lambda x, weight, bias: F.conv3d(x, weight, bias, padding=1))
     x = torch.full((1, 64, 4, 32, 32), 1 + 2.0**-12, device=device)  # TF32 has 10 bits

@@ -74,7 +74,7 @@ class CausalConv3d(Streaming):
         """Convolve the next chunk, BCTHW.
 
         Args:
-            x: what came in.
+            x: the input chunk.
             stream: the clip's.
             norm: comes before the convolution, with SiLU after it.
             overwrite: whether the result may take the place of `x` in memory.
@@ -120,7 +120,7 @@ class CausalConv3d(Streaming):
     def _convolve_whole(
         self, x: Tensor, past: Past, norm: PixelNorm | None, last: bool
     ) -> tuple[Tensor, Tensor | None]:
-        """The result, and unless this is the `last` chunk what the stream keeps."""
+        """Convolve a whole chunk; return the result and the state to keep, None if `last`."""
         depth, stride = self.conv.kernel_size[0], self.conv.stride[0]
         starts = self._starts(x, past)
         joined = join(x, NO_PAST if starts else past, norm)
@@ -200,7 +200,7 @@ class CausalConv3d(Streaming):
         return y
 
     def _bias_of(self, tap: int) -> Tensor | None:
-        """The bias is added once, with the last tap."""
+        """Return the bias for the last tap and None for the others: it is added once."""
         return self.conv.bias if tap == self.conv.kernel_size[0] - 1 else None
 
     def _convolve_frames(

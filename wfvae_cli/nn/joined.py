@@ -1,7 +1,7 @@
-"""The input of a causal convolution: what a stream kept and the next chunk, in one buffer.
+"""The input of a causal convolution: a stream's kept frames and the next chunk, in one buffer.
 
-Norm and SiLU write into it, so that nothing else is ever made of them, and its memory is
-channels-last whatever the shapes.
+Norm and SiLU write into it directly, without temporaries, and its memory is channels-last for all
+shapes.
 """
 
 from __future__ import annotations

@@ -43,7 +43,7 @@ class WaitingBlock(Streaming):
         inputs: channels that come in.
         outputs: channels of the result; where there are others, the shortcut is a LayerNorm and a
             1x1x1 convolution.
-        edges: what the convs see beyond the picture.
+        edges: spatial padding mode of the convs.
         ahead: whether each of them sees one frame ahead.
         eps: of the shortcut's LayerNorm.
     """

@@ -44,7 +44,7 @@ class PaddedConv3d(CausalConv3d):
         """Convolve the next chunk, BCTHW; without frames while the layers before wait for more.
 
         Args:
-            x: what came in.
+            x: the input chunk.
             stream: the clip's.
             norm: comes before the convolution, with SiLU after it.
             overwrite: whether the result may take the place of `x` in memory.

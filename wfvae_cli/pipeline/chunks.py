@@ -27,7 +27,7 @@ from wfvae_cli.strides import Strides, pad_to, padded_frames
 _AT_ONCE = 2**23
 """Pixels whose colours a device converts together: some 50 bytes each while that lasts."""
 _AT_ONCE_ON_HOST = 2**20
-"""The same of a CPU, whose caches would not hold more."""
+"""Pixels whose colours a CPU converts together: its caches would not hold more."""
 
 Pixels = NDArray[np.uint8] | NDArray[np.uint16]
 

@@ -128,7 +128,7 @@ class DecodeSink(Sink[ValueT], Generic[ValueT]):
     """Writes the frames of one clip.
 
     Args:
-        target: what to write.
+        target: the output to write.
         source: the clip's latents.
         part: which frames to write.
         conclude: makes the clip's result of its number of frames.
@@ -283,7 +283,7 @@ def decode_clip(
 
     Args:
         source: path of a latent file, a binary stream, or an open file.
-        target: what to write: a video or image by its suffix, a `%05d` pattern, `-` for stdout.
+        target: output: a video or image by its suffix, a `%05d` pattern, `-` for stdout.
         model: the model that made the latents.
         part: which frames to write; all by default.
         video: codec and container.

@@ -22,7 +22,7 @@ ValueT = TypeVar("ValueT")
 GivenT = TypeVar("GivenT", contravariant=True)
 
 Heartbeat = Callable[[], None]
-"""Called by a reader for every sign of life, so that one that hangs is noticed."""
+"""Heartbeat callback, called by a reader as it makes progress, so that a stall is noticed."""
 
 
 class Chunk(Protocol):
@@ -67,10 +67,10 @@ class ClipSource(ABC):
         """
 
     def verify(self) -> None:
-        """Check that what was read is still what is there; called before the last chunk goes on.
+        """Check that the source did not change meanwhile; called before the last chunk goes on.
 
         Raises:
-            InputError: somebody wrote to it meanwhile.
+            InputError: the source was written to meanwhile.
         """
         return
 
@@ -95,7 +95,7 @@ class Staged:
     """Pending write of one chunk that the model is done with."""
 
     frames: int
-    """Frames of the clip that are finished with it."""
+    """Number of the clip's frames that this write completes."""
     write: Callable[[], None]
     """Run in the clip's writer thread, chunk after chunk."""
 
@@ -171,13 +171,13 @@ class PipelineOptions:
 
 
 class Callbacks(Protocol[GivenT]):
-    """Told how the pipeline gets on, in its thread."""
+    """Progress callbacks of the pipeline, called in its thread."""
 
     def started(self, task: GivenT) -> None:
-        """The model begins with a clip."""
+        """Called when the model begins with a clip."""
 
     def advanced(self, frames: int) -> None:
-        """So many more frames are through the model."""
+        """Called when `frames` more frames are through the model."""
 
 
 class NoCallbacks(Generic[TaskT]):

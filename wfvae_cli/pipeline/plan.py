@@ -43,8 +43,7 @@ _MOST_LATENTS = 8
 _SHARE = 0.8
 """Share of the free memory that a plan may take: estimates are rough, and other processes run."""
 _TILES = (1024, 768, 512, 384, 256)
-"""Tile sides in pixels that `--tile auto` tries. Smaller ones differ more from the exact result, and
-overlap more."""
+"""Tile sides in pixels that `--tile auto` tries. Smaller ones are less exact, and overlap more."""
 _BLENDED = 12.0
 """float32 values for each pixel of a frame while tiles are blended."""
 
@@ -107,14 +106,14 @@ class ChunkPlan:
         given), chunks in row bands, chunks in tiles (if `tile` allows that).
 
         Args:
-            model: what the chunks will go through.
+            model: the model that the chunks will go through.
             chunk: frames of the first chunk, `1 + k*stride` (any number for an image model);
                 None suits the resolution.
             width: pixels of a frame.
             height: pixels of a frame.
             tile: pixels of a tile's side, or whether there may be tiles.
             task: which halves of the model keep state of a clip.
-            memory: what there is; None asks the device.
+            memory: the available memory; None asks the device.
 
         Raises:
             UsageError: the model cannot be run in such chunks or tiles.
@@ -328,8 +327,8 @@ def check_memory(
     mercy.
 
     Args:
-        model: what the chunk will go through.
-        plan: how the clip is cut.
+        model: the model that the chunk will go through.
+        plan: chunks and tiles of the clip.
         frames: of the chunk.
         width: pixels of a frame.
         height: pixels of a frame.
@@ -363,7 +362,7 @@ def halved_if_too_large(
     Args:
         run: takes a chunk and its stream, and raises `DeviceError` where memory runs out.
         x: BCTHW.
-        stream: what the clip's earlier chunks left behind; changed in place.
+        stream: state of the clip's earlier chunks; changed in place.
         stride: frames of `x` that belong together after the clip's first one, 1 for latents; None
             where clips cannot be cut.
         alone: whether a clip's first frame may go through by itself, with others to follow.

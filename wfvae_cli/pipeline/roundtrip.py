@@ -64,9 +64,9 @@ class Recorder(Protocol):
         """Begin a clip, in the model's thread.
 
         Args:
-            name: what tells it from others.
+            name: unique name of the clip.
             info: of the frames that go through.
-            plan: how they are cut.
+            plan: their chunks and tiles.
         """
 
 
@@ -103,11 +103,11 @@ class RoundtripSink(Sink[ValueT], Generic[ValueT]):
     A decoder that looks ahead is a few frames late; the originals wait for it.
 
     Args:
-        target: what to write; None only measures.
+        target: the output to write; None only measures.
         source: of the clip's frames.
         conclude: makes the clip's result of its scores.
-        record: what to measure and collect.
-        compare: what to write in place of the reconstruction.
+        record: collects the latents and metrics.
+        compare: the comparison to write in place of the reconstruction.
         video: codec and container.
         overwrite: whether `target` may exist.
         audio_from: a file whose sound track is copied in.

@@ -78,7 +78,7 @@ class CudaBus:
 
 
 def _recorded(stream: torch.cuda.Stream) -> torch.cuda.Event:
-    """Record an event at the end of a stream; who waits for it sleeps, since cores decode files."""
+    """Record an event on a stream. Waiting for it sleeps, since other threads need the core."""
     event = torch.cuda.Event(blocking=True)  # type: ignore[no-untyped-call]
     event.record(stream)
     return event
@@ -102,7 +102,7 @@ class BufferPool:
         return buffer if buffer.numel() >= size else self._new(size)
 
     def _new(self, size: int) -> Tensor:
-        with torch.inference_mode(False):  # made inside, nobody outside of it could write to it
+        with torch.inference_mode(False):  # an inference tensor could not be written to outside
             return self._make(size)
 
     def give_back(self, buffer: Tensor, event: Event) -> None:
@@ -120,12 +120,12 @@ class Download:
         self._values, self._staged = values, staged
 
     def wait(self) -> Tensor:
-        """The values, in ordinary memory. Call once."""
+        """Return the values, in ordinary memory. Call once."""
         if self._staged is None:
             return self._values.cpu()
         buffer, event, pool = self._staged
         event.synchronize()
-        # A copy, so that whoever holds the values does not hold page-locked memory.
+        # A copy, so that the values do not keep page-locked memory.
         data = buffer[: self._values.nbytes].clone()
         pool.give_back(buffer, event)
         return data.view(self._values.dtype).view(self._values.shape)

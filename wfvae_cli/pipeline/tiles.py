@@ -1,4 +1,4 @@
-"""Overlapping tiles: a picture in parts, blended where they meet.
+"""Overlapping tiles of a picture, blended where they meet.
 
 Not exact: a tile's attention sees that tile alone, and its borders are padded where the picture
 goes on. Every tile has its own state, so that a clip in chunks is the clip whole, tile by tile.
@@ -118,7 +118,7 @@ def in_tiles(
     Args:
         run: takes a tile's chunk and that tile's stream.
         x: BCTHW.
-        stream: what the clip's earlier chunks left behind; changed in place.
+        stream: state of the clip's earlier chunks; changed in place.
         grid: of the picture; the same for all of a clip's chunks.
         before: rows and columns of `x` that a latent position has.
         after: rows and columns of the result that it has.

@@ -48,7 +48,7 @@ class Frames:
 
         Args:
             data: the whole file.
-            name: what messages call it.
+            name: its name in messages.
 
         Returns:
             Its pictures; None for a still image.
@@ -106,8 +106,8 @@ class AnimationSource:
 
         Args:
             data: the whole file.
-            name: what messages call it.
-            frames: what its container announces.
+            name: its name in messages.
+            frames: the pictures that its container announces.
             memory: bytes that decoding may take; None is half of what is free.
 
         Raises:

@@ -1,6 +1,6 @@
 """Images of more than 8 bits a sample that FFmpeg decodes: PNG, JPEG 2000 and AVIF.
 
-Pillow reads them too, but squeezes them to 8 bits.
+Pillow reads them too, but reduces them to 8 bits.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ def decode_png(
     Args:
         data: the whole file.
         size: width and height as stored, in pixels.
-        orientation: how to turn it.
+        orientation: the turn or flip to apply.
 
     Returns:
         Upright HWC RGB, uint16, with alpha composited onto black; and the frame as it was coded.
@@ -64,7 +64,7 @@ def decode_jpeg2000(
         data: the whole file.
         size: width and height as stored, in pixels.
         bits: of a sample.
-        orientation: how to turn it.
+        orientation: the turn or flip to apply.
     """
     frame = _decode("jpeg2000", data, size)
     fmt = PixelFormat.of(frame.format)
@@ -92,7 +92,7 @@ def decode_avif(still: Still, orientation: Orientation) -> tuple[Pixels, VideoFr
 
     Args:
         still: where its pictures lie.
-        orientation: how to turn it.
+        orientation: the turn or flip to apply.
 
     Returns:
         As `decode_png`; and notices of what could only be approximated.

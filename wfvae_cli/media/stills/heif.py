@@ -1,7 +1,7 @@
 """HEIF files (ISO/IEC 23008-12), of which AVIF is one: their brands, items and image sequences.
 
-Pillow decodes AVIF, to 8 bits a sample. What it leaves unsaid is read here: how deep the samples
-are, what their colours mean, how a sequence is timed, and where the coded pictures lie.
+Pillow decodes AVIF to 8 bits a sample. This reads what Pillow does not report: the samples' depth
+and colour description, the timing of a sequence, and the positions of the coded pictures.
 """
 
 from __future__ import annotations

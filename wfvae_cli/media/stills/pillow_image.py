@@ -135,7 +135,7 @@ def rgb_frame(image: Image.Image, orientation: Orientation) -> tuple[VideoFrame,
 
     Args:
         image: in any mode of up to 8 bits a sample.
-        orientation: how to turn it.
+        orientation: the turn or flip to apply.
 
     Returns:
         The frame (`rgb24`), and whether any of it was transparent: that is composited onto black.
@@ -174,7 +174,7 @@ def blank_frame(
         width: of the image as stored, in pixels.
         height: the same.
         bits: of a sample.
-        orientation: how the image has to be turned.
+        orientation: the turn or flip to apply.
 
     Returns:
         A frame (`rgb24` or `rgb48le`), and HWC RGB to write into: uint8 or uint16.

@@ -72,7 +72,7 @@ def with_colour(data: bytes, colour: Colour) -> bytes:
 
     Args:
         data: the whole file.
-        colour: what its RGB means.
+        colour: colour description of its RGB.
 
     Returns:
         The file, with a cICP chunk behind its header unless it would pass for sRGB anyway.

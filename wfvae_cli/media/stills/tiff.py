@@ -1,7 +1,7 @@
 """TIFF files (TIFF 6.0, and BigTIFF) whose samples have 16 bits, which Pillow reduces to 8.
 
-libtiff, in Pillow, still unpacks their strips and tiles: it is shown the same bytes as an image
-of grey 8-bit samples, and what they mean is done here. So every layout and compression that
+libtiff, in Pillow, still unpacks their strips and tiles: it is given the same bytes as an image
+of grey 8-bit samples, and they are interpreted here. So every layout and compression that
 Pillow reads at 8 bits is read at 16.
 """
 
@@ -280,7 +280,7 @@ def _undo_prediction(samples: Uint16, page: Page) -> Uint16:
 
 
 def _as_bytes(data: bytes, page: Page, plane: int, samples: int) -> bytes:
-    """The same strips or tiles as a TIFF of 8-bit grey: one pixel for each of their bytes.
+    """Rewrap the strips or tiles as a TIFF of 8-bit grey: one pixel for each of their bytes.
 
     Args:
         data: the whole file.
