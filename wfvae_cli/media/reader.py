@@ -171,7 +171,8 @@ class ClipReader:
     def leave_conversion(self) -> None:
         """Leave the conversion to RGB, and scaling, to the caller, where it can be done exactly.
 
-        That is where a device gives the same pixels: see `Frame.conversion`. To be called before the first frame is taken.
+        That is where a device gives the same pixels: see `Frame.conversion`. To be called before
+        the first frame is taken.
         """
         # Here, because torch takes seconds to import, and reading alone does without it.
         from wfvae_cli.media.from_planes import find_conversion

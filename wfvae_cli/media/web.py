@@ -134,7 +134,7 @@ class WebFile(Input):
 
     @override
     def announced(self) -> int | None:
-        # The parts within the head do not tell the size of an MP4.
+        # The size of an MP4 is known from its index alone, which may lie beyond the head.
         return None if Structure(self.head(16)).known else super().announced()
 
     @property
