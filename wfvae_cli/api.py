@@ -24,7 +24,6 @@ from wfvae_cli.models.base import LoadedModel, Task
 from wfvae_cli.models.load import load_model
 from wfvae_cli.models.options import DEFAULT_MODEL, DType
 from wfvae_cli.pipeline.batch import decode_latents, encode_frames
-from wfvae_cli.pipeline.decode import denormalize
 from wfvae_cli.pipeline.options import Batch, EncodeOptions
 from wfvae_cli.pipeline.plan import ChunkPlan
 from wfvae_cli.stats.accumulate import ClipStats, LatentStats
@@ -221,7 +220,9 @@ def latent_stats(clips: Iterable[Tensor | str | Path]) -> Summary:
                 logvar = None
                 if file.has_logvar:
                     logvar = file.read_logvar(start, stop, check_finite=False)
-                one.update(denormalize(read.double(), file.metadata.normalization), logvar)
+                applied = file.metadata.normalization
+                mean = read.double() if applied is None else applied.undo(read.double())
+                one.update(mean, logvar)
         stats.add(one)
     return summarise(stats)
 

@@ -162,6 +162,15 @@ def test_every_clip_is_what_its_bucket_asks_for(mixed: Path, tmp_path: Path) -> 
         assert torch.equal(a.read(), b.read())
 
 
+def test_a_lost_manifest_is_made_up_for_with_buckets(mixed: Path, tmp_path: Path) -> None:
+    summary = run(mixed, tmp_path, CONFIG)
+    path = tmp_path / "manifest.jsonl"
+    before = {name: line.bucket for name, line in last_results(path).items()}
+    path.unlink()
+    assert run(mixed, tmp_path, CONFIG).buckets == summary.buckets
+    assert {name: line.bucket for name, line in last_results(path).items()} == before
+
+
 def test_what_fits_none_is_skipped_and_not_opened_again(mixed: Path, tmp_path: Path) -> None:
     config = EncodeConfig(buckets=buckets("32x24x5"))
     summary = run(mixed, tmp_path, config)

@@ -18,7 +18,7 @@ from wfvae_cli.dataset.run import Summary, run_dataset
 from wfvae_cli.dataset.store import OutputStore
 from wfvae_cli.errors import InputError, UsageError
 from wfvae_cli.latents.file import LatentFile
-from wfvae_cli.latents.metadata import AppliedNormalization
+from wfvae_cli.latents.normalization import AppliedNormalization
 from wfvae_cli.models.load import load_model, normalization_of
 from wfvae_cli.pipeline.encode import encode_clip
 from wfvae_cli.pipeline.options import EncodeOptions

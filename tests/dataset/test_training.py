@@ -20,7 +20,7 @@ from wfvae_cli.dataset.store import OutputStore
 from wfvae_cli.dataset.training import LatentDataset
 from wfvae_cli.errors import InputError, LatentError, UsageError, WeightsError
 from wfvae_cli.latents.file import LatentFile
-from wfvae_cli.latents.metadata import AppliedNormalization
+from wfvae_cli.latents.normalization import AppliedNormalization
 from wfvae_cli.models.load import load_model, normalization_of
 from wfvae_cli.pipeline.options import EncodeOptions
 from wfvae_cli.stats.accumulate import LatentStats

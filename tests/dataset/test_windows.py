@@ -220,7 +220,7 @@ def test_what_is_missing_is_made_again_with_the_same_bytes(
 def config_of(format: Any) -> EncodeConfig:
     if format != "musubi":
         return EncodeConfig(windows=SLIDE.windows, format=format)
-    from wfvae_cli.latents.metadata import AppliedNormalization
+    from wfvae_cli.latents.normalization import AppliedNormalization
 
     normalization = AppliedNormalization((0.0,) * 16, (1.0,) * 16, "config")
     options = EncodeOptions(save_dtype="bfloat16", normalization=normalization)

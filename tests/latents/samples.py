@@ -14,7 +14,8 @@ import torch
 from torch import Tensor
 
 from wfvae_cli.latents.header import LatentDtype
-from wfvae_cli.latents.metadata import AppliedNormalization, LatentMetadata
+from wfvae_cli.latents.metadata import LatentMetadata
+from wfvae_cli.latents.normalization import AppliedNormalization
 from wfvae_cli.latents.writer import LatentWriter
 from wfvae_cli.strides import Strides
 

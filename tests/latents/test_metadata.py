@@ -9,13 +9,8 @@ from hypothesis import strategies as st
 
 from tests.latents.samples import describe, full_metadata
 from wfvae_cli.errors import LatentError
-from wfvae_cli.latents.metadata import (
-    LONGEST_HOLD,
-    SCHEMA_VERSION,
-    AppliedNormalization,
-    LatentMetadata,
-    PosteriorKind,
-)
+from wfvae_cli.latents.metadata import LONGEST_HOLD, SCHEMA_VERSION, LatentMetadata, PosteriorKind
+from wfvae_cli.latents.normalization import AppliedNormalization
 from wfvae_cli.latents.strings import clean_text
 from wfvae_cli.strides import Strides, pad_to, padded_frames
 

@@ -16,7 +16,8 @@ from torch import Tensor
 from tests.models.contract import check_batch, check_every_chunking, check_interleaving, random_clip
 from tests.models.diffusers_configs import CONFIGS
 from wfvae_cli.errors import MissingExtraError, UsageError, WeightsError
-from wfvae_cli.models.base import LoadedModel, Normalization
+from wfvae_cli.latents.normalization import Normalization
+from wfvae_cli.models.base import LoadedModel
 from wfvae_cli.models.diffusers import LEAST_LOGVAR, DiffusersVAE
 from wfvae_cli.models.diffusers_table import CLASSES, RUNNABLE
 from wfvae_cli.models.load import describe_checkpoint, load_model

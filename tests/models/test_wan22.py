@@ -23,7 +23,7 @@ from tests.models.contract import (
 )
 from tests.parity.cases import case_answers, case_config, case_shapes, case_weights
 from wfvae_cli.errors import UsageError, WeightsError
-from wfvae_cli.models.base import Normalization
+from wfvae_cli.latents.normalization import Normalization
 from wfvae_cli.models.convert import convert
 from wfvae_cli.models.load import load_model
 from wfvae_cli.models.registry import find_family

@@ -18,7 +18,8 @@ from tests.media.outputs import info_for, pictures
 from tests.models.build import build
 from wfvae_cli.errors import DeviceError, LatentError, UsageError
 from wfvae_cli.latents.file import LatentFile
-from wfvae_cli.latents.metadata import LONGEST_HOLD, AppliedNormalization
+from wfvae_cli.latents.metadata import LONGEST_HOLD
+from wfvae_cli.latents.normalization import AppliedNormalization
 from wfvae_cli.media.clip import ClipInfo, Colour, Frame
 from wfvae_cli.media.options import Sampling
 from wfvae_cli.media.reader import ClipReader

@@ -16,7 +16,7 @@ from tests.latents.samples import describe, latents, write
 from tests.media.conftest import MakeClip, number_of, write_clip
 from wfvae_cli.errors import InputError, UsageError
 from wfvae_cli.latents.file import LatentFile
-from wfvae_cli.latents.metadata import AppliedNormalization
+from wfvae_cli.latents.normalization import AppliedNormalization
 from wfvae_cli.media.options import Sampling
 from wfvae_cli.stats import collect as stats_collect
 from wfvae_cli.stats.accumulate import ClipStats, FailedClip, LatentStats

@@ -23,7 +23,8 @@ from wfvae_cli.audit.sheets import write_sheet
 from wfvae_cli.audit.sources import Sources
 from wfvae_cli.dataset.trainer_formats import Content
 from wfvae_cli.errors import InputError, WfvaeError
-from wfvae_cli.models.base import LoadedModel, Normalization
+from wfvae_cli.latents.normalization import Normalization
+from wfvae_cli.models.base import LoadedModel
 
 _CLEARLY = 2.0
 """How many times nearer another hypothesis must be than what the format says, to be a problem."""

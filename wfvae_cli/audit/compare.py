@@ -8,7 +8,8 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from wfvae_cli.models.base import LoadedModel, Normalization
+from wfvae_cli.latents.normalization import Normalization
+from wfvae_cli.models.base import LoadedModel
 from wfvae_cli.nn.stream import Stream
 
 Kind = Literal["equal", "sample", "close", "far"]

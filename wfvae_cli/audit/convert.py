@@ -23,8 +23,8 @@ from wfvae_cli.dataset.store import OutputStore, create_root
 from wfvae_cli.dataset.trainer_formats import TRAINER_FORMATS, Content
 from wfvae_cli.errors import InputError, LatentError, UsageError
 from wfvae_cli.latents.header import LatentDtype
-from wfvae_cli.latents.metadata import AppliedNormalization, LatentMetadata
-from wfvae_cli.models.base import Normalization
+from wfvae_cli.latents.metadata import LatentMetadata
+from wfvae_cli.latents.normalization import AppliedNormalization, Normalization
 from wfvae_cli.models.load import describe_checkpoint
 from wfvae_cli.models.published import find_published
 from wfvae_cli.pipeline.encode import SOURCE_SIZE

@@ -13,7 +13,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from wfvae_cli.models.base import Normalization
+from wfvae_cli.latents.normalization import Normalization
 from wfvae_cli.models.wan_statistics import WAN_21_MEAN, WAN_21_STD, WAN_22_MEAN, WAN_22_STD
 
 _MARGIN = 1.5

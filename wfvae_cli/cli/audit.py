@@ -114,7 +114,7 @@ def _known(name: str | None, entries: tuple[CacheEntry, ...]) -> KnownModel:
     """Say what is known of the model without its weights: the checkpoint's, or the cache's word."""
     from wfvae_cli.audit.audit import KnownModel, known_model
     from wfvae_cli.errors import WeightsError
-    from wfvae_cli.models.base import Normalization
+    from wfvae_cli.latents.normalization import Normalization
     from wfvae_cli.models.load import describe_checkpoint
     from wfvae_cli.models.published import find_published
 

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
     from wfvae_cli.dataset.encode_job import EncodeJob
     from wfvae_cli.dataset.items import Item
-    from wfvae_cli.models.base import Normalization
+    from wfvae_cli.latents.normalization import Normalization
 
 EXAMPLES = """
     wfvae encode in.mp4 -o z.safetensors
@@ -83,7 +83,7 @@ class Normalize:
         if not self.normalize:
             return options
 
-        from wfvae_cli.latents.metadata import AppliedNormalization
+        from wfvae_cli.latents.normalization import AppliedNormalization
         from wfvae_cli.stats.scale import load_normalization
 
         if self.stats is not None:
@@ -224,7 +224,7 @@ def _dataset_options(
     if not normalize.normalize and trainer is None:
         return options
 
-    from wfvae_cli.models.base import Normalization
+    from wfvae_cli.latents.normalization import Normalization
     from wfvae_cli.models.load import describe_checkpoint
 
     facts = describe_checkpoint(model)

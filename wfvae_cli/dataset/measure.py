@@ -24,8 +24,8 @@ from wfvae_cli.dataset.result import ItemResult, Task
 from wfvae_cli.dataset.shard import Shard
 from wfvae_cli.dataset.source import stamp
 from wfvae_cli.errors import InputError, OutputError, PartialFailureError, UsageError
+from wfvae_cli.latents.normalization import Normalization
 from wfvae_cli.media.options import Sampling
-from wfvae_cli.models.base import Normalization
 from wfvae_cli.models.load import describe_checkpoint
 from wfvae_cli.pipeline.job import NoCallbacks
 from wfvae_cli.stats.accumulate import FailedClip

@@ -180,6 +180,8 @@ def _found(item: Item, found: Existing, outputs: Outputs, model: ModelFingerprin
         bytes=found.bytes,
         fingerprint=outputs.how.fingerprint(item, model),
         data_sha256=found.data_sha256,
+        caption=item.caption,
+        columns=item.columns or None,
         **found.kept,
     )
 

@@ -20,6 +20,7 @@ from torch.utils.data import Dataset
 from wfvae_cli.errors import InputError, LatentError, UsageError
 from wfvae_cli.latents.file import LatentFile
 from wfvae_cli.latents.metadata import LatentMetadata
+from wfvae_cli.latents.normalization import Normalization
 
 _SUFFIX = ".safetensors"
 
@@ -93,9 +94,9 @@ class LatentDataset(Dataset[LatentSample]):
         self._frames, self._seed, self._epoch = frames, seed, 0
         self._columns = tuple(columns)
         self._from_header = os.fspath(normalize) == "header"
-        self._shift_scale: tuple[Tensor, Tensor] | None = None
+        self._normalization: Normalization | None = None
         if not self._from_header and os.fspath(normalize) != "none":
-            self._shift_scale = self._read_stats(Path(normalize))
+            self._normalization = self._read_stats(Path(normalize))
         if frames is not None:
             self._places = [place for place in self._places if _length(place) >= frames]
             if not self._places:
@@ -165,28 +166,22 @@ class LatentDataset(Dataset[LatentSample]):
                 )
             return latents
         if applied is not None:
-            shift, scale = _as_columns(applied.shift, applied.scale)
-            latents = latents / scale + shift
-        if self._shift_scale is not None:
-            shift, scale = self._shift_scale
-            latents = (latents - shift) * scale
+            latents = applied.undo(latents)
+        if self._normalization is not None:
+            latents = self._normalization.apply(latents)
         return latents
 
-    def _read_stats(self, path: Path) -> tuple[Tensor, Tensor]:
+    def _read_stats(self, path: Path) -> Normalization:
         from wfvae_cli.stats.scale import load_normalization
 
         with _open(self._places[0]) as file:
             sha256 = file.metadata.model_sha256
         stored = load_normalization(path, model_sha256=sha256)
-        return _as_columns(stored.shift, stored.scale)
+        return Normalization(tuple(stored.shift), tuple(stored.scale))
 
 
 def _seed_of(text: str) -> int:
     return int.from_bytes(hashlib.sha256(text.encode("utf-8", "surrogateescape")).digest()[:8]) >> 1
-
-
-def _as_columns(shift: Sequence[float], scale: Sequence[float]) -> tuple[Tensor, Tensor]:
-    return torch.tensor(shift).view(-1, 1, 1, 1), torch.tensor(scale).view(-1, 1, 1, 1)
 
 
 def _open(place: _Place) -> LatentFile:

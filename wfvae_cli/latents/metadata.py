@@ -11,6 +11,7 @@ from fractions import Fraction
 from typing import Literal
 
 from wfvae_cli.errors import LatentError
+from wfvae_cli.latents.normalization import AppliedNormalization
 from wfvae_cli.latents.strings import LARGEST_TERM, Strings, clean_text, format_value, require
 from wfvae_cli.strides import Strides, latent_frames
 
@@ -29,21 +30,6 @@ _LARGEST_STRIDE = 1024
 _LARGEST_RATE_TERM = 2**31 - 1
 LONGEST_HOLD = Fraction(24 * 60 * 60)
 """Maximum duration of one frame in seconds, which keeps times far from 64 bits."""
-
-
-@dataclass(frozen=True)
-class AppliedNormalization:
-    """The normalisation that was applied: stored latents are `(z - shift) * scale`.
-
-    Decoding undoes it with `z / scale + shift`.
-    """
-
-    shift: tuple[float, ...]
-    """One per latent channel."""
-    scale: tuple[float, ...]
-    """One per latent channel, none zero."""
-    source: str
-    """Source of the values: `config`, or the name and hash of a statistics file."""
 
 
 @dataclass(frozen=True)
@@ -83,7 +69,7 @@ class LatentMetadata:
     seed: int | None = None
     """Seed of the noise, exactly where `posterior` is `sample`; 0 to 2**63 - 1."""
     normalization: AppliedNormalization | None = None
-    """What was done to the latents; None where they are the model's own, as moments always are."""
+    """Normalisation of the stored latents; None where they are the model's own, as moments are."""
     compute_dtype: str = "float32"
     """Type that the model computed in, such as `float32`, `tf32` or `bfloat16`."""
     tile: int | None = None

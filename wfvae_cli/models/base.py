@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from wfvae_cli.errors import UsageError
+from wfvae_cli.latents.normalization import Normalization
 from wfvae_cli.nn.arithmetic import convolved_in
 from wfvae_cli.nn.row_bands import Footprint
 from wfvae_cli.nn.stream import Stream
@@ -52,36 +53,6 @@ class Halves(NamedTuple):
     decode: Callable[[Tensor, Stream], Tensor]
 
 
-@dataclass(frozen=True)
-class Normalization:
-    """Per-channel shift and scale that give latents zero mean and unit variance.
-
-    Normalised latents are `(z - shift) * scale`; decoding undoes it with `z / scale + shift`.
-    """
-
-    shift: tuple[float, ...]
-    scale: tuple[float, ...]
-
-    def apply(self, latents: Tensor) -> Tensor:
-        """Normalise latents, `[Z, T, H, W]` or BCTHW, of one channel for each shift."""
-        shift, scale = self._per_channel(latents)
-        return (latents - shift) * scale
-
-    def undo(self, latents: Tensor) -> Tensor:
-        """Give back the latents that `apply` made these of."""
-        shift, scale = self._per_channel(latents)
-        return latents / scale + shift
-
-    def _per_channel(self, latents: Tensor) -> tuple[Tensor, Tensor]:
-        shift, scale = (latents.new_tensor(v).view(-1, 1, 1, 1) for v in (self.shift, self.scale))
-        if latents.ndim not in (4, 5) or latents.size(-4) != len(shift):
-            raise UsageError(
-                f"expected latents [Z, T, H, W] or BCTHW with {len(shift)} channels, "
-                f"got {latents.shape = }"
-            )
-        return shift, scale
-
-
 class VideoVAE(nn.Module, ABC):
     """A video VAE: weights only. What a clip leaves behind lives in that clip's `Stream`."""
 
@@ -100,7 +71,7 @@ class VideoVAE(nn.Module, ABC):
     footprint: Footprint | None = None
     """Memory per pixel, to plan row bands with; None where a layer sees too far for bands."""
     normalization: Normalization | None = None
-    """What the checkpoint says; None where it says nothing usable."""
+    """Normalisation in the checkpoint's config; None where it has none that is usable."""
     state_growth_per_latent: int = 0
     """Numbers that a clip's state grows by with every latent frame, at each of its positions, in
     encoding and in decoding alike; 0 where it keeps its size."""

@@ -8,7 +8,7 @@ from collections.abc import Hashable, Mapping
 from typing import Any, TypeVar
 
 from wfvae_cli.errors import WeightsError
-from wfvae_cli.models.base import Normalization
+from wfvae_cli.latents.normalization import Normalization
 
 log = logging.getLogger("wfvae")
 

@@ -15,7 +15,8 @@ from einops import rearrange
 from torch import Tensor
 
 from wfvae_cli.errors import MissingExtraError, WeightsError
-from wfvae_cli.models.base import Normalization, Posterior, VideoVAE
+from wfvae_cli.latents.normalization import Normalization
+from wfvae_cli.models.base import Posterior, VideoVAE
 from wfvae_cli.models.config import (
     MOST_BLOCKS,
     MOST_CHANNELS,

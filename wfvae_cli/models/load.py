@@ -12,13 +12,8 @@ import torch
 
 from wfvae_cli.errors import DeviceError, WeightsError, is_out_of_memory
 from wfvae_cli.heap import return_freed_memory
-from wfvae_cli.models.base import (
-    HalfTypes,
-    LoadedModel,
-    Normalization,
-    Task,
-    VideoVAE,
-)
+from wfvae_cli.latents.normalization import Normalization
+from wfvae_cli.models.base import HalfTypes, LoadedModel, Task, VideoVAE
 from wfvae_cli.models.checkpoint import (
     CheckpointFiles,
     TensorEntry,

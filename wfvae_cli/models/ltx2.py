@@ -13,7 +13,8 @@ import torch
 from torch import Tensor, nn
 
 from wfvae_cli.errors import UsageError, WeightsError
-from wfvae_cli.models.base import Normalization, Posterior, VideoVAE
+from wfvae_cli.latents.normalization import Normalization
+from wfvae_cli.models.base import Posterior, VideoVAE
 from wfvae_cli.models.config import read_normalization
 from wfvae_cli.models.ltx2_config import LTX2Config, Up
 from wfvae_cli.nn.conv import Chain

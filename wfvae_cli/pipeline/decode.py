@@ -17,7 +17,7 @@ from torch import Tensor
 
 from wfvae_cli.errors import LatentError
 from wfvae_cli.latents.file import LatentFile
-from wfvae_cli.latents.metadata import AppliedNormalization, LatentMetadata
+from wfvae_cli.latents.metadata import LatentMetadata
 from wfvae_cli.media.clip import ClipInfo, Colour, Frame
 from wfvae_cli.media.clip_writer import ClipWriter
 from wfvae_cli.media.options import VideoOptions
@@ -112,7 +112,9 @@ class LatentSource(ClipSource):
         strides = metadata.strides
         for begin, end in plan.cuts(total):
             self._heartbeat()
-            latents = denormalize(self.file.read(begin, end).float(), metadata.normalization)
+            latents = self.file.read(begin, end).float()
+            if metadata.normalization is not None:
+                latents = metadata.normalization.undo(latents)
             _, count, height, width = latents.shape
             frames = count * strides.time - (strides.time - 1 if begin == 0 else 0)
             shape = frames, height * strides.height, width * strides.width
@@ -325,15 +327,6 @@ def _opened(
     if isinstance(source, LatentFile):
         return contextlib.nullcontext(source)
     return LatentFile(source)
-
-
-def denormalize(latents: Tensor, applied: AppliedNormalization | None) -> Tensor:
-    """Undo what the header says was done to `[Z, T', H', W']`."""
-    if applied is None:
-        return latents
-    shift = latents.new_tensor(applied.shift).view(-1, 1, 1, 1)
-    scale = latents.new_tensor(applied.scale).view(-1, 1, 1, 1)
-    return latents / scale + shift
 
 
 def check_made_by(file: LatentFile, model: LoadedModel, *, force: bool) -> None:

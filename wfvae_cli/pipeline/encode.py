@@ -284,9 +284,7 @@ def stored_values(
         noise = posterior_noise(options.seed, channels, height, width, first, count)
         mean = Posterior(mean, logvar).sample(noise.to(mean.device))
     if options.normalization is not None:
-        shift = mean.new_tensor(options.normalization.shift).view(-1, 1, 1, 1)
-        scale = mean.new_tensor(options.normalization.scale).view(-1, 1, 1, 1)
-        mean = (mean - shift) * scale
+        mean = options.normalization.apply(mean)
     return mean, None
 
 

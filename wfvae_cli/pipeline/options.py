@@ -10,7 +10,8 @@ from typing import Annotated, Literal
 
 from wfvae_cli.errors import UsageError
 from wfvae_cli.latents.header import LatentDtype
-from wfvae_cli.latents.metadata import AppliedNormalization, PosteriorKind
+from wfvae_cli.latents.metadata import PosteriorKind
+from wfvae_cli.latents.normalization import AppliedNormalization
 from wfvae_cli.media.options import parse_seconds
 from wfvae_cli.option import Option
 

@@ -27,8 +27,7 @@ from wfvae_cli.stats.subband_clip import Kind, SubbandClip
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from wfvae_cli.latents.metadata import AppliedNormalization
-    from wfvae_cli.models.base import Normalization
+    from wfvae_cli.latents.normalization import AppliedNormalization, Normalization
     from wfvae_cli.stats.accumulate import Latents
 
 _LATENTS = 1 << 22
@@ -190,10 +189,7 @@ def _blocks(
         mean = file.read(start, stop, check_finite=False)
         logvar = file.read_logvar(start, stop, check_finite=False) if file.has_logvar else None
         if applied is not None:
-            mean = mean.double()
-            shift = mean.new_tensor(applied.shift).view(-1, 1, 1, 1)
-            scale = mean.new_tensor(applied.scale).view(-1, 1, 1, 1)
-            mean = mean / scale + shift
+            mean = applied.undo(mean.double())
         yield mean, logvar
 
 

@@ -22,7 +22,7 @@ from wfvae_cli.stats.scale import (
 from wfvae_cli.stats.summary import Summary, summarise
 
 if TYPE_CHECKING:
-    from wfvae_cli.models.base import Normalization
+    from wfvae_cli.latents.normalization import Normalization
 
 
 @dataclass(frozen=True)

@@ -112,4 +112,5 @@ def _existing(name: str, metadata: LatentMetadata, size: int, checksum: str | No
         shape=metadata.latent_shape,
         bytes=size,
         data_sha256=checksum,
+        kept={"bucket": metadata.extra.get("bucket")},
     )

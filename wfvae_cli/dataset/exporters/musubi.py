@@ -220,4 +220,5 @@ def _read(path: Path, item: Item, root: Path) -> Existing | None:
         shape=next(iter(header.tensors.values())).shape,
         bytes=size,
         data_sha256=ours.get(CHECKSUM),
+        kept={"bucket": ours.get("bucket")},
     )
