@@ -1,4 +1,4 @@
-"""The latent file: a safetensors file that says everything decoding or training needs.
+"""The latent file: a safetensors file with all the metadata that decoding or training needs.
 
 Layout, by safetensors' own rules (https://github.com/huggingface/safetensors#format):
 

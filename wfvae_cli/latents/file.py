@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 _COPY_BYTES = 1 << 20
 _MOST_TIMESTAMPS = 1 << 24
-"""Frames of a clip of variable rate, six days at 30 a second: its times are held in memory."""
+"""Maximum frames of a clip of variable rate, six days at 30 fps: its times are kept in memory."""
 CHECKSUM = "data_sha256"
 """The header's string that holds the SHA-256 of everything behind the header."""
 _DTYPES: dict[str, LatentDtype] = {short: name for name, short in SAFETENSORS_DTYPES.items()}
@@ -58,7 +58,7 @@ class LatentFile:
     """
 
     name: str
-    """What messages call it: the path, or the stream's name."""
+    """Name in messages: the path, or the stream's name."""
     metadata: LatentMetadata
     _header: Header
     _file: io.FileIO
@@ -120,12 +120,12 @@ class LatentFile:
 
     @property
     def dtype(self) -> LatentDtype:
-        """What the latents are stored as."""
+        """Type that the latents are stored in."""
         return _DTYPES[self._header.tensors["latents"].dtype]
 
     @property
     def has_pts(self) -> bool:
-        """Whether the frames have timestamps of their own: the rate is variable."""
+        """True where the frames have timestamps of their own: the rate is variable."""
         return "pts" in self._header.tensors
 
     @property
@@ -160,7 +160,7 @@ class LatentFile:
 
     @property
     def has_logvar(self) -> bool:
-        """Whether the posterior's log-variance is stored beside its mean."""
+        """True where the posterior's log-variance is stored beside its mean."""
         return "logvar" in self._header.tensors
 
     def read(self, start: int = 0, stop: int | None = None, *, check_finite: bool = True) -> Tensor:
@@ -261,7 +261,7 @@ class LatentFile:
 
 
 def is_latent_file(path: str | os.PathLike[str]) -> bool:
-    """Whether this is a latent file of any schema version, whole or not, by its header."""
+    """Tell by its header if a file is a latent file of any schema version, complete or not."""
     try:
         with Path(path).open("rb", buffering=0) as file:
             header = read_header(file, os.fstat(file.fileno()).st_size)
@@ -307,7 +307,7 @@ def _read_header(stream: IO[bytes], file_bytes: int | None) -> Header:
 
 
 def _check_layout(header: Header) -> LatentMetadata:
-    """Check that the tensors are those that the metadata promises."""
+    """Check that the tensors are those that the metadata describes."""
     if header.metadata.get("schema") != SCHEMA:
         raise LatentError(
             "expected latents written by wfvae, got a safetensors file without their metadata, "

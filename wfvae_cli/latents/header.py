@@ -1,4 +1,4 @@
-"""The safetensors header: which tensors a file holds, where, and its strings.
+"""The safetensors header: the tensors of a file, their positions, and its strings.
 
 The format (https://github.com/huggingface/safetensors#format) is a little-endian 64-bit header
 length, a JSON header, and the tensors' bytes. It is read and written here by hand so that a
@@ -17,7 +17,7 @@ from wfvae_cli.errors import LatentError
 from wfvae_cli.latents.raw import read_up_to
 
 LatentDtype = Literal["float32", "float16", "bfloat16"]
-"""How latents may be stored, in torch's names."""
+"""Types that latents may be stored in, by torch's names."""
 
 SAFETENSORS_DTYPES: Mapping[LatentDtype, str] = {
     "float32": "F32",

@@ -1,4 +1,4 @@
-"""What a latent file says about itself: everything that decoding or training needs."""
+"""Metadata of a latent file: everything that decoding or training needs."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ SCHEMA = "wfvae-latents"
 SCHEMA_VERSION = 1
 
 PosteriorKind = Literal["mean", "sample", "moments"]
-"""What is stored of the posterior: its mean, one sample, or mean and log-variance."""
+"""Stored part of the posterior: its mean, one sample, or mean and log-variance."""
 
 _POSTERIORS: tuple[PosteriorKind, ...] = ("mean", "sample", "moments")
 _BITS: tuple[Literal[8, 16], ...] = (8, 16)
@@ -29,7 +29,7 @@ _SHA256 = re.compile(r"[0-9a-f]{64}")
 _LARGEST_STRIDE = 1024
 _LARGEST_RATE_TERM = 2**31 - 1
 LONGEST_HOLD = Fraction(24 * 60 * 60)
-"""Seconds; nobody shows one frame for longer, and times stay far from 64 bits."""
+"""Maximum duration of one frame in seconds, which keeps times far from 64 bits."""
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,7 @@ class LatentMetadata:
     """
 
     model: str
-    """What the user called the model that made the latents."""
+    """Name that the user gave for the model that made the latents."""
     model_sha256: str
     """SHA-256 of its weights, 64 lower-case hexadecimal digits."""
     family: str
@@ -69,9 +69,9 @@ class LatentMetadata:
     seed: int | None = None
     """Seed of the noise, exactly where `posterior` is `sample`; 0 to 2**63 - 1."""
     normalization: AppliedNormalization | None = None
-    """What was done to the latents; None where they are the model's own, as moments always are."""
+    """Normalisation of the stored latents; None where they are the model's own, as moments are."""
     compute_dtype: str = "float32"
-    """What the model computed in, such as `float32`, `tf32` or `bfloat16`."""
+    """Type that the model computed in, such as `float32`, `tf32` or `bfloat16`."""
     tile: int | None = None
     """Pixels of the side of the overlapping tiles that were encoded; None for whole pictures."""
     frame_rate: Fraction | None = None
@@ -97,7 +97,7 @@ class LatentMetadata:
     pixel_format: str = ""
     """FFmpeg's name of the source's pixel format."""
     is_image: bool = False
-    """Whether the source was a still image."""
+    """True where the source was a still image."""
     source: str = ""
     """The source file's name, without its directory."""
     extra: Mapping[str, str] = field(default_factory=dict)

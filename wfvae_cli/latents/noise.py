@@ -22,7 +22,7 @@ def posterior_noise(
         height: H'.
         width: W'.
         first: number of the first latent frame wanted, from 0.
-        count: how many.
+        count: number of latent frames.
 
     Returns:
         float32 `[Z, count, H', W']` on the CPU.

@@ -17,7 +17,7 @@ _PIECE_BYTES = 1 << 20
 
 
 class Writable(Protocol):
-    """What bytes can be written to: a file, a pipe, a checksum."""
+    """Target of written bytes: a file, a pipe, a checksum."""
 
     def write(self, data: memoryview, /) -> int:
         """Write some of `data`, and say how many bytes."""

@@ -23,7 +23,7 @@ from wfvae_cli.latents.raw import (
 )
 
 BLOCK_BYTES = 8 << 20
-"""What a spool holds in memory; one frame of all planes where that is more."""
+"""Bytes that a spool holds in memory; one frame of all planes where that is more."""
 
 
 class PlaneSpool:

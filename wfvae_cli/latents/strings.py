@@ -23,7 +23,7 @@ def clean_text(text: str, *, keep_controls: bool = False) -> str:
     """Replace what cannot be stored or safely printed: lone surrogates, control characters.
 
     File names may hold both: undecodable bytes become surrogates in Python, and a control
-    character in a name would reach the terminal of whoever looks at the file.
+    character in a name would reach the terminal when the file is inspected.
     """
     unwanted = {"Cs"} if keep_controls else {"Cs", "Cc"}
     return "".join("�" if unicodedata.category(char) in unwanted else char for char in text)

@@ -40,7 +40,7 @@ class LatentWriter:
         target: a path, or a binary stream such as stdout's, which need not be seekable.
         metadata: what is known of the clip; `finish` fills in `frames`, `pad_frames`
             and `last_duration`.
-        dtype: what latents are stored as.
+        dtype: type that latents are stored in.
         overwrite: whether `target` may exist.
 
     Raises:

@@ -50,7 +50,7 @@ class AudioTrack:
 
     @property
     def present(self) -> bool:
-        """Whether the file has a sound track at all."""
+        """True where the file has a sound track."""
         return self._stream is not None
 
     def attach(self, output: OutputContainer, target: str | Path) -> None:
@@ -149,7 +149,7 @@ class AudioTrack:
 
 
 def has_sound(source: str | Path) -> bool:
-    """Whether a source has a sound track that could be copied.
+    """Tell if a source has a sound track that could be copied.
 
     Only files are looked at: no pipes, patterns or playlists.
     """
@@ -172,7 +172,7 @@ def _open(source: str | Path) -> InputContainer:
 
 
 def _holds(container: str, stream: AudioStream) -> bool:
-    """Whether a container takes packets of the stream's codec, found by writing a header."""
+    """Tell if a container takes packets of the stream's codec, by writing a header."""
     try:
         with av.open(io.BytesIO(), "w", format=container) as probe:
             probe.add_stream_from_template(stream)

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 Integers = NDArray[np.int64]
 
 MIDDLE = 128
-"""Where luma samples lie, in 1/256 of a sample: in its middle."""
+"""Position of luma samples, in 1/256 of a sample: the middle."""
 
 _ONE = 1 << 30
 """1.0 of distances, in samples of the line that the kernel is laid over."""

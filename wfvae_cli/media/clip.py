@@ -16,12 +16,12 @@ Bits = Literal[8, 16]
 """Bits of each yielded sample: 8 for 8-bit sources, 16 for every deeper one."""
 
 Chroma = Literal["left", "centre"]
-"""Whether a chroma sample lies on a column of pixels, or between two. It is between two rows."""
+"""Horizontal chroma siting: on a column of pixels, or between two. Vertically it is between two."""
 
 
 @dataclass(frozen=True)
 class Colour:
-    """How RGB became the file's YUV, in FFmpeg's names, and what the RGB values mean.
+    """Colour description of a file, in FFmpeg's names: from RGB to YUV, and the meaning of RGB.
 
     The reader undoes `matrix` and `range`; `primaries` and `transfer` are never converted,
     only carried, so that a writer can tag its output the same.
@@ -34,12 +34,12 @@ class Colour:
     primaries: str = "unknown"
     transfer: str = "unknown"
     chroma: Chroma = "left"
-    """Where subsampled chroma lies; see `colour.chroma_site`."""
+    """Horizontal siting of subsampled chroma; see `colour.chroma_site`."""
 
 
 @dataclass(frozen=True)
 class ClipInfo:
-    """What a reader will yield (after rotation and sampling), or a writer is to write."""
+    """Properties of the frames of a clip, as a reader yields them (after rotation and sampling)."""
 
     width: int
     height: int
@@ -67,7 +67,7 @@ class ClipInfo:
     source_size: tuple[int, int] | None = None
     """Width and height of the file's pictures, after rotation and before scaling and cropping."""
     notices: tuple[str, ...] = ()
-    """What a user should know of this source, such as alpha composited onto black."""
+    """Messages for the user about this source, such as alpha composited onto black."""
 
 
 class Conversion(Protocol):
@@ -79,13 +79,13 @@ class Conversion(Protocol):
 
     @property
     def size(self) -> tuple[int, int]:
-        """Width and height of what comes out."""
+        """Width and height of the converted picture."""
 
     def __call__(self, data: Tensor) -> Tensor:
-        """`[…, bytes]` to `[…, H, W, 3]` RGB, uint8, on the same device."""
+        """Convert `[…, bytes]` to `[…, H, W, 3]` RGB, uint8, on the same device."""
 
     def on_host(self, planes: NDArray[np.generic]) -> NDArray[np.uint8]:
-        """The same in ordinary memory."""
+        """Convert like `__call__`, from and to NumPy arrays in host memory."""
 
 
 @dataclass(frozen=True)
@@ -97,8 +97,8 @@ class Frame:
     pts: int
     """Presentation time in units of the clip's `time_base`; the first frame taken is 0."""
     conversion: Conversion | None = None
-    """What makes RGB of `pixels` on any device, where a reader was told to leave that: then
-    these are the decoded picture's own samples, one-dimensional."""
+    """Conversion of `pixels` to RGB on any device, where a reader leaves that to its caller: they
+    are then the decoded picture's own samples, one-dimensional."""
 
     def in_rgb(self) -> NDArray[np.uint8] | NDArray[np.uint16]:
         """HWC RGB, converted here and now if it has not been."""

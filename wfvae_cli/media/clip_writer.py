@@ -20,8 +20,8 @@ class ClipWriter(ABC):
     exception removes what was written.
 
     Attributes:
-        info: what the clip was announced as.
-        notices: what the user should know of this output, such as sound that it cannot hold;
+        info: announced properties of the clip.
+        notices: messages for the user about this output, such as sound that it cannot hold;
             complete once the block is entered.
         frames: frames written so far.
         planes: the format that `write_planes` takes; None where only `write` takes pictures.

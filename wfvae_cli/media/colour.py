@@ -75,7 +75,7 @@ Kind = Literal["yuv", "rgb", "grey"]
 
 @dataclass(frozen=True)
 class PixelFormat:
-    """Those properties of an FFmpeg pixel format that the conversion to RGB depends on."""
+    """Properties of an FFmpeg pixel format that the conversion to RGB depends on."""
 
     name: str
     kind: Kind
@@ -83,7 +83,7 @@ class PixelFormat:
     """Bits of a sample: 1 to 16, or 32 for floating point."""
     alpha: bool
     subsampled: bool = False
-    """Whether chroma has fewer columns than there are pixels."""
+    """True where chroma has fewer columns than there are pixels."""
 
     @property
     def bits(self) -> Bits:

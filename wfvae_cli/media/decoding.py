@@ -17,7 +17,7 @@ from wfvae_cli.media.opening import explain_unreadable
 from wfvae_cli.media.truncation import announced_end, gif_pictures, incomplete_packet, mxf_footer
 
 _MISSING_SECONDS = 0.5
-"""How much earlier than announced a video may end: containers round, by a frame or two."""
+"""Seconds that a video may end earlier than announced: containers round, by a frame or two."""
 _BEFORE_JOIN = 2
 """Packets between the one that FFmpeg calls corrupt and the key frame of a joined segment."""
 _WITHHOLDING = ("h264", "hevc", "vvc")
@@ -53,7 +53,7 @@ class Decoding:
 
         Args:
             container: where the stream is.
-            stream: what to decode.
+            stream: the stream to decode.
             source: where its bytes come from.
             from_start: whether the demuxer is at the beginning.
             hint: what else to try where decoding fails, appended to the message.
@@ -146,7 +146,7 @@ class Decoding:
             return []  # it needs what came before the clip was cut
 
     def _begins(self, frame: VideoFrame) -> bool:
-        """Whether a frame can be shown: the first ones may lack what they refer to.
+        """Tell if a frame can be shown: the first ones may lack their reference frames.
 
         Containers flag key frames, but not always all of them, so the decoder is asked.
         """
@@ -188,7 +188,7 @@ class Decoding:
         self._check_announced_end()
 
     def _check_size(self) -> None:
-        """On a pipe only the end shows whether everything came."""
+        """Check at the end of a pipe that all the bytes came."""
         if not self._source.rereadable:
             self._source.finish()
             check_whole(self._source, self._container)
@@ -283,7 +283,7 @@ def check_whole(source: Input, container: InputContainer) -> None:
 
 
 def _ends_a_jpeg(source: LocalFile, size: int) -> bool:
-    """Whether the last picture of a stream of JPEGs reaches its end mark (EOI)."""
+    """Tell if the last picture of a stream of JPEGs reaches its end mark (EOI)."""
     with source.view() as file:
         file.seek(max(0, size - _LARGEST_JPEG))
         tail = file.read()

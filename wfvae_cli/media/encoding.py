@@ -59,7 +59,7 @@ class EncodingPlan:
     stored: yuv.PictureFormat
     time_base: Fraction
     on_grid: bool
-    """Whether this format knows frame numbers only, no times of their own."""
+    """True where this format stores frame numbers only, no timestamps."""
     codec_options: dict[str, str]
     container_options: dict[str, str]
 
@@ -72,7 +72,7 @@ def plan(
     Args:
         target: path of the video, or `-`.
         info: the clip to come.
-        options: what the user asked for.
+        options: the options that the user set.
         streaming: whether the target cannot be sought in (a pipe).
 
     Raises:

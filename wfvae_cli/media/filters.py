@@ -47,7 +47,7 @@ class Converter:
 
         Args:
             bits: 8 or 16, the depth of the arrays.
-            colour: what the frames' YUV means.
+            colour: colour description of the frames' YUV.
             geometry: what to make of their size.
         """
         self.bits = bits
@@ -63,7 +63,7 @@ class Converter:
         return self._conversions[key](frame)
 
     def _conversion(self, like: VideoFrame) -> Callable[[VideoFrame], Pixels]:
-        """What converts frames of the format and size of `like`."""
+        """Build the conversion of frames of the format and size of `like` to RGB."""
         fmt, width, height = PixelFormat.of(like.format), like.width, like.height
         if not fmt.alpha:
             return _filtering(like, self._to_rgb(fmt, width, height))
@@ -157,7 +157,7 @@ class Deinterlacer:
 
     @property
     def active(self) -> bool:
-        """Whether an interlaced frame has come."""
+        """True once an interlaced frame has come."""
         return self._graph is not None
 
     def __call__(self, frames: Iterable[VideoFrame]) -> Iterator[VideoFrame]:
@@ -212,7 +212,7 @@ def without_profile(frame: VideoFrame) -> VideoFrame:
 
 
 def _filtering(like: VideoFrame, nodes: list[Node]) -> Callable[[VideoFrame], Pixels]:
-    """What sends frames like `like` through a graph of `nodes`, which end in a packed format."""
+    """Build a filter graph of `nodes`, ending in a packed format, for frames like `like`."""
     graph = build_graph(like, _TICK, nodes)
 
     def run(frame: VideoFrame) -> Pixels:

@@ -1,8 +1,8 @@
 """Convert RGB pictures to the frames that encoders take, and decoded frames to their bytes.
 
-swscale does not do: it reads 16-bit white as 65280 and centres full-range chroma on 127.5, which
-shifts 10-bit samples by up to 3 levels. Here every format, depth and range is rounded once from
-the exact value, and gives the same on every device, machine and version of FFmpeg.
+swscale is not exact enough: it reads 16-bit white as 65280 and centres full-range chroma on 127.5,
+which shifts 10-bit samples by up to 3 levels. Here every format, depth and range is rounded once
+from the exact value, and gives the same on every device, machine and version of FFmpeg.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Decoded 8-bit YUV to RGB on the model's device, number for number as FFmpeg does it on the CPU.
+"""Conversion of decoded 8-bit YUV to RGB on the model's device, bit-exact with FFmpeg on the CPU.
 
 What a GPU converts costs no processor core, which decoding files needs, and YUV crosses the bus
 in half the bytes. `Converter` remains the reference, and converts everything else: deeper
@@ -65,7 +65,7 @@ class PlanarConversion:
         return self._geometry.size
 
     def fits(self, frame: VideoFrame) -> bool:
-        """Whether `frame` has the format and size that this is for."""
+        """Tell if `frame` has the format and size that this conversion is for."""
         return (frame.format.name, (frame.width, frame.height)) == (self._format, self._size)
 
     def __call__(self, data: Tensor) -> Tensor:
@@ -85,7 +85,7 @@ class PlanarConversion:
         return _shaped(_to_rgb(y, u, v, self._colour), self._geometry)
 
     def on_host(self, planes: NDArray[np.generic]) -> NDArray[np.uint8]:
-        """The same in ordinary memory."""
+        """Convert like `__call__`, from and to NumPy arrays in host memory."""
         rgb: NDArray[np.uint8] = self(torch.from_numpy(planes)).numpy()
         return rgb
 
@@ -129,7 +129,7 @@ def find_conversion(like: VideoFrame, convert: Converter) -> PlanarConversion | 
 
 @functools.cache
 def _rounds_like_ffmpeg() -> bool:
-    """Whether a small picture of noise comes out the same; asked once in a process.
+    """Tell if a small picture of noise comes out as from FFmpeg; computed once in a process.
 
     The tests show it for the FFmpeg of today's PyAV; a later one may compute otherwise.
     """

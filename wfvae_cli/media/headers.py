@@ -1,4 +1,4 @@
-"""What containers say of a video track that FFmpeg does not pass on: crop and encryption."""
+"""Container headers that FFmpeg does not pass on: the crop and encryption of a video track."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class Crop:
 
 @dataclass(frozen=True)
 class VideoTrack:
-    """What a container says of one of its video tracks."""
+    """Crop and encryption of one video track, by its container."""
 
     crop: Crop = Crop()
     encrypted: bool = False

@@ -28,7 +28,7 @@ _STORED_AS = {
     "p410le": "yuv444p10le",
     "p012le": "yuv420p12le",
 }
-"""What devices hand over, and the format of the same samples as software decoders give it."""
+"""Pixel formats of hardware decoders -> the format of software decoders for the same samples."""
 
 
 def check(name: str) -> None:
@@ -69,7 +69,7 @@ def _usable(name: str) -> str | None:
 
 
 def _obstacle(kind: str) -> str | None:
-    """Why nothing can be decoded with this kind of device; None where it can."""
+    """Return the reason that this kind of device cannot decode; None where it can."""
     if int(av.__version__.split(".")[0]) < _KEEPS_PROPERTIES:
         return (
             f"PyAV {av.__version__} loses the colours of its frames, version "

@@ -51,12 +51,12 @@ FIRST_NUMBER = 1
 
 
 def is_image(target: str | Path) -> bool:
-    """Whether a target's suffix names an image format that can be written."""
+    """Tell if a target's suffix names an image format that can be written."""
     return Path(target).suffix.lower() in _SETTINGS
 
 
 def is_pattern(target: str | Path) -> bool:
-    """Whether a target is a series of images, such as `frame%05d.png`."""
+    """Tell if a target is a series of images, such as `frame%05d.png`."""
     return len(_NUMBER.findall(Path(target).name)) == 1 and is_image(target)
 
 
@@ -67,7 +67,7 @@ def save_image(pixels: yuv.Pixels, path: Path, suffix: str, colour: Colour) -> N
         pixels: HWC RGB, uint8 or uint16 over the full range of the dtype.
         path: the file to write, whatever its name.
         suffix: suffix that says the format, such as `.png`.
-        colour: what the RGB means; PNG is labelled where it is of wide gamut or HDR.
+        colour: colour description of the RGB; PNG is labelled where it is of wide gamut or HDR.
 
     Raises:
         UsageError: the picture is larger than the format can hold.

@@ -28,7 +28,7 @@ def open_image(
 
     Args:
         file: one that `picture.is_image` takes for an image.
-        name: what messages call it.
+        name: its name in messages.
         memory: bytes that decoding one picture may take; None is half of what is free.
 
     Returns:
@@ -94,7 +94,7 @@ class ImageSource:
 
         Args:
             first: the image, or the first of the sequence.
-            name: what messages call the source.
+            name: name of the source in messages.
             names: the files of a sequence in order, the first included.
             frame_rate: of a sequence; None for a single image.
             memory: bytes that decoding one picture may take; None is half of what is free.
@@ -116,7 +116,7 @@ class ImageSource:
 
     @property
     def promised(self) -> tuple[int | None, Fraction | None]:
-        """How many images there are, and how many seconds they last."""
+        """Announced number of images, and their duration in seconds."""
         count = max(1, len(self._names))
         return count, None if self.frame_rate is None else count * self.time_base
 
@@ -152,7 +152,7 @@ class ImageSource:
             yield self.first
 
     def close(self) -> None:
-        """Nothing is kept open."""
+        """Do nothing: no file is kept open."""
 
     def _load(self, name: Path) -> VideoFrame:
         """Load one more image, of the same size and depth as the first."""

@@ -1,4 +1,4 @@
-"""Where a clip's bytes come from, as FFmpeg reads them: a file, or a pipe."""
+"""Inputs that FFmpeg reads a clip's bytes from: a file, or a pipe."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ import io
 from abc import ABC, abstractmethod
 from pathlib import Path
 from typing import BinaryIO
+
+from typing_extensions import override
 
 from wfvae_cli.media.truncation import Structure, announced_size, structure_of
 
@@ -17,7 +19,7 @@ class Input(ABC):
     """One source of bytes, to be given to FFmpeg.
 
     Attributes:
-        name: what messages call it: a path, a URL or `standard input`.
+        name: its name in messages: a path, a URL or `standard input`.
         rereadable: whether it can be read again from any point.
     """
 
@@ -52,7 +54,7 @@ class Input(ABC):
         """Read what FFmpeg left unread, so that `size` and `structure` are final."""
 
     def is_sound(self) -> bool:
-        """Whether each part of the container was followed by another one, or the end."""
+        """Tell if each part of the container was followed by another one, or by the end."""
         found = self.structure()
         return found is not None and found.sound and found.position == self.size
 
@@ -79,7 +81,7 @@ class Passing:
         self.count = 0
         """Bytes that have passed."""
         self._tail = b""
-        """Those passed last, from the next part on."""
+        """The bytes that passed last, from the next part on."""
 
     def take(self, data: bytes) -> None:
         """Take the next bytes."""
@@ -108,30 +110,32 @@ class LocalFile(Input):
         self.path = path
         self.name = str(path)
 
+    @override
     def target(self) -> str:
-        """See `Input`; without the prefix, a name with a colon would be taken for a URL."""
+        # Without the prefix, FFmpeg would take a name with a colon for a URL.
         return f"file:{self.path}"
 
+    @override
     def head(self, count: int) -> bytes:
-        """See `Input`."""
         with self.path.open("rb") as file:
             return file.read(count)
 
+    @override
     def structure(self) -> Structure:
-        """See `Input`."""
         return structure_of(self.path)
 
     @property
+    @override
     def size(self) -> int:
-        """See `Input`."""
         return self.path.stat().st_size
 
+    @override
     def view(self) -> BinaryIO:
-        """See `Input`."""
         return self.path.open("rb")
 
+    @override
     def announced(self) -> int | None:
-        """See `Input`; a Matroska file is not walked for what its header says."""
+        # A Matroska file's header is enough: its parts are not walked.
         head = self.head(1024)
         size = announced_size(head)
         if size is not None or head[:4] == b"\x1a\x45\xdf\xa3":
@@ -147,7 +151,7 @@ class Pipe(Input):
 
     Args:
         file: where they come from.
-        name: what messages call it.
+        name: its name in messages.
         owned: whether `close` closes the file.
     """
 
@@ -168,21 +172,22 @@ class Pipe(Input):
     def __str__(self) -> str:
         return self.name
 
+    @override
     def target(self) -> Pipe:
-        """See `Input`."""
         return self
 
+    @override
     def head(self, count: int) -> bytes:
-        """See `Input`; what has passed is gone."""
+        # Bytes that have passed cannot be read again.
         return self._first[:count] if self._passing.count else self.peek(count)
 
+    @override
     def structure(self) -> Structure:
-        """See `Input`."""
         return self._passing.structure
 
     @property
+    @override
     def size(self) -> int | None:
-        """See `Input`."""
         return self._passing.count if self._ended else None
 
     def peek(self, count: int) -> bytes:
@@ -206,21 +211,21 @@ class Pipe(Input):
         self._passing.take(data)
         return data
 
+    @override
     def check(self) -> None:
-        """See `Input`."""
         if self._stop is not None:
             raise self._stop
 
+    @override
     def finish(self) -> None:
-        """See `Input`."""
         while self._passing.count < (self.announced() or 0) and self.read(1 << 16):
             pass
         self.check()
         self._ended = True
         self._passing.finish()
 
+    @override
     def close(self) -> None:
-        """See `Input`."""
         if self._owned:
             self._file.close()
 

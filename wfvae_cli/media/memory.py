@@ -1,4 +1,4 @@
-"""How much memory there is for a picture, and refusing what does not fit."""
+"""Memory limits for pictures: an estimate of what is free, and an error for what does not fit."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _ALWAYS = 64 * _MIB
 """Bytes that a picture may always take: less than loading the program does."""
 _CGROUPS = Path("/sys/fs/cgroup")
 _UNLIMITED = 1 << 60
-"""From here on, the limit of a control group (version 1) stands for none."""
+"""Smallest limit of a control group (version 1) that stands for no limit, in bytes."""
 
 
 def free_memory() -> int:
@@ -30,7 +30,7 @@ def check_size(name: str, size: tuple[int, int]) -> None:
     """Refuse a picture of more pixels than FFmpeg, which scales it, can handle.
 
     Args:
-        name: what messages call the file.
+        name: name of the file in messages.
         size: width and height in pixels.
 
     Raises:
@@ -50,7 +50,7 @@ def check_memory(name: str, work: str, needed: int, limit: int | None) -> None:
     """Refuse a picture before it is decoded, if decoding would take too much memory.
 
     Args:
-        name: what messages call the file.
+        name: name of the file in messages.
         work: what takes the memory, such as "decoding its 640x480 pixels".
         needed: bytes that it takes at most.
         limit: bytes that it may take; None is half of what is free.
@@ -95,13 +95,13 @@ def _free_in_cgroups() -> list[int]:
 
 
 def _free_in(folder: Path, limit: str, usage: str, cache: str) -> int | None:
-    """Bytes left in one control group; None where it has no limit, or is not to be seen."""
+    """Bytes left in one control group; None where it has no limit, or cannot be read."""
     try:
-        most = int((folder / limit).read_text())  # "max" is no number
+        most = int((folder / limit).read_text())  # "max" is not a number
         used = int((folder / usage).read_text())
         if most >= _UNLIMITED:
             return None
         stat = dict(line.split() for line in (folder / "memory.stat").read_text().splitlines())
-        return max(0, most - used + int(stat.get(cache, 0)))  # cached files give way
+        return max(0, most - used + int(stat.get(cache, 0)))  # cached files are evicted on demand
     except (OSError, ValueError):
         return None

@@ -21,7 +21,7 @@ from wfvae_cli.unreadable import why_unreadable
 
 _HEAD = 4096
 _READABLE_TEXT = re.compile(rb"P[1-7fF]\s|YUV4MPEG2 |#\?RADIANCE")
-"""How pictures begin whose header is text, as all the rest may look: PBM to PFM, Y4M, HDR."""
+"""Magic of picture formats with text headers: PBM to PFM, Y4M, HDR."""
 _SAFETENSORS = b'\0\0\0{"'
 """Bytes 5 to 9 of a safetensors file: the end of its header's length, and how the header begins."""
 
@@ -41,7 +41,7 @@ _PLAYLISTS: Mapping[str, str] = {
 _GENERATE_PTS = 1
 """FFmpeg's AVFMT_FLAG_GENPTS."""
 _SCRIPTS = (b"#EXTM3U", b"ffconcat", b"v=0", b"<MPD", b"[playlist]")
-"""How playlists, concat scripts and session descriptions begin."""
+"""Magic of playlists, concat scripts and session descriptions."""
 
 
 def is_playlist(path: str | Path) -> bool:
@@ -53,7 +53,7 @@ def check_exists(path: Path, *, trusted: bool = False) -> None:
     """Check that `path` is there, is not empty, and is neither prose nor a playlist.
 
     Args:
-        path: what the user named.
+        path: path as the user gave it.
         trusted: see `reader.open_clip`.
 
     Raises:
@@ -86,8 +86,8 @@ def open_container(
     """Open a container with FFmpeg.
 
     Args:
-        source: what to read.
-        accelerator: what decodes, if not software; it has to be there.
+        source: the input to read.
+        accelerator: hardware decoder, which has to be available; None for software.
         trusted: whether a playlist may open what lies beside or below it.
 
     Raises:
@@ -113,7 +113,7 @@ def open_only(
     """Open a container so that FFmpeg cannot open anything but `source`; errors are PyAV's.
 
     Args:
-        source: what to read.
+        source: the input to read.
         accelerator: see `open_container`.
         trusted: see `open_container`.
     """
@@ -142,7 +142,7 @@ def _formats(playlist: str | None) -> str:
 
 
 def _opening_beside(playlist: Path) -> Callable[[str, int, Mapping[str, str]], BinaryIO]:
-    """What opens the files that a playlist names, if they lie beside or below it."""
+    """Return an opener for the files that a playlist names, if they lie beside or below it."""
     root = playlist.resolve().parent
 
     def open_beside(url: str, flags: int, options: Mapping[str, str]) -> BinaryIO:
@@ -168,7 +168,8 @@ def _last_message(source: Input, trusted: bool) -> str | None:
     """Open a file that cannot be opened once more, for what FFmpeg has to say about it.
 
     FFmpeg's logger is global and calls Python from its own threads, which must not wait for the
-    interpreter while a decoder is being freed elsewhere: it is listened to while nobody else runs.
+    interpreter while a decoder is being freed elsewhere: it is captured while no other thread
+    decodes.
     """
     if threading.active_count() > 1 or not isinstance(source, LocalFile):
         return None
@@ -198,7 +199,7 @@ def explain_unreadable(source: Input, message: str) -> str:
     """Say why FFmpeg could not open or decode `source`.
 
     Args:
-        source: what was opened.
+        source: the opened input.
         message: FFmpeg's own words.
     """
     said = f" (FFmpeg: {message})" if message else ""

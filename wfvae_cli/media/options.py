@@ -1,4 +1,4 @@
-"""What users choose of media: which frames to take, at what size, and how a video is written."""
+"""Media options: the frames to take, their size, and the encoding of videos to write."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def parse_size(text: str) -> tuple[int, int]:
 
 @dataclass(frozen=True)
 class Sampling:
-    """Which frames of a source to take, and at what size. The default takes all as they are.
+    """Selection and size of a source's frames. The default takes all as they are.
 
     `start` and `duration` are seconds on the source's own timeline (its first frame is 0);
     `fps` resamples in time by dropping or repeating frames; `frames` cuts after that many
@@ -128,7 +128,7 @@ class Sampling:
 
 @dataclass(frozen=True)
 class VideoOptions:
-    """How to encode a video. None leaves the choice to the target and the clip."""
+    """Encoding of a video. None leaves the choice to the target and the clip."""
 
     codec: Annotated[
         str | None,

@@ -41,7 +41,7 @@ _MAGIC = {
     b"qoif": "QOI",
     b"DDS ": "DDS",
 }
-"""How formats begin -> Pillow's names of them."""
+"""Magic bytes of formats -> Pillow's names of them."""
 _PIXEL_FORMATS = {"1": "monow", "L": "gray", "P": "pal8", "LA": "ya8", "RGBA": "rgba"}
 
 # Bytes that a decoder takes for a pixel beside the image that it decodes to: measured, rounded up.
@@ -82,7 +82,7 @@ class Picture:
 
 
 def is_image(head: bytes) -> bool:
-    """Whether a file that begins with `head` (`HEAD` bytes) is a still or animated image."""
+    """Tell if a file that begins with `head` (`HEAD` bytes) is a still or animated image."""
     return identify(head) is not None
 
 
@@ -131,7 +131,7 @@ def load(file: Path | io.BytesIO, name: str | None = None, memory: int | None = 
 
     Args:
         file: the image.
-        name: what messages call it; the path by default.
+        name: its name in messages; the path by default.
         memory: bytes that decoding may take; None is half of what is free.
 
     Raises:
@@ -146,7 +146,7 @@ def decode(data: bytes, name: str, memory: int | None = None) -> Picture:
 
     Args:
         data: the whole file.
-        name: what messages call it.
+        name: its name in messages.
         memory: bytes that decoding may take; None is half of what is free.
     """
     fmt = identify(data[:HEAD])
@@ -179,7 +179,7 @@ def check_header(data: bytes, fmt: str, name: str, memory: int | None) -> None:
     Args:
         data: the whole file.
         fmt: its format.
-        name: what messages call it.
+        name: its name in messages.
         memory: bytes that decoding may take; None is half of what is free.
 
     Raises:
@@ -241,7 +241,7 @@ def pixel_format_of(image: Image.Image) -> str:
 
 
 def decoding_of(size: tuple[int, int]) -> str:
-    """What takes the memory, in messages: decoding a picture of this width and height."""
+    """Describe decoding a picture of this width and height, for messages about memory."""
     return f"decoding its {size[0]}x{size[1]} pixels"
 
 

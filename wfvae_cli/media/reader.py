@@ -76,7 +76,7 @@ class ClipReader:
     """
 
     info: ClipInfo
-    """What the frames will be like; known from the start."""
+    """Properties of the frames, known from the start."""
 
     def __init__(self, source: _Source, sampling: Sampling) -> None:
         """Go to the first frame to take; use `open_clip`."""
@@ -118,7 +118,7 @@ class ClipReader:
 
     @property
     def name(self) -> str:
-        """What messages call the source: its path, or `standard input`."""
+        """Name of the source in messages: its path, or `standard input`."""
         return self._source.name
 
     @property
@@ -169,9 +169,9 @@ class ClipReader:
         )
 
     def leave_conversion(self) -> None:
-        """Leave the conversion to RGB, and scaling, to whoever takes the frames, where that may be.
+        """Leave the conversion to RGB, and scaling, to the caller, where it can be done exactly.
 
-        It may where a device gives the same pixels: see `Frame.conversion`. To be called before
+        That is where a device gives the same pixels: see `Frame.conversion`. To be called before
         the first frame is taken.
         """
         # Here, because torch takes seconds to import, and reading alone does without it.
@@ -359,7 +359,7 @@ def _geometry(source: _Source, sampling: Sampling) -> Geometry:
 
 
 def _expected_frames(source: _Source, sampling: Sampling) -> int | None:
-    """Frames that a reader will yield, as far as the container tells the truth."""
+    """Estimate the frames that a reader will yield from what the container announces."""
     count, length = source.promised
     rate = source.frame_rate
     if count is None and length is not None and rate is not None:

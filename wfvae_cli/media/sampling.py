@@ -40,7 +40,7 @@ class Orientation:
 
 @dataclass(frozen=True)
 class Geometry:
-    """How a decoded picture becomes an output picture: turned, scaled, then cropped or padded.
+    """Geometry of an output picture: the decoded one turned, scaled, then cropped or padded.
 
     All sizes are (width, height) as displayed, that is after turning.
     """
@@ -74,7 +74,7 @@ def plan_geometry(
         width: pixels of the decoded picture, before turning.
         height: the same.
         sample_aspect: width of a decoded pixel over its height.
-        orientation: how the picture has to be turned.
+        orientation: the turn or flip to apply.
         sampling: the user's wishes.
     """
     if orientation.transpose:
@@ -104,7 +104,7 @@ def _short_side(width: Fraction, height: int, side: int) -> tuple[int, int]:
 
 
 def _round(value: Fraction) -> int:
-    """To the nearest integer of at least 1, halves upwards, as FFmpeg's fps filter does."""
+    """Round to the nearest integer of at least 1, halves upwards, as FFmpeg's fps filter does."""
     return max(1, (value + Fraction(1, 2)).__floor__())
 
 

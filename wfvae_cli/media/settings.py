@@ -46,7 +46,7 @@ def quality(encoder: str, crf: float | None) -> dict[str, str]:
             raise UsageError(
                 f"{encoder} has no constant rate factor; --crf is for {', '.join(sorted(CRF))}"
             )
-        # Encoders of the MPEG-4 Part 2 age default to 200 kbit/s, which nobody wants.
+        # Encoders of the MPEG-4 Part 2 age default to 200 kbit/s, too little for any clip.
         quantiser = {"flags": "+bitexact+qscale", "global_quality": str(2 * 118)}  # FF_QP2LAMBDA
         return quantiser if encoder in (*GRID_CODECS, "mjpeg") else {}
     default, worst = CRF[encoder]

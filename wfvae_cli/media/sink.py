@@ -35,7 +35,7 @@ class Sink:
         return len(data)
 
     def seekable(self) -> bool:
-        """Whether `seek` works: muxers then go back and fill in what they learn at the end."""
+        """Tell if `seek` works: muxers then go back and complete their headers at the end."""
         return self._seekable
 
     def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
@@ -47,7 +47,7 @@ class Sink:
             return 0
 
     def tell(self) -> int:
-        """Where the next byte goes."""
+        """Return the position of the next byte."""
         return self._file.tell()
 
     def flush(self) -> None:

@@ -41,7 +41,7 @@ class VideoSource:
         """Open the container, choose its video stream and decode its first frame.
 
         Args:
-            source: what to read.
+            source: the input to read.
             threads: of the decoder; 0 is one for each core.
             device: what decodes, as `hwaccel.find` takes it.
             trusted: whether a playlist may open what lies beside or below it.

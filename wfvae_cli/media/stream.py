@@ -22,7 +22,7 @@ def choose_stream(container: InputContainer, name: str) -> tuple[VideoStream, li
 
     Args:
         container: where to look.
-        name: what messages call it.
+        name: its name in messages.
 
     Returns:
         The stream, and what a user should know of the choice.

@@ -32,10 +32,10 @@ SUFFIXES: Mapping[MediaKind, frozenset[str]] = {
         "bw rgb rgba ras xbm xpm ico icns",
     ),
 }
-"""What is taken of a folder, in lower case; a file named by itself may have any suffix.
+"""Suffixes of the files taken from a folder, in lower case; a file given by name may have any.
 
-Of some kinds (`.heic`, `.jxl`) only what the installed FFmpeg and Pillow decode can be read; a
-folder does not leave the others out without a word, but reports each as failed.
+Some kinds (`.heic`, `.jxl`) can be read only as far as the installed FFmpeg and Pillow decode them.
+Files that cannot are not skipped silently, but reported as failed.
 """
 
 

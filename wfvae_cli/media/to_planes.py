@@ -44,7 +44,7 @@ def to_planes(pixels: Tensor, stored: PictureFormat) -> Tensor:
 
 
 def to_planes_on_host(pixels: Pixels, stored: PictureFormat) -> NDArray[np.uint8]:
-    """The same in ordinary memory."""
+    """Convert like `to_planes`, from and to NumPy arrays in host memory."""
     writable = np.require(pixels, requirements=["C", "W"])
     planes: NDArray[np.uint8] = to_planes(torch.from_numpy(writable), stored).numpy()
     return planes

@@ -10,6 +10,8 @@ from http.client import HTTPException, HTTPMessage
 from typing import IO, Any
 from urllib.parse import urlsplit
 
+from typing_extensions import override
+
 from wfvae_cli.errors import VideoError
 from wfvae_cli.media.inputs import HEAD, Input, Passing
 from wfvae_cli.media.truncation import Structure
@@ -96,7 +98,7 @@ class WebFile(Input):
         self._head = b""
         self._response = request(url)
         self._at = 0
-        """Where the response goes on."""
+        """Position in the file of the response's next byte."""
         self.rereadable = self._response.status == 206
         self._size = whole_size(self._response)
         self._passing = Passing(self.head(16))
@@ -104,8 +106,8 @@ class WebFile(Input):
     def __str__(self) -> str:
         return self.name
 
+    @override
     def target(self) -> WebFile:
-        """See `Input`."""
         self._position = 0
         return self
 
@@ -113,45 +115,48 @@ class WebFile(Input):
         """Tell PyAV whether `seek` works."""
         return self.rereadable
 
+    @override
     def head(self, count: int) -> bytes:
-        """See `Input`."""
         want = min(count, HEAD)
         while len(self._head) < want and self._at == len(self._head):
             if not self._receive(want - len(self._head)):
                 break
         return self._head[:count]
 
+    @override
     def structure(self) -> Structure | None:
-        """See `Input`: to walk all the parts would take a request for each."""
+        # Only the parts within the head: walking all of them would take a request for each.
         head = self.head(HEAD)
         found = Structure(head)
         while found.known and found.sound and found.position + Structure.HEAD <= len(head):
             found.advance(head[found.position :][: Structure.HEAD])
         return found if found.has_index or found.has_items else None
 
+    @override
     def announced(self) -> int | None:
-        """See `Input`; of MP4 that is known by its index alone."""
+        # The size of an MP4 is known from its index alone, which may lie beyond the head.
         return None if Structure(self.head(16)).known else super().announced()
 
     @property
+    @override
     def size(self) -> int | None:
-        """See `Input`."""
         return self._size
 
+    @override
     def check(self) -> None:
-        """See `Input`."""
         if self._error is not None:
             raise self._error
 
+    @override
     def is_sound(self) -> bool:
-        """See `Input`; judged only where the file was read from its first to its last byte."""
+        # A file that was not read from its first to its last byte counts as sound.
         self._passing.finish()
         return self._passing.count != self._size or (
             self._passing.structure.sound and self._passing.structure.position == self._size
         )
 
+    @override
     def opened(self) -> None:
-        """See `Input`."""
         self._deadline = None
 
     def close(self) -> None:
@@ -174,7 +179,7 @@ class WebFile(Input):
         return self._position
 
     def tell(self) -> int:
-        """Where the next byte is read from."""
+        """Return the position of the next byte to read."""
         return self._position
 
     def _read(self, count: int) -> bytes:

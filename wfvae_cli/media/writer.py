@@ -18,6 +18,7 @@ from av.video.codeccontext import VideoCodecContext
 from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 from numpy.typing import NDArray
+from typing_extensions import override
 
 from wfvae_cli.atomic import STDOUT, atomic_file, check_output, output_error
 from wfvae_cli.errors import OutputError, UsageError, WfvaeError
@@ -204,8 +205,8 @@ class VideoWriter(ClipWriter):
     def _write(self, frame: Frame) -> None:
         self._take(frames.convert(frame.pixels, self.plan.stored), frame.pts)
 
+    @override
     def write_planes(self, planes: NDArray[np.uint8], pts: int) -> None:
-        """See `ClipWriter`."""
         if self.planes is None:
             super().write_planes(planes, pts)
             return
@@ -345,7 +346,7 @@ class VideoWriter(ClipWriter):
 
 
 def _tagging(info: ClipInfo, plan: EncodingPlan) -> Graph:
-    """What gives frames their colour tags and pixel aspect ratio, without touching a pixel.
+    """Build the graph that sets the frames' colour tags and pixel aspect ratio, and no pixel.
 
     Most encoders take them from their settings, but ProRes and FFV1 look at the frame, for
     which PyAV has no attribute.

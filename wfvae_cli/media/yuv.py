@@ -31,12 +31,12 @@ PACKED_16 = {"rgb48le"}
 
 
 def is_supported(pix_fmt: str) -> bool:
-    """Whether `frames.convert` can make frames of the pixel format `pix_fmt` (FFmpeg's name)."""
+    """Tell if `frames.convert` can make frames of the pixel format `pix_fmt` (FFmpeg's name)."""
     return bool(_PLANAR.fullmatch(pix_fmt)) or pix_fmt in PACKED_8 | PACKED_16
 
 
 def is_rgb(pix_fmt: str) -> bool:
-    """Whether a supported pixel format stores RGB rather than YUV or grey."""
+    """Tell if a supported pixel format stores RGB rather than YUV or grey."""
     return pix_fmt.startswith("gbr") or pix_fmt in PACKED_8 | PACKED_16
 
 
@@ -54,7 +54,7 @@ def subsampling(pix_fmt: str) -> tuple[int, int]:
 
 @dataclass(frozen=True)
 class PictureFormat:
-    """How an encoder takes pictures."""
+    """Pixel format and colour of the pictures that an encoder takes."""
 
     pix_fmt: str
     """A supported pixel format."""

@@ -1,4 +1,4 @@
-"""What every family of video VAE offers to the pipelines above it."""
+"""Interface of the video VAE families to the pipelines."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from wfvae_cli.strides import Strides
 
 Half = Literal["encode", "decode"]
 Task = Literal["encode", "decode", "both"]
-"""What a model is for: its encoder's weights, its decoder's, or all of them."""
+"""Halves of a model that a task needs: the encoder, the decoder, or both."""
 
 
 class Posterior(NamedTuple):
@@ -47,7 +47,7 @@ class HalfTypes(NamedTuple):
 
 
 class Halves(NamedTuple):
-    """What takes a checked chunk and its stream through the encoder, and through the decoder."""
+    """Functions that run a checked chunk and its stream through the encoder and the decoder."""
 
     encode: Callable[[Tensor, Stream], Posterior]
     decode: Callable[[Tensor, Stream], Tensor]
@@ -69,9 +69,9 @@ class VideoVAE(nn.Module, ABC):
     """Numbers that a pixel of a chunk needs at the peak of decoding, as measured: a chunk takes
     about this times its pixels and the bytes of a number."""
     footprint: Footprint | None = None
-    """What row bands save; None where a layer outside of the attention sees too far."""
+    """Memory per pixel, to plan row bands with; None where a layer sees too far for bands."""
     normalization: Normalization | None = None
-    """What the checkpoint says; None where it says nothing usable."""
+    """Normalisation in the checkpoint's config; None where it has none that is usable."""
     state_growth_per_latent: int = 0
     """Numbers that a clip's state grows by with every latent frame, at each of its positions, in
     encoding and in decoding alike; 0 where it keeps its size."""
@@ -82,11 +82,11 @@ class VideoVAE(nn.Module, ABC):
     """Latent frames that go through together, behind the first one: every chunk but the last holds
     a multiple of them, and the first one more."""
     whole_clip_only: str | None = None
-    """Why this configuration cannot be run in chunks; None where it can."""
+    """Reason that this configuration cannot be run in chunks; None where it can."""
     loaded_for: Task = "both"
-    """Whose weights are there; the others are on the meta device."""
+    """Halves whose weights are loaded; the others are on the meta device."""
     compiled: Halves | None = None
-    """What runs the chunks instead, where `compile_halves` was asked for it."""
+    """Compiled halves that run the chunks, once `compile_halves` was called."""
 
     @classmethod
     @abstractmethod
@@ -117,7 +117,7 @@ class VideoVAE(nn.Module, ABC):
 
     @classmethod
     def is_needed(cls, parameter: str, task: Task) -> bool:
-        """Whether `task` runs the layer that a parameter, by its dotted name, belongs to."""
+        """Tell if `task` runs the layer that holds the parameter with this dotted name."""
         others = {"encode": cls.decoder_modules, "decode": cls.encoder_modules, "both": ()}[task]
         return not any(parameter.startswith(f"{module}.") for module in others)
 
@@ -133,7 +133,7 @@ class VideoVAE(nn.Module, ABC):
         Args:
             frames: BCTHW in [-1, 1], RGB. The stream's first chunk has `1 + k*strides.time`
                 frames, every later one `k*strides.time`; H and W are multiples of the strides.
-            stream: what this clip's earlier chunks left behind; changed in place.
+            stream: state of this clip's earlier chunks; changed in place.
 
         Returns:
             The posterior of the chunk's latent frames, log-variance clamped.
@@ -164,7 +164,7 @@ class VideoVAE(nn.Module, ABC):
         Args:
             latents: BCTHW, not normalised, any number of latent frames from 1; of any type, since
                 the encoder may compute in another one.
-            stream: what this clip's earlier chunks left behind; changed in place. Set
+            stream: state of this clip's earlier chunks; changed in place. Set
                 `stream.last` before the final chunk.
 
         Returns:
@@ -213,18 +213,18 @@ def to_channels_last(x: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class LoadedModel:
-    """A model with its weights and its identity."""
+    """A loaded model with its name, its config and the SHA-256 of its weights file."""
 
     vae: VideoVAE
     name: str
-    """What the user called it: an embedded or published name, a path, or `owner/repo`."""
+    """Name given by the user: an embedded or published name, a path, or `owner/repo`."""
     sha256: str
     """SHA-256 of the weights file, in hex; of the shards' digests in order where sharded."""
     config: Mapping[str, Any]
 
     @property
     def device(self) -> torch.device:
-        """Where the weights are."""
+        """Device that holds the weights."""
         return self._weight.device
 
     def dtype_of(self, half: Half) -> torch.dtype:
@@ -249,7 +249,7 @@ class LoadedModel:
 
     @property
     def compute_dtype(self) -> str:
-        """What all that was loaded computes in, encoder first: `float32`, or `tf32, bfloat16`."""
+        """Compute types of the loaded halves, encoder first: `float32`, or `tf32, bfloat16`."""
         return ", ".join(dict.fromkeys(self.compute_dtype_of(half) for half in self._halves))
 
     def compute_dtype_of(self, half: Half) -> str:

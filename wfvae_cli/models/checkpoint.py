@@ -46,7 +46,7 @@ class CheckpointFiles:
 
 @dataclass(frozen=True)
 class TensorEntry:
-    """Where a tensor's bytes are in a safetensors file, and what they mean."""
+    """Entry of a tensor in a safetensors header: the position, dtype and shape of its bytes."""
 
     shape: tuple[int, ...]
     dtype: str
@@ -90,7 +90,7 @@ def choose_weights(names: Iterable[str], where: str) -> str:
 
     Args:
         names: the files' names, without a folder.
-        where: what messages call the folder.
+        where: name of the folder in messages.
 
     Raises:
         WeightsError: there are none, or several and none has a usual name.
@@ -118,7 +118,7 @@ def choose_weights(names: Iterable[str], where: str) -> str:
 
 
 def pickle_hint(path: Path) -> str:
-    """Tell somebody who gave a pickle as weights what to do."""
+    """Return the message for pickled weights, with the command that converts them."""
     return (
         f"{path} is a pickle, which could run any program when loaded and so is not executed: "
         f"make safetensors of it with: wfvae convert {path} -o DIR"
@@ -150,7 +150,7 @@ def read_index(path: Path) -> tuple[Path, ...]:
 def _is_file(path: Path) -> bool:
     try:
         return path.is_file()
-    except (OSError, ValueError):  # a name that no file can have: too long, or with a NUL
+    except (OSError, ValueError):  # not a valid file name: too long, or with a NUL
         return False
 
 
@@ -239,7 +239,7 @@ def count_parameters(entries: Iterable[TensorEntry]) -> int:
 
 
 def weights_sha256(files: Sequence[Path]) -> str:
-    """Hash a checkpoint's weights: what latent files remember their model by.
+    """Hash a checkpoint's weights: the model's fingerprint in latent files.
 
     Returns:
         SHA-256 in hex of the file; where sharded, of its shards' hex digests, one after another

@@ -1,8 +1,8 @@
 """The halves of a model through `torch.compile`: a graph for each kind of chunk.
 
-A clip's first, second and last chunk find another state in their stream than those between, and a
-remainder has another length, so each of these kinds is traced and compiled when it first comes.
-Chunks of one kind share a graph, whatever clip they are of.
+The state of the stream differs for a clip's first, second and last chunk, and a remainder has
+another length, so each of these kinds is traced and compiled when it first comes. Chunks of one
+kind share a graph across clips.
 """
 
 from __future__ import annotations
@@ -105,7 +105,7 @@ class CompiledStep(Generic[Result]):
     def _kept(self, result: Result, stream: Stream) -> Result:
         """Copy results out of a CUDA graph's own memory, which its next replay writes again.
 
-        Behind a clip's last chunk nobody reads the state: it goes, and is not copied.
+        After a clip's last chunk the state is not read again: it is dropped, not copied.
 
         The copies are queued behind the replay on the same CUDA stream, and the next replay
         behind them. They keep their strides, on which the next chunk's graph is chosen.

@@ -17,7 +17,7 @@ T = TypeVar("T")
 _STABLE_DIFFUSION_FACTOR = 0.18215
 MOST_CHANNELS = 1 << 16
 MOST_BLOCKS = 64
-"""Of one level. Far beyond any VAE, and few enough to build: configs may be damaged or hostile."""
+"""Maximum for one level: far beyond any VAE, yet cheap to build, as configs may be hostile."""
 _MOST_LEVELS = 16
 
 
@@ -29,7 +29,7 @@ def required(config: Mapping[str, Any], key: str) -> Any:
 
 
 def choice(config: Mapping[str, Any], key: str, meaning: Mapping[Any, T]) -> T:
-    """What `meaning` maps the value of `key` to; WeightsError where it is none of the known."""
+    """Map the value of `key` through `meaning`; WeightsError for an unknown value."""
     value = required(config, key)
     if not isinstance(value, Hashable) or value not in meaning:
         known = ", ".join(repr(v) for v in meaning)
@@ -51,7 +51,7 @@ def count(config: Mapping[str, Any], key: str, least: int = 1, most: int = MOST_
 
 
 def choices(config: Mapping[str, Any], key: str, meaning: Mapping[Any, T]) -> tuple[T, ...]:
-    """What `meaning` maps each value of the list at `key` to."""
+    """Map each value of the list at `key` through `meaning`."""
     return tuple(choice({key: value}, key, meaning) for value in _list(config, key))
 
 

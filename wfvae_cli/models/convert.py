@@ -36,30 +36,30 @@ _TYPE_NAMES = {dtype: name for name, dtype in FLOAT_TYPES.items()}
 
 @dataclass(frozen=True)
 class ConvertReport:
-    """What was converted."""
+    """Summary of one conversion."""
 
     output: Path
     family: str
     source: str
-    """Where in the checkpoint the weights were: `ema_state_dict`, `state_dict.gen_model`,
+    """Path of the weights within the checkpoint: `ema_state_dict`, `state_dict.gen_model`,
     `state_dict`, `plain`, or `safetensors`."""
     tensors: int
     parameters: int
     """Weights, without constants of the architecture."""
     notes: tuple[str, ...] = ()
-    """Of an image checkpoint: what carried over from the video one and what could not."""
+    """Notes on an image checkpoint: what carried over from the video one and what could not."""
     still_distance: StillDistance | None = None
-    """Of an image checkpoint: how far it is from the video one on still images."""
+    """Distance of an image checkpoint from the video one on still images."""
 
     @property
     def ema(self) -> bool:
-        """Whether they are the training's moving average."""
+        """True where the weights are the training's moving average."""
         return self.source == "ema_state_dict"
 
 
 @dataclass(frozen=True)
 class _Held:
-    """What matching needs to know of a tensor in memory."""
+    """Shape and dtype of a tensor in memory, as `weights.Matching` reads them."""
 
     shape: tuple[int, ...]
     dtype: str
@@ -71,7 +71,7 @@ class _Checkpoint:
 
     config: dict[str, Any]
     content: bytes
-    """What `config.json` will hold."""
+    """Bytes of the `config.json` to write."""
     tensors: Mapping[str, Tensor]
 
     def build(self) -> VideoVAE:

@@ -1,4 +1,4 @@
-"""What a checkpoint's tensors say about it: its config where they decide it, else its likeness."""
+"""Detection of a model's config from its tensors, or of the most similar model."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class InferredConfig(NamedTuple):
 
     config: dict[str, Any]
     note: str
-    """What was assumed, for the user."""
+    """Assumption made, as a sentence for the user."""
 
 
 def infer_config(shapes: Shapes) -> InferredConfig | None:

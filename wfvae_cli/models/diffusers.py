@@ -1,6 +1,6 @@
 """VAEs that diffusers implements and this package does not: one adapter for all of its classes.
 
-What differs from class to class stands in `diffusers_table`. Image VAEs, such as Stable
+`diffusers_table` holds the differences between the classes. Image VAEs, such as Stable
 Diffusion's (arXiv 2112.10752), take a video frame by frame; video VAEs take a clip as a whole.
 """
 
@@ -33,7 +33,7 @@ LEAST_LOGVAR = -30.0
 """The log-variance of latents whose encoder gives none: as good as no variance, so that a sample
 is the mean."""
 _DEFAULT_CLASS = "AutoencoderKL"
-"""Of a config that names none, whose tensors were recognised."""
+"""Class of a config that names none, whose tensors were recognised."""
 
 _BOUNDS = {
     "layers_per_block": MOST_BLOCKS,
@@ -55,8 +55,8 @@ class DiffusersVAE(VideoVAE):
     """A VAE of diffusers.
 
     Args:
-        autoencoder: what diffusers built.
-        entry: what is known of its class.
+        autoencoder: the module that diffusers built.
+        entry: the table entry of its class.
     """
 
     encoder_modules = ("autoencoder.encoder", "autoencoder.quant_conv")
@@ -79,7 +79,7 @@ class DiffusersVAE(VideoVAE):
             self.normalization = _normalization(self.config, self.latent_channels)
         for name in {name.partition(".")[0] for name in self.statistics}:
             delattr(autoencoder, name)
-        # Whole clips are what these names promise: no tiles, which overlap and leave seams.
+        # Whole clips only: no tiles, which overlap and leave seams.
         autoencoder.use_framewise_encoding = autoencoder.use_framewise_decoding = False
         self.autoencoder = autoencoder
 
@@ -123,7 +123,7 @@ class DiffusersVAE(VideoVAE):
         self.normalization = _normalization(self.config | lists, self.latent_channels)
 
     def _encode(self, frames: Tensor, stream: Stream) -> Posterior:
-        del stream  # frames know nothing of each other, or a clip is whole
+        del stream  # frames are independent, or the clip is whole
         if self.entry.takes == "clips":
             return self._encode_clip(frames)
         images = rearrange(frames, "b c t h w -> (b t) c h w")
@@ -241,7 +241,7 @@ def _check_bounds(config: Mapping[str, Any]) -> None:
 
 
 def _normalization(config: Mapping[str, Any], channels: int) -> Normalization | None:
-    """What diffusers' pipelines do to latents: `(z - mean) * scaling_factor / std`."""
+    """Parse the normalisation of diffusers' pipelines: `(z - mean) * scaling_factor / std`."""
     mean, std = config.get("latents_mean"), config.get("latents_std")
     if mean is not None and std is not None and len(mean) == len(std) > channels:
         log.warning(

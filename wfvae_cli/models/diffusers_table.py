@@ -1,6 +1,6 @@
-"""What the adapter to diffusers knows of each of its classes. Loads neither diffusers nor torch.
+"""Table of the VAE classes of diffusers that the adapter runs. Imports neither diffusers nor torch.
 
-Sources: the classes' code in diffusers 0.42, and of how latents are normalised its pipelines'.
+Sources: the code of the classes in diffusers 0.42, and of its pipelines for the normalisation.
 """
 
 from __future__ import annotations
@@ -25,27 +25,27 @@ def _fixed(value: int) -> Measure:
 
 
 def _field(name: str) -> Measure:
-    """The field `name` of its config."""
+    """Read the field `name` of the VAE's config."""
     return lambda vae: int(vae.config[name])
 
 
 def _attribute(name: str) -> Measure:
-    """What it computed from its config when it was built."""
+    """Read the attribute `name`, which the VAE computes from its config."""
     return lambda vae: int(getattr(vae, name))
 
 
 def _halvings(name: str) -> Measure:
-    """As many as the list at `name` has steps from level to level, each of which halves."""
+    """Compute the stride 2**(n - 1) for the n levels in the config's list `name`."""
     return lambda vae: 2 ** (len(vae.config[name]) - 1)
 
 
 def _product(name: str) -> Measure:
-    """Of the factors in the list at `name`."""
+    """Multiply the factors in the config's list `name`."""
     return lambda vae: math.prod(vae.config[name])
 
 
 def _first(name: str) -> Measure:
-    """Of the widths at `name`, from the frames inwards."""
+    """Read the first width in the config's list `name`: that of the level next to the frames."""
     return lambda vae: int(vae.config[name][0])
 
 
@@ -58,33 +58,33 @@ class DiffusersClass:
     """One class of diffusers, and how the adapter runs it: all take and give RGB in [-1, 1]."""
 
     family: str
-    """What latent files call it."""
+    """Family name in latent files."""
     takes: Literal["images", "clips"]
-    """Whether frames go through one by one, or clips as a whole."""
+    """Input of one call: single frames, or whole clips."""
     space: Measure
     """Pixels of a latent position along each side."""
     width: Measure
-    """Channels at the frames' size: what memory grows with."""
+    """Channels at the frames' size, to which memory is proportional."""
     time: Measure = _ONE
     """Frames of a latent frame, except for the first."""
     channels: Measure = _LATENT_CHANNELS
     """Channels of the latents."""
     leads: bool = False
-    """Whether a clip's first frame stands in front of it as often as makes a latent frame whole,
-    as its publishers' own code has it and diffusers leaves to the caller."""
+    """True where copies of a clip's first frame go in front, until they fill a latent frame: the
+    publishers' code does so, and diffusers leaves it to the caller."""
     patch: Measure = _ONE
     """Latent positions along each side that become channels behind the encoder."""
     statistics: tuple[str, ...] = ()
     """Tensors of the checkpoint that say how latents are distributed. Without them the config
     does: `latents_mean` and `latents_std`, or `shift_factor` and `scaling_factor`."""
     inputs: int = 3
-    """What `in_channels` is for RGB frames."""
+    """Value of `in_channels` for RGB frames."""
     has_variance: bool = True
-    """Whether its encoder gives one. Else the log-variance is the least there is, -30."""
+    """True where the encoder returns a log-variance; otherwise -30, its minimum, stands in."""
     whole_clip_only: str | None = None
-    """Why it is not run in chunks; None where it is, or frames know nothing of each other."""
+    """Reason that it is not run in chunks; None where it is, or where frames are independent."""
     refused: str | None = None
-    """Why it is not run at all; None where it is."""
+    """Reason that it is not supported; None where it is."""
 
 
 _NO_STATE = "diffusers keeps no state for it between chunks"
@@ -180,7 +180,7 @@ CLASSES: Mapping[str, DiffusersClass] = {
         space=_halvings("ch_mult"),
         width=_field("ch"),
         channels=_field("z_channels"),
-        has_variance=False,  # diffusers drops what the encoder gives of it
+        has_variance=False,  # diffusers drops the encoder's log-variance
         whole_clip_only="its segments of 16 frames, and the statistics that they hand on, are "
         "diffusers' own, which runs no segment alone",
     ),

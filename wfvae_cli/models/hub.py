@@ -1,6 +1,6 @@
 """Checkpoints on the Hugging Face Hub: only config and weights, through the usual cache.
 
-`HF_HOME`, `HF_HUB_OFFLINE`, `HF_TOKEN` and `HF_ENDPOINT` mean what they mean everywhere.
+`HF_HOME`, `HF_HUB_OFFLINE`, `HF_TOKEN` and `HF_ENDPOINT` have their usual meaning.
 """
 
 from __future__ import annotations
@@ -104,13 +104,13 @@ def cached_file(source: HubSource, name: str) -> Path | None:
     prefix = f"{source.subfolder}/" if source.subfolder else ""
     try:
         cached = try_to_load_from_cache(source.repo, prefix + name, revision=source.revision)
-    except (HFValidationError, OSError, ValueError):  # a name that no repository has
+    except (HFValidationError, OSError, ValueError):  # not a valid repository name
         return None
     return Path(cached) if isinstance(cached, str) else None
 
 
 def source_named_by_file(model: str) -> str:
-    """Take the model that a latent file names, unless that would download what nobody chose.
+    """Take the model that a latent file names, unless that would download an unrequested model.
 
     Args:
         model: a name as `load_model` takes it, from the header of a file of whatever origin.
@@ -135,7 +135,7 @@ def source_named_by_file(model: str) -> str:
 
 
 def is_cached(entry: PublishedModel) -> bool:
-    """Whether a published model was downloaded; asks nobody. An embedded one never is."""
+    """Tell if a published model is in the local cache, without network. Embedded ones never are."""
     if entry.source is None:
         return False
     if entry.pickle is not None:

@@ -41,7 +41,7 @@ _DEFAULTS: dict[str, Any] = {
     "upsample_match_channel": True,
     "scaling_factor": 1.03682,
 }
-"""What diffusers takes for a field that a config leaves out."""
+"""Defaults in diffusers of fields that a config leaves out."""
 _ORIGINAL_FIELDS = {
     "ffactor_spatial": "spatial_compression_ratio",
     "ffactor_temporal": "temporal_compression_ratio",
@@ -59,13 +59,13 @@ class Hunyuan15Config:
     blocks: int
     """Residual blocks of an encoder level; a decoder level has one more."""
     space_steps: int
-    """How many levels halve height and width, from the frames inwards."""
+    """Number of levels that halve height and width, from the frames inwards."""
     time_steps: int
-    """How many of these, the last ones, halve time as well."""
+    """Number of these levels, the last ones, that halve time as well."""
     down_match: bool
-    """Whether a level's downsampling gives the next level's channels already."""
+    """True where a level's downsampling already outputs the next level's channels."""
     up_match: bool
-    """The same of upsampling."""
+    """True where a level's upsampling already outputs the next level's channels."""
 
     @classmethod
     def parse(cls, config: Mapping[str, Any]) -> Hunyuan15Config:
@@ -126,7 +126,7 @@ class Hunyuan15Config:
         ]
 
     def upsampling(self) -> list[tuple[int, int, bool]]:
-        """The same of each upsampling, from the latents outwards."""
+        """Channels in, channels out, and whether time is doubled, of each upsampling."""
         widths = self.widths[::-1]
         return [
             (widths[i], widths[i + 1] if self.up_match else widths[i], i < self.time_steps)
@@ -135,7 +135,7 @@ class Hunyuan15Config:
 
 
 def _exponent(config: Mapping[str, Any], key: str) -> int:
-    """Which power of two the value at `key` is."""
+    """Return the exponent of the power of two at `key`."""
     value = count(config, key)
     if value & (value - 1):
         raise WeightsError(f"config.json: expected {key} to be a power of 2, got {value}")
@@ -179,7 +179,7 @@ class Encoder(nn.Module):
         return rows + 1
 
     def _halve(self, frames: Tensor, stream: Stream) -> Tensor:
-        """Frames to the backbone at the latents' size."""
+        """Encode frames up to the backbone at the latents' size."""
         x: Tensor = self.conv_in(frames, stream)
         for level in self.down_blocks[: self.config.space_steps]:
             x = level(x, stream)

@@ -1,4 +1,4 @@
-"""From what `--model` says to a model on a device, ready to run."""
+"""Load the model that `--model` names onto a device, ready to run."""
 
 from __future__ import annotations
 
@@ -97,7 +97,7 @@ def load_model(
                 raise
             raise DeviceError(f"{name} does not fit into the memory of {placed}") from error
         sha256 = digest.result()
-    return_freed_memory()  # weights as stored, and laid out anew
+    return_freed_memory()  # frees the weights as stored, after they were laid out anew
     if placed.type == "cuda":
         allow_tf32(dtype == "auto")
         if dtype == "auto":

@@ -83,7 +83,7 @@ class Encoder(nn.Module):
 
 
 class UpLevel(nn.Module):
-    """What resamples, after a block that converts channels if needed, then residual blocks."""
+    """A decoder level: a channel-converting block if needed, upsampling, then residual blocks."""
 
     def __init__(self, up: Up, config: LTX2Config) -> None:
         super().__init__()
@@ -156,7 +156,7 @@ class Decoder(nn.Module):
     ) -> Tensor | None:
         """Send frames through stages, those of `latents` latent frames at a time.
 
-        The last chunk lets go of the frames that all layers held back, 22 latent frames' worth in
+        The last chunk releases the frames that all layers held back, 22 latent frames' worth in
         LTX-2: a stage that was given them together would need that much more memory.
 
         Returns:
@@ -185,7 +185,7 @@ class Decoder(nn.Module):
         return in_row_bands(self._largest, x, stream, "decoder.band", halo=self.halo)
 
     def _largest(self, x: Tensor, stream: Stream) -> Tensor:
-        """The last level and what follows it, to pixels."""
+        """Decode the last level and the layers behind it to pixels."""
         x = self.conv_out(self.up_blocks[-1](x, stream), stream, plain_rms_norm)
         return channels_to_pixels(x, self.patch, _PATCH_ORDER)
 

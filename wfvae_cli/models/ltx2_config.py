@@ -39,7 +39,7 @@ _DEFAULTS: dict[str, Any] = {
     "encoder_spatial_padding_mode": "zeros",
     "decoder_spatial_padding_mode": "reflect",
 }
-"""What diffusers takes for a field that a config leaves out."""
+"""Defaults in diffusers of fields that a config leaves out."""
 _FLAGS = {True: True, False: False}
 _EDGES: dict[str, Edges] = {"zeros": "zeros", "reflect": "reflect", "replicate": "replicate"}
 _KINDS: dict[str, Resampling] = {kind: kind for kind in FACTORS}
@@ -58,16 +58,16 @@ class Down:
 
 @dataclass(frozen=True)
 class Up:
-    """A level of the decoder: what resamples, then residual blocks of `outputs` channels."""
+    """A level of the decoder: upsampling, then residual blocks of `outputs` channels."""
 
     inputs: int
     outputs: int
     blocks: int
     kind: Resampling | None
     residual: bool
-    """Whether the resampling adds its input."""
+    """True where the resampling adds its input."""
     converts: bool
-    """Whether a residual block in front of it changes the number of channels."""
+    """True where a residual block in front of it changes the number of channels."""
 
 
 @dataclass(frozen=True)
@@ -78,21 +78,21 @@ class LTX2Config:
     patch: int
     """Pixels of the side of the patches that become channels first."""
     downs: tuple[Down, ...]
-    """From the frames inwards."""
+    """Levels from the frames inwards."""
     encoder_middle: int
     """Residual blocks behind these."""
     decoder_middle: int
     """Residual blocks before `ups`."""
     ups: tuple[Up, ...]
-    """From the latents outwards."""
+    """Levels from the latents outwards."""
     decoder_ahead: bool
-    """Whether the decoder's convs see one frame ahead."""
+    """True where the decoder's convs see one frame ahead."""
     encoder_edges: Edges
     decoder_edges: Edges
     eps: float
-    """Of the LayerNorms in the decoder's shortcuts."""
+    """Epsilon of the LayerNorms in the decoder's shortcuts."""
     scaling_factor: float
-    """What normalised latents are multiplied by, beside their mean and std."""
+    """Factor applied to the normalised latents, besides their mean and std."""
 
     @classmethod
     def parse(cls, config: Mapping[str, Any]) -> LTX2Config:
@@ -236,7 +236,7 @@ def _resampling(
     known: Mapping[str, Resampling],
     levels: int,
 ) -> list[Resampling | None]:
-    """How each level is resampled; None where it is not."""
+    """Return the resampling of each level; None for a level without one."""
     kinds, scales = choices(config, types, known), _per_level(config, scaling, levels)
     if len(kinds) != levels:
         raise WeightsError(
@@ -265,7 +265,7 @@ def _positive(config: Mapping[str, Any], key: str) -> float:
 
 
 def _product(levels: tuple[Down, ...] | tuple[Up, ...]) -> tuple[int, int, int]:
-    """Frames, rows and columns that all levels together make one of."""
+    """Compute the stride in frames, rows and columns of all levels together."""
     factors = [FACTORS[level.kind] for level in levels if level.kind is not None]
     t, h, w = (math.prod(factor[axis] for factor in factors) for axis in range(3))
     return t, h, w

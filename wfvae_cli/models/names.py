@@ -1,4 +1,4 @@
-"""What `--model` may say: an embedded or published name, a path, or a repository on the Hub."""
+"""Values of `--model`: an embedded or published name, a path, or a repository on the Hub."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from wfvae_cli.models.published import (
 from wfvae_cli.strides import Strides
 
 PICKLE_SUFFIXES = (".ckpt", ".pth", ".pt", ".bin", ".pkl")
-"""How checkpoints that only `wfvae convert` reads are named."""
+"""Suffixes of checkpoints that only `wfvae convert` reads."""
 _FILE_SUFFIXES = (".safetensors", ".json", *PICKLE_SUFFIXES)
 _REPOSITORY = re.compile(r"(?P<repo>[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*)(?:/(?P<subfolder>.+))?")
 
@@ -37,7 +37,7 @@ def find_source(model: str) -> Path | HubSource:
     published = find_published(model)
     if published is not None:
         return _published_source(published)
-    with contextlib.suppress(OSError, ValueError, RuntimeError):  # what no path can be
+    with contextlib.suppress(OSError, ValueError, RuntimeError):  # not a valid path
         path = Path(model).expanduser()
         if model and path.exists():
             return path
@@ -65,8 +65,8 @@ def check_could_have_made(name: str, family: str, channels: int, strides: Stride
     """Refuse latents that a published model cannot have made, before it is downloaded.
 
     Args:
-        name: what the user calls the model; one that has no name here is not checked.
-        family: what the latent file says of the model that made it, and so on.
+        name: the model as the user gave it; one that has no name here is not checked.
+        family: of the model that made the latent file, by its header; the others likewise.
         channels: of the latents.
         strides: of that model.
 

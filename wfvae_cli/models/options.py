@@ -1,4 +1,4 @@
-"""What users choose of a model: which one, where it runs, and in what type it computes."""
+"""Model options: its name, the device it runs on, and the type it computes in."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ ModelNames = Annotated[
 
 @dataclass(frozen=True)
 class RunOptions:
-    """Where and how a model computes."""
+    """Device and arithmetic of a model."""
 
     device: Annotated[
         str,

@@ -27,10 +27,10 @@ class PublishedModel:
 
     name: str
     family: str
-    """What `VideoVAE.family` says of it."""
+    """`VideoVAE.family` of its class."""
     strides: Strides
     channels: int
-    """Of its latents."""
+    """Channels of its latents."""
     source: HubSource | None = None
     """None for a model that comes with this package."""
     licence: str | None = None

@@ -1,4 +1,4 @@
-"""Which class builds which family: found by `config.json`'s `_class_name`, or by tensor names."""
+"""Registry of model families, looked up by `_class_name` of `config.json` or by tensor names."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Family:
-    """One architecture: how a checkpoint says that it is of it, and where its code is."""
+    """One architecture: the marks of its checkpoints, and the module that implements it."""
 
     class_names: tuple[str, ...]
     """Values of `_class_name` that mean this family."""
@@ -99,9 +99,9 @@ class SettledConfig(NamedTuple):
 
     config: dict[str, Any]
     recognised_by: str
-    """What told the family, for the user."""
+    """Evidence for the family, as text for the user."""
     note: str | None
-    """What was assumed where the config was not given; None where it was."""
+    """Assumption made where no config was given; None where one was."""
 
 
 def settle_config(
@@ -114,7 +114,7 @@ def settle_config(
     Args:
         given: the content of the `config.json` beside the checkpoint; None where there is none.
         shapes: the checkpoint's tensors, by name.
-        where: what messages call the checkpoint.
+        where: name of the checkpoint in messages.
         remedy: how to give a config, for the message.
 
     Raises:
@@ -131,7 +131,7 @@ def settle_config(
             note += f" (the config.json beside it is of {class_name}, another model)"
         return SettledConfig(inferred.config, f"tensor names and shapes: {note}", note)
     if given is not None:
-        return SettledConfig(dict(given), "config.json", None)  # find_family says what is wrong
+        return SettledConfig(dict(given), "config.json", None)  # find_family raises the error
     raise WeightsError(
         f"{where} has no config.json beside it, which says how its model is built, and its "
         f"tensors do not decide it: {_likeness(shapes)}. {remedy}"
@@ -152,7 +152,7 @@ def find_family(config: Mapping[str, Any], names: Iterable[str], where: str) -> 
     Args:
         config: the content of its `config.json`.
         names: its tensors' names, which decide when the config has no `_class_name`.
-        where: what messages call the checkpoint.
+        where: name of the checkpoint in messages.
 
     Raises:
         WeightsError: the family is unknown, or cannot be told.

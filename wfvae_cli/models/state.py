@@ -17,7 +17,7 @@ from wfvae_cli.models.checkpoint import locate, read_entries
 from wfvae_cli.models.weights import FLOAT_TYPES, read_tensors
 
 _WRAPPER = "module."
-"""What distributed training puts in front of every name."""
+"""Prefix that distributed training adds to every tensor name."""
 
 
 def read_state(checkpoint: Path) -> tuple[str, dict[str, Tensor]]:
@@ -46,7 +46,7 @@ def read_state(checkpoint: Path) -> tuple[str, dict[str, Tensor]]:
 
 
 def is_safetensors(checkpoint: Path) -> bool:
-    """Whether this is to be read as safetensors: by its name, or since it is a folder."""
+    """Tell if a checkpoint is read as safetensors: by its suffix, or because it is a folder."""
     return checkpoint.is_dir() or checkpoint.name.endswith((".safetensors", ".index.json"))
 
 
@@ -81,7 +81,7 @@ def _unpickle(checkpoint: Path) -> Any:
 
 
 def _is_pickle(path: Path) -> bool:
-    """Whether a file starts as what older versions of `torch.save` wrote: a pickle, or a tar."""
+    """Tell if a file starts like those of older versions of `torch.save`: a pickle, or a tar."""
     with path.open("rb") as file:
         start = file.read(2)
     return (len(start) == 2 and start[0] == 0x80 and 2 <= start[1] <= 5) or tarfile.is_tarfile(path)
@@ -127,7 +127,7 @@ def _tensors(state: Mapping[Any, Any], source: str, checkpoint: Path) -> dict[st
 
 
 def _unusual(tensor: Tensor) -> str | None:
-    """What kind of tensor this is, where it is none of values one after another."""
+    """Name a tensor's kind if it is not a plain strided one; None for a plain one."""
     if tensor.is_meta:
         return "on the meta device"
     if tensor.is_nested:

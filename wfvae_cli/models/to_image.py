@@ -1,4 +1,4 @@
-"""An image VAE out of a video one: the starting point for training WF-VAE's image form.
+"""Conversion of a video VAE to an image VAE: the starting point for training WF-VAE's image form.
 
 What a second-generation video model computes for a clip's first frame is nearly an image model.
 Its causal convs see that frame repeated, so their temporal taps add up; nothing moves, so the
@@ -45,12 +45,12 @@ class ImageCheckpoint(NamedTuple):
     config: dict[str, Any]
     state: dict[str, Tensor]
     notes: tuple[str, ...]
-    """What carried over and what could not, a sentence each."""
+    """Sentences on what carried over and what could not."""
 
 
 @dataclass(frozen=True)
 class StillDistance:
-    """How far an image model is from the video model that it was made of, on still images."""
+    """Distance of an image model from the video model it was made from, on still images."""
 
     latents: float
     """RMS difference of the posteriors' means, over their RMS."""
@@ -63,7 +63,7 @@ class StillDistance:
         return 20 * math.log10(2 / self.frames) if self.frames else math.inf
 
     def as_dict(self) -> dict[str, float | None]:
-        """For JSON, which has no infinity: `psnr` is None there."""
+        """Return the values for JSON, with None for an infinite `psnr`."""
         psnr = self.psnr if self.frames else None
         return {"latents": self.latents, "frames": self.frames, "psnr": psnr}
 
@@ -129,7 +129,7 @@ def _flat_name(name: str, state: Mapping[str, Tensor]) -> str:
 
 
 def _folds(config: WFVAE2Config) -> dict[str, Callable[[Tensor], Tensor]]:
-    """What happens to the convs that read or write wavelet bands, by module name.
+    """Return the weight changes of the convs that read or write wavelet bands, by module name.
 
     In the encoder, a level's bands in the image model times `gain` are the video model's, so the
     conv that reads them is multiplied by it. In the decoder, a level's low band in the image

@@ -37,7 +37,7 @@ class WanConfig:
     blocks: int
     """Residual blocks of an encoder level; a decoder level has one more."""
     halves_time: tuple[bool, ...]
-    """Which of the steps from level to level halve time as well as space."""
+    """For each step from level to level, True where it halves time as well as space."""
 
     @classmethod
     def parse(cls, config: Mapping[str, Any]) -> WanConfig:
@@ -105,7 +105,7 @@ class Encoder(nn.Module):
         return rows + 1
 
     def _halve(self, frames: Tensor, stream: Stream) -> Tensor:
-        """Frames to the backbone at the latents' size: all that comes before the attention."""
+        """Encode frames up to the backbone at the latents' size, before the attention."""
         y: Tensor = self.downsamples(self.conv_in(frames, stream), stream)
         return y
 
@@ -155,7 +155,7 @@ class Decoder(nn.Module):
 
 
 class WanNetwork(VideoVAE):
-    """What the VAEs of Wan have in common: an encoder and a decoder of causal convs.
+    """Base class of the VAEs of Wan: an encoder and a decoder of causal convs.
 
     Args:
         config: the widths and levels.
@@ -222,7 +222,7 @@ class WanVAE(WanNetwork):
 
     @classmethod
     def rename(cls, names: Iterable[str]) -> dict[str, str]:
-        """Map the names of either published layout, told apart by the names themselves."""
+        """Map the names of either published layout, which is recognised by the names themselves."""
         return rename_wan(names)
 
 

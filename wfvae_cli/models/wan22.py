@@ -150,7 +150,7 @@ class Encoder(nn.Module):
         return PATCH * (rows + 1)
 
     def _halve(self, frames: Tensor, stream: Stream) -> Tensor:
-        """Frames to the backbone at the latents' size: all that comes before the attention."""
+        """Encode frames up to the backbone at the latents' size, before the attention."""
         x = self.conv_in(pixels_to_channels(frames, PATCH), stream)
         y: Tensor = self.levels(x, stream)
         return y
@@ -199,7 +199,7 @@ class Decoder(nn.Module):
         return level
 
     def _double(self, both: Tensor, stream: Stream) -> Tensor:
-        """What came into the first level and out of its blocks, to frames."""
+        """Decode from the first level's input and its blocks' output, concatenated in channels."""
         width = self.conv_in.conv.out_channels
         x, y = both[:, :width], both[:, width:]
         y = self._first.enlarge(x, y, stream)
@@ -246,7 +246,7 @@ class Wan22VAE(WanNetwork):
 
     @classmethod
     def rename(cls, names: Iterable[str]) -> dict[str, str]:
-        """Map the names of either published layout, told apart by the names themselves."""
+        """Map the names of either published layout, which is recognised by the names themselves."""
         return rename_wan22(names)
 
 

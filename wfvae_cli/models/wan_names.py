@@ -58,7 +58,7 @@ _RENAMES = _compile(
     (r"\.resample\.1\.", ".space.conv."),
     (r"\.time_conv\.", ".time.conv."),
 )
-"""From the original layout to the modules' names; a name is changed by the first that fits."""
+"""Renamings from the original layout to the modules' names; the first match is applied."""
 
 _LEVELS = _compile(
     (

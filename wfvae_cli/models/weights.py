@@ -29,7 +29,7 @@ _LISTED = 12
 
 
 class _Header(Protocol):
-    """What matching needs to know of a tensor: an entry of a file, or one in memory."""
+    """Shape and dtype of a tensor to match: an entry of a file, or one in memory."""
 
     @property
     def shape(self) -> tuple[int, ...]: ...
@@ -39,7 +39,7 @@ class _Header(Protocol):
 
 @dataclass(frozen=True)
 class Matching:
-    """Which checkpoint tensor becomes which parameter, once all of them are accounted for."""
+    """Checkpoint tensor of each parameter, with every tensor accounted for."""
 
     parameters: dict[str, str]
     """Checkpoint name to the model's parameter name."""
@@ -74,7 +74,7 @@ def match_tensors(
         vae: the model, built on the meta device.
         tensors: the checkpoint's tensors by name.
         config: the content of its `config.json`, for the message.
-        where: what the message calls the checkpoint.
+        where: name of the checkpoint in messages.
 
     Raises:
         WeightsError: lists every missing, unexpected, misshapen or non-float tensor.
@@ -150,7 +150,7 @@ def read_tensors(
     """Yield tensors one by one, in the order of the files, each in memory of its own.
 
     They are read, not mapped: a mapped file counts towards the process's memory beside the
-    copy on the device, and changes under it when somebody overwrites the file.
+    copy on the device, and changes with the file when that is overwritten.
     """
     with ExitStack() as stack:
         opened: dict[Path, FileIO] = {}

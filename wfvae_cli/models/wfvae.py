@@ -54,7 +54,7 @@ class WFVAEConfig:
     norm: NormType
     interpolation: TimeInterpolation
     level1_time: bool
-    """Whether level 1 halves time as well as space (8x8x8 models)."""
+    """True where level 1 halves time as well as space (8x8x8 models)."""
     level2_time: bool
 
     @classmethod
@@ -83,7 +83,7 @@ class WFVAEConfig:
 
 
 def _halves_time(config: Mapping[str, Any], level: int) -> bool:
-    """Whether a level halves time; its four fields must agree, or its paths would never meet."""
+    """Tell if a level halves time; its four fields must agree, or its paths could not be added."""
     fields = {
         f"l{level}_dowmsample_block": ("Downsample", "Spatial2xTime2x3DDownsample"),
         f"l{level}_downsample_wavelet": ("HaarWaveletTransform2D", "HaarWaveletTransform3D"),
@@ -146,7 +146,7 @@ class Encoder(nn.Module):
         return 2 * half
 
     def _halve(self, frames: Tensor, stream: Stream) -> Tensor:
-        """Frames to the backbone at the latents' size: all that comes before the attention."""
+        """Encode frames up to the backbone at the latents' size, before the attention."""
         level0 = causal_haar_3d(frames, stream)
         level1 = _analyse(level0[:, :3], self.config.level1_time, stream)
         level2 = _analyse(level1[:, :3], self.config.level2_time, stream)

@@ -39,7 +39,7 @@ from wfvae_cli.nn.stream import Stream, align, name_layers
 from wfvae_cli.strides import Strides
 
 Dims = Literal[2, 3]
-"""Whether a piece sees frames alone, or time too."""
+"""Dimensions of a layer: 2 for separate frames, 3 with time."""
 
 
 @dataclass(frozen=True)
@@ -55,7 +55,7 @@ class WFVAE2Config:
     level_dims: tuple[Dims, ...]
     """3 where a level halves time as well as space; from the frames inwards."""
     block_dims: tuple[Dims, ...]
-    """Of each level's residual blocks."""
+    """Dimensions of each level's residual blocks."""
     middle: tuple[tuple[Literal["residual", "attention"], Dims], ...]
     encoder_blocks: int
     decoder_blocks: int
@@ -123,7 +123,7 @@ class WFVAE2Config:
 
     @property
     def spans_time(self) -> bool:
-        """Whether a norm takes statistics over all frames of a clip."""
+        """True where a norm takes statistics over all frames of a clip."""
         return self.norm == "groupnorm" and self.input_dims == 3
 
 
@@ -223,7 +223,7 @@ class Encoder(nn.Module):
         return 2 * (rows + 1)
 
     def _halve(self, frames: Tensor, stream: Stream) -> Tensor:
-        """Frames to the backbone at the latents' size: all that comes before the attention."""
+        """Encode frames up to the backbone at the latents' size, before the attention."""
         bands = _analyse(frames, self.input_dims, stream)
         x: Tensor = self.conv_in(bands)
         for block in self.down_blocks:

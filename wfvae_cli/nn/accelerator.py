@@ -1,4 +1,4 @@
-"""What devices other than the CPU have in common, whoever makes them."""
+"""Helpers for accelerators of any vendor, through `torch.accelerator`."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def available_devices() -> list[torch.device]:
 
 
 def synchronize(device: torch.device) -> None:
-    """Wait until a device has done all that it was given; the CPU always has."""
+    """Wait until a device has finished its queued work; on the CPU there is none."""
     if device.type not in ("cpu", "meta"):
         torch.get_device_module(device).synchronize()
 
@@ -58,7 +58,7 @@ def reset_peak_memory(device: torch.device) -> None:
 
 
 def peak_memory_of(device: torch.device) -> int | None:
-    """Bytes that tensors took at most since `reset_peak_memory`; None where nobody counts."""
+    """Peak bytes of tensors since `reset_peak_memory`; None where the backend does not count."""
     backend = torch.get_device_module(device)
     if not hasattr(backend, "max_memory_allocated"):
         return None

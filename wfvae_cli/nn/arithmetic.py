@@ -30,7 +30,7 @@ CONV3D_WITHOUT_TF32: set[str] = set()
 
 
 def multiplies_bfloat16(device: torch.device) -> bool:
-    """Whether a device has instructions for products of bfloat16.
+    """Tell if a device has instructions for products of bfloat16.
 
     Of a CPU these are AVX-512 BF16 or AMX: oneDNN also says yes to any AVX-512, on which it is
     slower than float32. Other devices' backends are asked; one that does not tell has none.
@@ -47,14 +47,14 @@ def multiplies_bfloat16(device: torch.device) -> bool:
 
 
 def probe_conv3d_tf32(device: torch.device, conv3d: Convolution | None = None) -> bool:
-    """Whether 3D convolutions on `device` round to TF32 now that it is allowed; remembers it.
+    """Tell if 3D convolutions on `device` round to TF32 while it is allowed; remembers the answer.
 
     PyTorch turns it off where cuDNN 9.10 to 9.15 are wrong in it. There causal convolutions go tap
     by tap, in 2D, where TF32 is right.
 
     Args:
         device: of the type `cuda`.
-        conv3d: what to try; PyTorch's by default.
+        conv3d: the convolution to try; PyTorch's by default.
     """
     conv3d = conv3d or (lambda x, weight, bias: F.conv3d(x, weight, bias, padding=1))
     x = torch.full((1, 64, 4, 32, 32), 1 + 2.0**-12, device=device)  # TF32 has 10 bits
@@ -67,7 +67,7 @@ def probe_conv3d_tf32(device: torch.device, conv3d: Convolution | None = None) -
 
 
 def conv3d_misses_tf32(x: Tensor) -> bool:
-    """Whether a 3D convolution of `x` would stay in float32 though TF32 is allowed."""
+    """Tell if a 3D convolution of `x` would stay in float32 though TF32 is allowed."""
     return (
         x.dtype == torch.float32
         and x.device.type in CONV3D_WITHOUT_TF32

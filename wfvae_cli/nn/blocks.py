@@ -101,8 +101,8 @@ def attend_in_query_blocks(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
 
     Args:
         query: batch, pixels, channels; likewise `key` and `value`.
-        key: what queries are compared with.
-        value: what is averaged.
+        key: keys of the attention.
+        value: values of the attention.
     """
     batch, pixels, channels = query.shape
     rows = max(SCORE_BYTES // (4 * batch * pixels), 1)

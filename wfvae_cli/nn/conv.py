@@ -29,11 +29,11 @@ from wfvae_cli.nn.norm import silu
 from wfvae_cli.nn.stream import Stream, Streaming
 
 Before = Literal["repeat", "zeros"]
-"""What a causal conv sees in front of a clip: copies of its first frame, or zeros."""
+"""Temporal padding in front of a clip: copies of its first frame, or zeros."""
 
 BAND_BYTES = 8 * 2**20
-"""How much of a layer's input goes through at a time on a CPU: little beside the whole, and enough
-that oneDNN's rearranging of the weights for every call takes no time to speak of."""
+"""Input bytes per row band on a CPU: little beside the whole, and enough that the time in which
+oneDNN rearranges the weights for every call is negligible."""
 
 
 class CausalConv3d(Streaming):
@@ -45,7 +45,7 @@ class CausalConv3d(Streaming):
     """
 
     by_tap = True
-    """Whether it may run tap by tap. For training that is slower: autograd would copy the slices
+    """True where it may run tap by tap. That is slower for training: autograd would copy the slices
     of each tap's sums."""
 
     def __init__(
@@ -74,7 +74,7 @@ class CausalConv3d(Streaming):
         """Convolve the next chunk, BCTHW.
 
         Args:
-            x: what came in.
+            x: the input chunk.
             stream: the clip's.
             norm: comes before the convolution, with SiLU after it.
             overwrite: whether the result may take the place of `x` in memory.
@@ -95,7 +95,7 @@ class CausalConv3d(Streaming):
         return y
 
     def runs_by_tap(self, x: Tensor) -> bool:
-        """Whether numbers of this type and device are convolved tap by tap.
+        """Tell if numbers of this type and device are convolved tap by tap.
 
         On CPUs three 2D convolutions run at the speed of a matrix product, where a 3D one in
         channels-last memory does not; and on GPUs whose 3D ones lack TF32. Shorter types are left
@@ -120,7 +120,7 @@ class CausalConv3d(Streaming):
     def _convolve_whole(
         self, x: Tensor, past: Past, norm: PixelNorm | None, last: bool
     ) -> tuple[Tensor, Tensor | None]:
-        """The result, and unless this is the `last` chunk what the stream keeps."""
+        """Convolve a whole chunk; return the result and the state to keep, None if `last`."""
         depth, stride = self.conv.kernel_size[0], self.conv.stride[0]
         starts = self._starts(x, past)
         joined = join(x, NO_PAST if starts else past, norm)
@@ -136,7 +136,7 @@ class CausalConv3d(Streaming):
     def _convolve_in_bands(
         self, x: Tensor, past: Past, norm: PixelNorm | None, overwrite: bool, last: bool
     ) -> tuple[Tensor, Tensor | None]:
-        """As `_convolve_whole`, with no more than a row band at a time between `x` and result."""
+        """Convolve as `_convolve_whole`, with temporaries of one row band at a time."""
         by_tile = winograd.suits(self.conv, x)
         starts = not by_tile and self._starts(x, past)
         past = NO_PAST if starts else past
@@ -159,7 +159,7 @@ class CausalConv3d(Streaming):
         return y, tail
 
     def _starts(self, x: Tensor, past: Past) -> bool:
-        """Whether a clip starts here, and the taps know what stands in front of it."""
+        """Tell if a clip starts here, so that the taps can account for its padding."""
         depth = self.conv.kernel_size[0]
         return (
             past.kept is None
@@ -200,7 +200,7 @@ class CausalConv3d(Streaming):
         return y
 
     def _bias_of(self, tap: int) -> Tensor | None:
-        """The bias is added once, with the last tap."""
+        """Return the bias for the last tap and None for the others: it is added once."""
         return self.conv.bias if tap == self.conv.kernel_size[0] - 1 else None
 
     def _convolve_frames(
@@ -217,7 +217,7 @@ class CausalConv3d(Streaming):
 
 
 def _goes_in_bands(x: Tensor) -> bool:
-    """Whether a layer may go through band by band: on other devices, launches would cost more."""
+    """Tell if a layer may run in row bands: on other devices the extra launches would cost more."""
     return x.device.type == "cpu" and is_eager()
 
 

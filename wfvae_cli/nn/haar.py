@@ -12,7 +12,7 @@ from torch import Tensor
 from wfvae_cli.nn.stream import Stream
 
 GAIN_3D = 0.3536
-"""As the published filters have it, to four digits: not 1/sqrt(8)."""
+"""Coefficient of the published filters, rounded to four digits: not exactly 1/sqrt(8)."""
 GAIN_2D = 0.5
 
 

@@ -1,7 +1,7 @@
-"""The input of a causal convolution: what a stream kept and the next chunk, in one buffer.
+"""The input of a causal convolution: a stream's kept frames and the next chunk, in one buffer.
 
-Norm and SiLU write into it, so that nothing else is ever made of them, and its memory is
-channels-last whatever the shapes.
+Norm and SiLU write into it directly, without temporaries, and its memory is channels-last for all
+shapes.
 """
 
 from __future__ import annotations
@@ -26,11 +26,11 @@ class Past:
     kept: Tensor | None = None
     """BCTHW, of earlier chunks; None in front of a clip."""
     repeat: bool = True
-    """Whether copies of frame 0 stand in front of a clip, or zeros."""
+    """True for copies of frame 0 in front of a clip, False for zeros."""
 
     @classmethod
     def of(cls, kept: Tensor | None, frames: int, *, repeat: bool) -> Past:
-        """What a stream kept, or `frames` in front of a clip."""
+        """Make the past of what a stream kept, or of `frames` of padding where it kept nothing."""
         return cls(frames if kept is None else kept.size(2), kept, repeat)
 
 
@@ -52,10 +52,7 @@ def empty_like(
 
 
 def is_eager() -> bool:
-    """Whether nobody follows the operations, so that results may be written into buffers.
-
-    Gradients or a compiler would have to follow them.
-    """
+    """Tell if results may be written into buffers: neither autograd nor a compiler is tracing."""
     return not torch.is_grad_enabled() and not torch.compiler.is_compiling()
 
 

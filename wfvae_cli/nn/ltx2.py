@@ -20,7 +20,7 @@ from wfvae_cli.nn.pixel_shuffle import (
 from wfvae_cli.nn.stream import Stream, Streaming, align
 
 Resampling = Literal["spatial", "temporal", "spatiotemporal", "conv"]
-"""How a level is resampled, by the names in diffusers' configs; only an encoder has `conv`."""
+"""Resampling of a level, by the names in diffusers' configs; only an encoder has `conv`."""
 FACTORS: dict[Resampling, Factor] = {
     "spatial": (1, 2, 2),
     "temporal": (2, 1, 1),
@@ -43,7 +43,7 @@ class WaitingBlock(Streaming):
         inputs: channels that come in.
         outputs: channels of the result; where there are others, the shortcut is a LayerNorm and a
             1x1x1 convolution.
-        edges: what the convs see beyond the picture.
+        edges: spatial padding mode of the convs.
         ahead: whether each of them sees one frame ahead.
         eps: of the shortcut's LayerNorm.
     """

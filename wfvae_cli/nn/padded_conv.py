@@ -12,7 +12,7 @@ from wfvae_cli.nn.joined import PixelNorm
 from wfvae_cli.nn.stream import Stream
 
 Edges = Literal["zeros", "reflect", "replicate"]
-"""What a convolution sees beyond the picture, by PyTorch's names for padding modes."""
+"""Spatial padding mode of a convolution, by PyTorch's names."""
 
 _SOURCES = {"reflect": (1, -2), "replicate": (0, -1)}
 """The rows (or columns) that stand before the first one and behind the last one."""
@@ -44,7 +44,7 @@ class PaddedConv3d(CausalConv3d):
         """Convolve the next chunk, BCTHW; without frames while the layers before wait for more.
 
         Args:
-            x: what came in.
+            x: the input chunk.
             stream: the clip's.
             norm: comes before the convolution, with SiLU after it.
             overwrite: whether the result may take the place of `x` in memory.

@@ -10,7 +10,7 @@ from torch import Tensor
 Factor = tuple[int, int, int]
 """Frames, rows and columns that become channels together."""
 Order = Literal["c t h w", "c t w h", "t h w c"]
-"""Which of channel, frame, row and column within a block varies slowest, to the fastest."""
+"""Order of channel, frame, row and column within a block, from slowest to fastest."""
 
 
 def pixels_to_channels(x: Tensor, factor: Factor, order: Order) -> Tensor:

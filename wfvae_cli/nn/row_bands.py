@@ -19,16 +19,16 @@ from wfvae_cli.nn.stream import Stream
 
 @dataclass(frozen=True)
 class Footprint:
-    """Numbers that a model needs on the device for every pixel of the picture, as measured."""
+    """Measured memory of a model on the device, in numbers for every pixel of the picture."""
 
     working: float
-    """While a chunk goes through, for each of its frames; encoding or decoding, the larger."""
+    """Working memory for each frame of a chunk; the larger of encoding and decoding."""
     encoder_state: float
-    """From chunk to chunk, encoding."""
+    """State kept from chunk to chunk while encoding."""
     decoder_state: float
-    """From chunk to chunk, decoding."""
+    """State kept from chunk to chunk while decoding."""
     outside: float
-    """Of `working`, what bands do not divide."""
+    """Part of `working` that bands do not divide."""
     halo: int
     """Rows of pixels that a band needs beyond its own, on either side."""
 
@@ -47,7 +47,7 @@ def in_row_bands(
     Args:
         run: layers whose result at a row depends on rows nearby alone; they may scale the height.
         x: BCTHW.
-        stream: what the clip's earlier chunks left behind; changed in place.
+        stream: state of the clip's earlier chunks; changed in place.
         key: of these layers in the stream.
         halo: rows of `x` that a band's result depends on beyond the band's own, on either side.
         unit: rows of `x` that make a whole number of rows of the result; divides its height.

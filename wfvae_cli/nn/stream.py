@@ -26,7 +26,7 @@ class Stream:
     row_bands: int = 1
     """Row bands in which the largest layers run, throughout the clip: see `nn.row_bands`."""
     offloaded: bool = False
-    """Whether parts of the picture that are not under way keep their state on the host."""
+    """True where parts of the picture that are not running keep their state on the host."""
 
     @classmethod
     def whole(cls) -> Stream:

@@ -40,7 +40,7 @@ times as long as a direct convolution at 16x16, as long at 24x24, and 0.77 times
 _MAP_PRODUCTS = 16000
 """The maps of a tile take as long as so many of its products with one channel at the other end."""
 _LEAST_GAIN = 1.15
-"""What the estimate must promise: processors differ in what memory costs beside arithmetic."""
+"""Estimated speed-up below which Winograd is not used: the cost of memory traffic varies by CPU."""
 _TILES_AT_A_TIME = 512
 """Tiles of all frames that are worked on at a time, unless a row has more: few, so that they stay
 in a cache; many, so that oneDNN's rearranging of the weights for each call takes little time."""
@@ -50,10 +50,9 @@ four in 3D, which for a whole layer would be fetched from memory instead of a ca
 
 
 def is_faster(taps: int, inputs: int, outputs: int, height: int, width: int) -> bool:
-    """Whether a direct convolution of a few frames takes longer.
+    """Tell if Winograd is faster than a direct convolution, by an estimate.
 
-    How many there are is left out: whatever the chunks and the batch, a layer computes alike, and
-    rounds alike.
+    The number of frames does not count: a layer has to round alike for all chunks and batches.
 
     Args:
         taps: of the kernel in time, 1 or 3.
@@ -70,7 +69,7 @@ def is_faster(taps: int, inputs: int, outputs: int, height: int, width: int) -> 
 
 
 def suits(conv: nn.Conv2d | nn.Conv3d, x: Tensor) -> bool:
-    """Whether a padded 3x3 or 3x3x3 convolution of the chunk `x` (BCTHW) is faster here.
+    """Tell if Winograd is faster for a padded 3x3 or 3x3x3 convolution of the chunk `x` (BCTHW).
 
     Types that are convolved as they are, shorter than float32, would round too much; other devices
     have kernels of their own.

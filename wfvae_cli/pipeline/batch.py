@@ -22,12 +22,12 @@ _LARGEST_BATCH = 64
 _FILLS_CPU = 2**17
 """Pixels of a call beyond which cores do not get faster: measured with wfvae-tiny, from 64x64."""
 _FILLS_GPU = 2**21
-"""The same of a GPU's multiprocessors, by counting the tiles of its matrix products: 33 frames of
-256x256 make a few for each in the deepest layers of WF-VAE."""
+"""Pixels of a call that fill a GPU's multiprocessors, by the tiles of its matrix products: 33
+frames of 256x256 make a few for each in the deepest layers of WF-VAE."""
 
 
 class ClipStreams(NamedTuple):
-    """What a clip leaves behind in each half of the model."""
+    """State of one clip in each half of the model."""
 
     encoder: Stream
     decoder: Stream
@@ -39,7 +39,7 @@ class ClipStreams(NamedTuple):
 
     @property
     def first(self) -> bool:
-        """Whether no chunk has gone through yet."""
+        """True until the first chunk has gone through."""
         return self.encoder.first and self.decoder.first
 
 
@@ -50,9 +50,9 @@ def batch_size(model: LoadedModel, batch: Batch, plan: ChunkPlan, first: Chunk) 
     number alike, so that `--batch` makes nothing slower.
 
     Args:
-        model: what they will go through.
+        model: the model that they will go through.
         batch: what the user said: the most, or `auto`.
-        plan: how the clip is cut; tiles take clips one by one.
+        plan: chunks and tiles of the clip; tiles take clips one by one.
         first: the clip's first chunk, or all of it.
     """
     if batch == 1 or plan.tile is not None:
@@ -95,7 +95,7 @@ def run_batch(
         dtype = model.dtype_of("decode" if halves == "decode" else "encode")
         tensors = [chunk.to_tensor(model.device, dtype) for chunk in chunks]
         x = torch.cat(tensors + tensors[-1:] * missing) if size > 1 else tensors[0]
-        del tensors  # a large batch need not be there twice while it goes through
+        del tensors  # frees the unbatched copies before the model runs
     posterior = decoded = None
     if halves != "decode":
         encoder = _joined([each.encoder for each in streams], missing, last=chunks[0].last)
@@ -165,7 +165,7 @@ def _joined(streams: Sequence[Stream], missing: int, *, last: bool) -> Stream:
 def _split(joined: Stream, streams: Sequence[Stream], size: int) -> None:
     """Give each clip its part of what the batch left behind."""
     if size == 1:
-        return  # it is the clip's own
+        return  # a batch of one: the stream is the clip's own
     for stream, part in zip(streams, joined.split(size), strict=False):
         stream.past, stream.first, stream.last = part.past, part.first, part.last
 

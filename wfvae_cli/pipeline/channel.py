@@ -1,4 +1,4 @@
-"""A bounded queue between two threads that either may leave, and that may be waited on in vain."""
+"""A bounded queue between two threads, which either end can close, with timeouts."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ T = TypeVar("T")
 
 
 class ClosedError(Exception):
-    """Nothing more comes, or nobody takes it."""
+    """The channel was closed: no more items come, or none are taken."""
 
 
 class Channel(Generic[T]):
@@ -27,7 +27,7 @@ class Channel(Generic[T]):
         """Put an item when there is room.
 
         Raises:
-            ClosedError: nobody takes it.
+            ClosedError: the channel was closed.
         """
         with self._changed:
             while len(self._items) >= self._depth and not self._closed:
@@ -42,7 +42,7 @@ class Channel(Generic[T]):
 
         Raises:
             TimeoutError: none came in `timeout` seconds.
-            ClosedError: none will.
+            ClosedError: the channel was closed, and no items are left.
         """
         until = time.monotonic() + timeout
         with self._changed:

@@ -27,7 +27,7 @@ from wfvae_cli.strides import Strides, pad_to, padded_frames
 _AT_ONCE = 2**23
 """Pixels whose colours a device converts together: some 50 bytes each while that lasts."""
 _AT_ONCE_ON_HOST = 2**20
-"""The same of a CPU, whose caches would not hold more."""
+"""Pixels whose colours a CPU converts together: its caches would not hold more."""
 
 Pixels = NDArray[np.uint8] | NDArray[np.uint16]
 
@@ -38,20 +38,20 @@ class FrameChunk:
 
     pixels: Pixels
     """THWC RGB, padded in space and, in the last chunk, in time. With a `conversion` they are
-    what that takes of each frame, `[T, bytes]`, padded in time only."""
+    each frame's input of it, `[T, bytes]`, padded in time only."""
     pts: Sequence[int]
     """One for every frame that is no padding."""
     last: bool
     conversion: Conversion | None = None
-    """What makes RGB of the frames on the model's device."""
+    """Conversion of the frames to RGB on the model's device; None where they are RGB."""
     padding: tuple[int, int] = (0, 0)
     """Rows and columns to add after the conversion."""
     is_followed: bool = False
-    """Whether another stream of the same task comes after the one that this chunk ends."""
+    """True where another stream of the same task follows the one that this chunk ends."""
 
     @property
     def ends_task(self) -> bool:
-        """Whether it is the last of all."""
+        """True for the last chunk of the task."""
         return self.last and not self.is_followed
 
     @property
@@ -111,7 +111,7 @@ class FrameSource(ClipSource):
 
     @property
     def end(self) -> int | None:
-        """When the last frame stops being shown, once all are read: see `ClipReader.end`."""
+        """End time of the last frame, once all are read: see `ClipReader.end`."""
         return self.reader.end
 
     def _frames(self) -> Iterator[Frame]:

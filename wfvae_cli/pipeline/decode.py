@@ -48,7 +48,7 @@ _ALL = DecodedPart()
 
 @dataclass(frozen=True)
 class DecodedClip:
-    """What `decode_clip` wrote."""
+    """Result of `decode_clip`."""
 
     source: str
     target: str
@@ -74,7 +74,7 @@ class LatentChunk:
 
     @property
     def ends_task(self) -> bool:
-        """Whether it is the last of all."""
+        """True for the last chunk of the task."""
         return self.last
 
     @property
@@ -130,7 +130,7 @@ class DecodeSink(Sink[ValueT], Generic[ValueT]):
     """Writes the frames of one clip.
 
     Args:
-        target: what to write.
+        target: the output to write.
         source: the clip's latents.
         part: which frames to write.
         conclude: makes the clip's result of its number of frames.
@@ -285,7 +285,7 @@ def decode_clip(
 
     Args:
         source: path of a latent file, a binary stream, or an open file.
-        target: what to write: a video or image by its suffix, a `%05d` pattern, `-` for stdout.
+        target: output: a video or image by its suffix, a `%05d` pattern, `-` for stdout.
         model: the model that made the latents.
         part: which frames to write; all by default.
         video: codec and container.

@@ -1,4 +1,4 @@
-"""What a run is done with, in one line."""
+"""One-line summary of the model, device and chunking of a run."""
 
 from __future__ import annotations
 

@@ -42,7 +42,7 @@ _ROUNDING = Fraction(1, 1000)
 
 @dataclass(frozen=True)
 class EncodedClip:
-    """What `encode_clip` wrote."""
+    """Result of `encode_clip`."""
 
     source: str
     target: str
@@ -192,7 +192,7 @@ def encode_clip(
         target: path of the latent file, or a binary stream such as stdout's.
         model: from `load_model`.
         sampling: which frames to take and at what size; not with an open reader.
-        options: what to keep of the posterior.
+        options: the stored part of the posterior, chunks and tiles.
         batch: size of the batches that the clip is encoded in, which decides its rounding: for
             the bytes that it has in a dataset of that `--batch`.
         overwrite: whether `target` may exist.

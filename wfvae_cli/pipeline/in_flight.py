@@ -41,12 +41,12 @@ class ClipInFlight(Generic[TaskT, SourceT, ValueT]):
 
     @property
     def is_open(self) -> bool:
-        """Whether it has, or had, more than one chunk: a reader works for it alone."""
+        """True for a clip of more than one chunk, which occupies a reader until its end."""
         return not self.clip.is_whole
 
     @property
     def kind(self) -> Hashable:
-        """What the chunks of one call of the model have in common."""
+        """Batching key: clips whose next chunks have equal keys can share a call of the model."""
         return self.size, self.streams.first, self.chunk.last, self.chunk.kind
 
 

@@ -22,7 +22,7 @@ ValueT = TypeVar("ValueT")
 GivenT = TypeVar("GivenT", contravariant=True)
 
 Heartbeat = Callable[[], None]
-"""Called by a reader for every sign of life, so that one that hangs is noticed."""
+"""Heartbeat callback, called by a reader as it makes progress, so that a stall is noticed."""
 
 
 class Chunk(Protocol):
@@ -30,11 +30,11 @@ class Chunk(Protocol):
 
     @property
     def last(self) -> bool:
-        """Whether it ends its stream: the model lets go of what it held back."""
+        """True where it ends its stream, so that the model flushes the frames that it held back."""
 
     @property
     def ends_task(self) -> bool:
-        """Whether it is the last of all. A task may hold several streams, one after the other."""
+        """True for the last chunk of the task, which may hold several streams in succession."""
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -67,10 +67,10 @@ class ClipSource(ABC):
         """
 
     def verify(self) -> None:
-        """Check that what was read is still what is there; called before the last chunk goes on.
+        """Check that the source did not change meanwhile; called before the last chunk goes on.
 
         Raises:
-            InputError: somebody wrote to it meanwhile.
+            InputError: the source was written to meanwhile.
         """
         return
 
@@ -80,28 +80,28 @@ SourceT = TypeVar("SourceT", bound=ClipSource)
 
 @dataclass(frozen=True)
 class ModelOutput:
-    """What the model made of one clip's chunk, on its device."""
+    """Output of the model for one clip's chunk, on the model's device."""
 
     posterior: Posterior | None = None
     """BCTHW with B = 1; None where the encoder took no part."""
     frames: Tensor | None = None
     """1CTHW in about [-1, 1], padded; None where the decoder took no part."""
     seconds: float = 0.0
-    """That the model took for it; on an accelerator only where `PipelineOptions.is_timed`."""
+    """Model time in seconds; on an accelerator only where `PipelineOptions.is_timed`."""
 
 
 @dataclass(frozen=True)
 class Staged:
-    """What is left to do with a chunk once the model is done with it."""
+    """Pending write of one chunk that the model is done with."""
 
     frames: int
-    """Frames of the clip that are finished with it."""
+    """Number of the clip's frames that this write completes."""
     write: Callable[[], None]
     """Run in the clip's writer thread, chunk after chunk."""
 
 
 class Sink(ABC, Generic[ValueT]):
-    """What becomes of one clip."""
+    """Destination of one clip's chunks."""
 
     @abstractmethod
     def stage(self, chunk: Chunk, output: ModelOutput) -> Staged:
@@ -124,10 +124,10 @@ class Ready(Generic[ValueT]):
 
 
 class Job(ABC, Generic[TaskT, SourceT, ValueT]):
-    """What is done with each clip."""
+    """The work on each clip: opening it, the halves of the model it passes, and its sink."""
 
     halves: Task
-    """Which of the model's halves chunks go through: `encode`, `decode`, or `both` in turn."""
+    """Halves of the model that chunks go through: `encode`, `decode`, or `both` in turn."""
 
     @abstractmethod
     def open(
@@ -152,12 +152,12 @@ class Finished(Generic[TaskT, ValueT]):
     value: ValueT | None = None
     error: BaseException | None = None
     seconds: float = 0.0
-    """From opening it to its last byte, waiting included."""
+    """Seconds from opening it to its last byte, waiting included."""
 
 
 @dataclass(frozen=True)
 class PipelineOptions:
-    """How clips go through the pipeline."""
+    """Options of the pipeline, for all clips of a run."""
 
     chunk: int | None = None
     """Frames of a clip's first chunk, `1 + k*stride`; None suits the resolution."""
@@ -167,17 +167,17 @@ class PipelineOptions:
     """Sources that are opened and decoded at once."""
     limits: Limits = field(default_factory=lambda: Limits(stall=None))
     is_timed: bool = False
-    """Whether to wait for the device after every chunk, so that its time is known."""
+    """True to synchronise with the device after every chunk, so that its time is known."""
 
 
 class Callbacks(Protocol[GivenT]):
-    """Told how the pipeline gets on, in its thread."""
+    """Progress callbacks of the pipeline, called in its thread."""
 
     def started(self, task: GivenT) -> None:
-        """The model begins with a clip."""
+        """Called when the model begins with a clip."""
 
     def advanced(self, frames: int) -> None:
-        """So many more frames are through the model."""
+        """Called when `frames` more frames are through the model."""
 
 
 class NoCallbacks(Generic[TaskT]):
@@ -192,7 +192,7 @@ class NoCallbacks(Generic[TaskT]):
 
 @dataclass
 class Profile:
-    """Where the time of the model's thread went, in seconds."""
+    """Time of the model's thread by activity, in seconds."""
 
     waited_for_input: float = 0.0
     in_model: float = 0.0

@@ -1,4 +1,4 @@
-"""What users choose of encoding and decoding: chunks, tiles, batches, and what is kept."""
+"""Options of encoding and decoding: chunks, tiles, batches, and the stored posterior."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ BatchOption = Annotated[
 
 @dataclass(frozen=True)
 class EncodeOptions:
-    """What to keep of the posterior, and how."""
+    """Options of the stored posterior, and of the chunks and tiles that it is encoded in."""
 
     posterior: Annotated[
         PosteriorKind,
@@ -88,7 +88,7 @@ class EncodeOptions:
     seed: Annotated[
         int, Option("Of --posterior sample; each clip derives its own.", _LATENTS, metavar="N")
     ] = 0
-    """Of the noise where `posterior` is `sample`; 0 to 2**63 - 1."""
+    """Seed of the noise where `posterior` is `sample`; 0 to 2**63 - 1."""
     normalization: AppliedNormalization | None = None
     """Applied to the stored latents; None stores the model's own."""
     save_dtype: Annotated[LatentDtype, Option("What latents are stored as.", _LATENTS)] = "float32"
@@ -111,7 +111,7 @@ class EncodeOptions:
 
 @dataclass(frozen=True)
 class ChunkOptions:
-    """How clips are cut for a model."""
+    """Size of the chunks and tiles that clips are cut into."""
 
     chunk: Chunk = None
     tile: TileOption = "auto"
@@ -119,7 +119,7 @@ class ChunkOptions:
 
 @dataclass(frozen=True)
 class DecodedPart:
-    """Which of a clip's frames to write; those before are decoded, since the model needs them."""
+    """Range of a clip's frames to write; earlier ones are decoded, since the model needs them."""
 
     start: Annotated[
         float,
@@ -154,7 +154,7 @@ class DecodedPart:
 
 @dataclass(frozen=True)
 class Limits:
-    """How long a file may take before it counts as failed."""
+    """Time limits after which a file counts as failed."""
 
     time: Annotated[
         float | None,

@@ -1,4 +1,4 @@
-"""The one way of clips through a model: prefetched, batched, written behind it."""
+"""The pipeline of clips through a model: prefetched, batched, written in background threads."""
 
 from __future__ import annotations
 
@@ -51,9 +51,9 @@ class Pipeline(Generic[TaskT, SourceT, ValueT]):
 
     Args:
         model: from `load_model`; None where the job never needs one.
-        job: what is done with each clip.
-        options: how.
-        callbacks: told what the model does.
+        job: the work on each clip.
+        options: readers, batches, chunks and time limits.
+        callbacks: progress callbacks.
 
     Raises:
         UsageError: the model cannot be run in such chunks.
@@ -72,7 +72,7 @@ class Pipeline(Generic[TaskT, SourceT, ValueT]):
         # Once for all clips: what is free while others are under way depends on which these are.
         self._memory = None if model is None else Memory.now(model.device)
         if model is not None:
-            self._plan_for(64, 64)  # refuses before any file is read
+            self._plan_for(64, 64)  # raises before any file is read
         self._prefetcher: Prefetcher[TaskT, SourceT, ValueT] | None = None
         self._stopped = threading.Event()
         self._notices: set[str] = set()
@@ -263,7 +263,7 @@ class Pipeline(Generic[TaskT, SourceT, ValueT]):
             staged = writing.sink.stage(chunk, output)
             with self.profile.timing("waited_for_output"):
                 writing.put(staged, last=chunk.ends_task)
-        except ClosedError:  # it cannot be written, and its result says why
+        except ClosedError:  # writing failed, and the clip's result has the error
             clip.clip.drop()
             return False
         except Exception as error:
@@ -326,10 +326,10 @@ def run_one(
 
     Args:
         model: from `load_model`.
-        job: what is done with it.
-        task: what messages call it.
-        options: how.
-        progress: told how many more frames are done.
+        job: the work on the clip.
+        task: its name in messages.
+        options: chunks, tiles and time limits.
+        progress: called with the number of further frames that are done.
 
     Returns:
         The clip's result, and where the time went.

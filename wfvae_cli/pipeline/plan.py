@@ -1,10 +1,9 @@
-"""How a clip is cut into chunks, and what happens where memory is short.
+"""Planning of chunks, row bands and tiles for the memory at hand.
 
-One rule for one clip and for many. A fixed budget decides the chunks, which depends on the device
-and not on what is free of it, so that a clip is cut alike alone and in a folder: sizes change the
-rounding. Where memory is short, the first of these that fits takes their place, is told, and is
-recorded in the header: shorter chunks, row bands (exact), and tiles where they are allowed (not
-exact).
+Chunk sizes change the rounding, so a clip has to be cut alike alone and in a folder. The budget for
+chunks therefore depends on the device, and not on how much of it is free. Where memory is short,
+the plan falls back to the first of these that fits, reports it, and records it in the header:
+shorter chunks, row bands (exact), and tiles where they are allowed (not exact).
 """
 
 from __future__ import annotations
@@ -33,20 +32,20 @@ _GIB = 2**30
 _DEVICE_BUDGET = 16 * _GIB
 """Bytes that a chunk may take at its peak on an accelerator, and more on a large one."""
 _DEVICE_SHARE = 0.4
-"""Of an accelerator's memory that it may take: half of what a plan may, since the first chunk is
-longer, and another model may be there. Of 80 GB that is two latent frames of WF-VAE-L at 1080p in
-bfloat16, where 16 GiB hold one."""
+"""Share of an accelerator's memory that a chunk may take: half of a plan's, since the first chunk
+is longer, and another model may be loaded. On 80 GB that is two latent frames of WF-VAE-L at 1080p
+in bfloat16, where 16 GiB hold one."""
 _HOST_BUDGET = 2 * _GIB
-"""The same on a CPU, which is busy by then. Outputs of earlier versions
-were cut for the same, so a change makes other bytes of what is resumed."""
+"""Bytes that a chunk may take on a CPU; larger chunks are no faster. Outputs of earlier versions
+were cut for the same budget: changing it changes the bytes of resumed runs."""
 _MOST_LATENTS = 8
-"""Longer chunks gain nothing: by then the frames fill the device and overheads are spread."""
+"""Latent frames of the longest chunk: longer ones are no faster."""
 _SHARE = 0.8
-"""Of the free memory that a plan may take: estimates are rough, and others run here, too."""
+"""Share of the free memory that a plan may take: estimates are rough, and other processes run."""
 _TILES = (1024, 768, 512, 384, 256)
-"""Sides that `--tile auto` tries. Smaller ones lose more, and repeat more."""
+"""Tile sides in pixels that `--tile auto` tries. Smaller ones are less exact, and overlap more."""
 _BLENDED = 12.0
-"""Numbers that each pixel of a frame takes while tiles are put together, in float32."""
+"""float32 values for each pixel of a frame while tiles are blended."""
 
 
 @dataclass(frozen=True)
@@ -60,7 +59,7 @@ class Memory:
 
     @property
     def offload_room(self) -> float:
-        """What offloaded state may take."""
+        """Bytes that offloaded state may take on the host."""
         return _SHARE * (self.host or 0)
 
     @classmethod
@@ -72,7 +71,7 @@ class Memory:
 
 @dataclass(frozen=True)
 class ChunkPlan:
-    """How a clip is cut: in time, and where memory is short in space, too."""
+    """Chunks of a clip in time, and its row bands or tiles where memory is short."""
 
     first: int
     """Latent frames of the first chunk."""
@@ -83,9 +82,9 @@ class ChunkPlan:
     tile: int | None = None
     """Pixels of the side of overlapping tiles: not exact. None for the whole picture."""
     offloaded: bool = False
-    """Whether bands and tiles leave their state on the host until their turn comes."""
+    """True where bands and tiles keep their state on the host until their turn."""
     is_reduced: bool = field(default=False, compare=False)
-    """Whether memory was short of what the fixed budget asks for."""
+    """True where the free memory was below the fixed budget."""
     growth: int = field(default=0, compare=False)
     """Bytes that the model's state of a clip grows by with every latent frame."""
 
@@ -107,14 +106,14 @@ class ChunkPlan:
         given), chunks in row bands, chunks in tiles (if `tile` allows that).
 
         Args:
-            model: what the chunks will go through.
+            model: the model that the chunks will go through.
             chunk: frames of the first chunk, `1 + k*stride` (any number for an image model);
                 None suits the resolution.
             width: pixels of a frame.
             height: pixels of a frame.
             tile: pixels of a tile's side, or whether there may be tiles.
             task: which halves of the model keep state of a clip.
-            memory: what there is; None asks the device.
+            memory: the available memory; None asks the device.
 
         Raises:
             UsageError: the model cannot be run in such chunks or tiles.
@@ -171,7 +170,7 @@ class ChunkPlan:
 
     @property
     def notices(self) -> list[str]:
-        """What a user should know of it."""
+        """Messages for the user about this plan."""
         notices = []
         if self.tile is not None:
             notices.append(
@@ -212,7 +211,7 @@ class ChunkPlan:
 
 @dataclass(frozen=True)
 class Picture:
-    """What a model needs for frames of one size."""
+    """Memory estimates of a model for frames of one size."""
 
     model: LoadedModel
     width: int
@@ -328,8 +327,8 @@ def check_memory(
     mercy.
 
     Args:
-        model: what the chunk will go through.
-        plan: how the clip is cut.
+        model: the model that the chunk will go through.
+        plan: chunks and tiles of the clip.
         frames: of the chunk.
         width: pixels of a frame.
         height: pixels of a frame.
@@ -363,7 +362,7 @@ def halved_if_too_large(
     Args:
         run: takes a chunk and its stream, and raises `DeviceError` where memory runs out.
         x: BCTHW.
-        stream: what the clip's earlier chunks left behind; changed in place.
+        stream: state of the clip's earlier chunks; changed in place.
         stride: frames of `x` that belong together after the clip's first one, 1 for latents; None
             where clips cannot be cut.
         alone: whether a clip's first frame may go through by itself, with others to follow.

@@ -1,7 +1,7 @@
-"""Opens and decodes the next clips in threads while the model works on others.
+"""Prefetch: opens and decodes the next clips in threads while the model works on others.
 
-A reader that hangs cannot be ended, only left behind: its thread keeps what it holds, another one
-takes its place, and its file has failed.
+A reader that hangs cannot be ended, only abandoned: its thread and its memory stay, another reader
+replaces it, and its file counts as failed.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from wfvae_cli.pipeline.plan import ChunkPlan
 _POLL = 0.1
 """Seconds between looks at whether a reader hangs."""
 _PATIENCE = 2.0
-"""Seconds that readers have to let go of their files at the end; one that hangs keeps them."""
+"""Seconds that readers have to close their files at the end; one that hangs is left behind."""
 
 
 class Reading(Generic[TaskT]):
@@ -39,14 +39,14 @@ class Reading(Generic[TaskT]):
 
     @property
     def seconds(self) -> float:
-        """Since it was begun."""
+        """Seconds since it was begun."""
         return time.monotonic() - self.begun
 
     def beat(self) -> None:
-        """Give a sign of life.
+        """Record a heartbeat.
 
         Raises:
-            ClosedError: it was given up, and nobody waits for it.
+            ClosedError: the source was given up.
         """
         if self.is_abandoned:
             raise ClosedError
@@ -65,7 +65,7 @@ class Reading(Generic[TaskT]):
             self._is_waiting = False
 
     def overdue(self) -> TimeLimitError | None:
-        """Why this source should be given up, if it should."""
+        """Return the error of a source that exceeded a time limit; None for one that did not."""
         if self._is_waiting:
             return None
         now, limit, stall = time.monotonic(), self._limits.time, self._limits.stall
@@ -106,12 +106,12 @@ class Clip(Generic[TaskT, SourceT]):
 
     @property
     def task(self) -> TaskT:
-        """What it belongs to."""
+        """The task that the source belongs to."""
         return self.reading.task
 
     @property
     def is_whole(self) -> bool:
-        """Whether its first chunk is all of it."""
+        """True where its first chunk is the only one."""
         return self.first.ends_task
 
     def drop(self) -> None:
@@ -123,12 +123,12 @@ class Prefetcher(Generic[TaskT, SourceT, ValueT]):
     """The clips of a job in the order in which they get ready, a few at a time.
 
     Args:
-        job: what opens sources.
+        job: opens the sources.
         tasks: what to read, taken from in other threads; may block until there is more.
         plan: cuts an open clip into chunks.
         check: called with each clip's first chunk; raises where it cannot go on.
         readers: sources that are read at once.
-        limits: how long one may take.
+        limits: time limits of one source.
     """
 
     def __init__(
@@ -224,7 +224,7 @@ class Prefetcher(Generic[TaskT, SourceT, ValueT]):
                 self._read(reading)
             with self._lock:
                 if self._active.pop(reading, None) is None and reading.is_abandoned:
-                    return  # another reader has this one's place
+                    return  # it was abandoned, and another reader replaced it
         with self._lock:
             self._live -= 1
             ended = not self._live
@@ -266,7 +266,7 @@ class Prefetcher(Generic[TaskT, SourceT, ValueT]):
                     self._deliver(reading, Clip(opened, plan, chunk, reading))
         except ClosedError:
             raise
-        except Exception as error:  # any failure is this file's own, and told as such
+        except Exception as error:  # any failure is the result of this file alone
             reading.error = error
             if not is_delivered:
                 failed = Finished[TaskT, ValueT](reading.task, None, error, reading.seconds)

@@ -32,7 +32,7 @@ ValueT = TypeVar("ValueT")
 
 
 class ClipRecord(Protocol):
-    """What is collected of one clip on its way, beside what is written of it."""
+    """Record of one clip's latents and metrics, collected during its roundtrip."""
 
     metrics: ClipMetrics
     """Given every pair of frames."""
@@ -55,7 +55,7 @@ class Recorder(Protocol):
 
     @property
     def is_timed(self) -> bool:
-        """Whether to wait for the device after every chunk, so that its time is known."""
+        """True to synchronise with the device after every chunk, so that its time is known."""
 
     def loaded(self, model: LoadedModel) -> None:
         """Take the model that is to run, before any clip."""
@@ -64,9 +64,9 @@ class Recorder(Protocol):
         """Begin a clip, in the model's thread.
 
         Args:
-            name: what tells it from others.
+            name: unique name of the clip.
             info: of the frames that go through.
-            plan: how they are cut.
+            plan: their chunks and tiles.
         """
 
 
@@ -85,7 +85,7 @@ class ScoresOnly:
 
 @dataclass(frozen=True)
 class RoundtripResult:
-    """What a roundtrip wrote and lost."""
+    """Files written by a roundtrip, and its reconstruction error."""
 
     source: str
     target: str | None
@@ -103,11 +103,11 @@ class RoundtripSink(Sink[ValueT], Generic[ValueT]):
     A decoder that looks ahead is a few frames late; the originals wait for it.
 
     Args:
-        target: what to write; None only measures.
+        target: the output to write; None only measures.
         source: of the clip's frames.
         conclude: makes the clip's result of its scores.
-        record: what to measure and collect.
-        compare: what to write in place of the reconstruction.
+        record: collects the latents and metrics.
+        compare: the comparison to write in place of the reconstruction.
         video: codec and container.
         overwrite: whether `target` may exist.
         audio_from: a file whose sound track is copied in.

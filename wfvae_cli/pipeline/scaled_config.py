@@ -13,16 +13,16 @@ from wfvae_cli.stats.report import ModelIdentity, StatsReport
 from wfvae_cli.stats.scale import config_with_scale
 
 COPY = "config.stats.json"
-"""What the copy is called beside a `config.json` that stays as it is."""
+"""Name of the copy, next to a `config.json` that is not changed."""
 
 
 def scaled_config_path(folder: Path, *, overwrite: bool = False) -> Path:
-    """Where `write_scaled_config` would write, checked early.
+    """Return the path that `write_scaled_config` will write, checked early.
 
     Args:
         folder: of a checkpoint. Where it has a `config.json`, that stays as it is, unless
             `overwrite`, and the copy goes beside it.
-        overwrite: whether what exists may be replaced.
+        overwrite: whether existing files may be replaced.
 
     Raises:
         OutputError: the folder is missing or no folder, or the copy exists already.
@@ -45,7 +45,7 @@ def write_scaled_config(folder: Path, report: StatsReport, *, overwrite: bool = 
         folder: as of `scaled_config_path`; without a `config.json` of its own it gets the
             model's.
         report: of latents that this checkpoint makes.
-        overwrite: whether what exists may be replaced, the original `config.json` included.
+        overwrite: whether existing files may be replaced, the original `config.json` included.
 
     Returns:
         The file written.
@@ -74,7 +74,7 @@ def check_weights(folder: Path, model: ModelIdentity) -> None:
         WeightsError: the folder holds the weights of another model.
     """
     if not any(folder.glob("*.safetensors")):
-        return  # a config that waits for its weights
+        return  # a config whose weights are not there yet
     found = weights_sha256(locate(folder).weights)
     if found != model.sha256:
         raise WeightsError(

@@ -35,7 +35,7 @@ class Bus(Protocol):
     """Copies between a device and page-locked memory that do not hold the thread."""
 
     def make_buffer(self, size: int) -> Tensor:
-        """Page-locked memory: uint8 of `size` bytes."""
+        """Allocate page-locked memory: uint8 of `size` bytes."""
 
     def send(self, host: Tensor) -> tuple[Tensor, Event]:
         """Copy page-locked bytes to the device, for the operations queued after this call."""
@@ -53,11 +53,11 @@ class CudaBus:
         self._down = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
 
     def make_buffer(self, size: int) -> Tensor:
-        """See `Bus`."""
+        """Allocate page-locked memory: uint8 of `size` bytes."""
         return torch.empty(size, dtype=torch.uint8, pin_memory=True)
 
     def send(self, host: Tensor) -> tuple[Tensor, Event]:
-        """See `Bus`."""
+        """Copy to the device on the upload stream, which the current stream then waits for."""
         model = torch.cuda.current_stream(self._device)
         with torch.cuda.stream(self._up):
             values = host.to(self._device, non_blocking=True)
@@ -68,7 +68,7 @@ class CudaBus:
         return values, event
 
     def fetch(self, values: Tensor, host: Tensor) -> Event:
-        """See `Bus`."""
+        """Copy to `host` on the download stream, once the current stream is done so far."""
         self._down.wait_stream(torch.cuda.current_stream(self._device))
         with torch.cuda.stream(self._down):
             host.copy_(values, non_blocking=True)
@@ -78,7 +78,7 @@ class CudaBus:
 
 
 def _recorded(stream: torch.cuda.Stream) -> torch.cuda.Event:
-    """Record an event at the end of a stream; who waits for it sleeps, since cores decode files."""
+    """Record an event on a stream. Waiting for it sleeps, since other threads need the core."""
     event = torch.cuda.Event(blocking=True)  # type: ignore[no-untyped-call]
     event.record(stream)
     return event
@@ -102,7 +102,7 @@ class BufferPool:
         return buffer if buffer.numel() >= size else self._new(size)
 
     def _new(self, size: int) -> Tensor:
-        with torch.inference_mode(False):  # made inside, nobody outside of it could write to it
+        with torch.inference_mode(False):  # an inference tensor could not be written to outside
             return self._make(size)
 
     def give_back(self, buffer: Tensor, event: Event) -> None:
@@ -120,12 +120,12 @@ class Download:
         self._values, self._staged = values, staged
 
     def wait(self) -> Tensor:
-        """The values, in ordinary memory. Call once."""
+        """Return the values, in ordinary memory. Call once."""
         if self._staged is None:
             return self._values.cpu()
         buffer, event, pool = self._staged
         event.synchronize()
-        # A copy, so that whoever holds the values does not hold page-locked memory.
+        # A copy, so that the values do not keep page-locked memory.
         data = buffer[: self._values.nbytes].clone()
         pool.give_back(buffer, event)
         return data.view(self._values.dtype).view(self._values.shape)

@@ -1,4 +1,4 @@
-"""Overlapping tiles: a picture in parts, blended where they meet.
+"""Overlapping tiles of a picture, blended where they meet.
 
 Not exact: a tile's attention sees that tile alone, and its borders are padded where the picture
 goes on. Every tile has its own state, so that a clip in chunks is the clip whole, tile by tile.
@@ -27,9 +27,9 @@ class Axis:
     """Equal tiles along one side of a picture, in latent positions."""
 
     size: int
-    """Of the picture."""
+    """Length of the picture's side, in latent positions."""
     tile: int
-    """Of each tile; `size` where there is one only."""
+    """Length of each tile; `size` where there is only one."""
     starts: tuple[int, ...]
 
     @classmethod
@@ -46,7 +46,7 @@ class Axis:
         return cls(size, tile, tuple(i * (size - tile) // steps for i in range(steps + 1)))
 
     def weights(self, unit: int = 1) -> Tensor:
-        """How much each tile counts at each of its rows (or columns): linear ramps.
+        """Return the blending weight of each tile at each of its rows (or columns): linear ramps.
 
         Args:
             unit: rows of the result that a latent position makes.
@@ -85,7 +85,7 @@ class Grid:
 
     @property
     def tiles(self) -> int:
-        """How many there are."""
+        """Number of tiles."""
         return len(self.rows.starts) * len(self.columns.starts)
 
 
@@ -118,7 +118,7 @@ def in_tiles(
     Args:
         run: takes a tile's chunk and that tile's stream.
         x: BCTHW.
-        stream: what the clip's earlier chunks left behind; changed in place.
+        stream: state of the clip's earlier chunks; changed in place.
         grid: of the picture; the same for all of a clip's chunks.
         before: rows and columns of `x` that a latent position has.
         after: rows and columns of the result that it has.

@@ -51,7 +51,7 @@ class Writing(Generic[TaskT, ValueT]):
                 staged.write()
             assert self.sink is not None
             value = self.sink.finish()
-        except BaseException as caught:  # handed over: a thread has nobody to raise to
+        except BaseException as caught:  # handed over: nothing catches it in this thread
             error = caught
         finally:
             self._staged.close()
@@ -88,7 +88,7 @@ class Writers(Generic[TaskT, ValueT]):
     def begin(self, reading: Reading[TaskT], sink: Sink[ValueT] | None) -> Writing[TaskT, ValueT]:
         """Start to write a clip, once there is a writer for it."""
         while not self._free.acquire(timeout=_POLL):
-            pass  # without a timeout Ctrl-C would have to wait, too
+            pass  # waiting without a timeout would block Ctrl-C
         writing = Writing[TaskT, ValueT](reading, sink)
         thread = threading.Thread(
             target=self._run, args=(writing,), name="wfvae-write", daemon=True

@@ -1,1 +1,1 @@
-"""Image formats: what Pillow decodes, and what it would squeeze, miss or refuse."""
+"""Image formats: those that Pillow decodes, and those that it would reduce, miss or refuse."""

@@ -24,7 +24,7 @@ from wfvae_cli.media.stills.pillow_image import damage_reported, opened, orienta
 _CHEAP_PIXELS = 1 << 32
 """Pixels of all pictures together that any animation may have: seconds of decoding."""
 _PIXELS_PER_BYTE = 4096
-"""Of a longer animation: more than a GIF or PNG can hold that draws all of each picture anew."""
+"""Maximum for a longer animation: more than in a GIF or PNG that redraws each picture whole."""
 _FINEST_TIME_BASE = Fraction(1, 1_000_000)
 _FALLBACK_TIME_BASE = Fraction(1, 90_000)
 _MAX_RATE = 1000
@@ -40,7 +40,7 @@ class Frames:
     """Seconds that each picture is shown: at least two."""
     colour: Colour = SRGB
     needs_ffmpeg: bool = False
-    """Whether Pillow would squeeze its samples to 8 bits, or not see its sequence at all."""
+    """True where Pillow would reduce its samples to 8 bits, or miss its image sequence."""
 
     @classmethod
     def find(cls, data: bytes, name: str) -> Frames | None:
@@ -48,7 +48,7 @@ class Frames:
 
         Args:
             data: the whole file.
-            name: what messages call it.
+            name: its name in messages.
 
         Returns:
             Its pictures; None for a still image.
@@ -106,8 +106,8 @@ class AnimationSource:
 
         Args:
             data: the whole file.
-            name: what messages call it.
-            frames: what its container announces.
+            name: its name in messages.
+            frames: the pictures that its container announces.
             memory: bytes that decoding may take; None is half of what is free.
 
         Raises:

@@ -1,6 +1,6 @@
 """Images of more than 8 bits a sample that FFmpeg decodes: PNG, JPEG 2000 and AVIF.
 
-Pillow reads them too, but squeezes them to 8 bits.
+Pillow reads them too, but reduces them to 8 bits.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ def decode_png(
     Args:
         data: the whole file.
         size: width and height as stored, in pixels.
-        orientation: how to turn it.
+        orientation: the turn or flip to apply.
 
     Returns:
         Upright HWC RGB, uint16, with alpha composited onto black; and the frame as it was coded.
@@ -64,7 +64,7 @@ def decode_jpeg2000(
         data: the whole file.
         size: width and height as stored, in pixels.
         bits: of a sample.
-        orientation: how to turn it.
+        orientation: the turn or flip to apply.
     """
     frame = _decode("jpeg2000", data, size)
     fmt = PixelFormat.of(frame.format)
@@ -92,7 +92,7 @@ def decode_avif(still: Still, orientation: Orientation) -> tuple[Pixels, VideoFr
 
     Args:
         still: where its pictures lie.
-        orientation: how to turn it.
+        orientation: the turn or flip to apply.
 
     Returns:
         As `decode_png`; and notices of what could only be approximated.
@@ -108,7 +108,7 @@ def decode_avif(still: Still, orientation: Orientation) -> tuple[Pixels, VideoFr
 
 
 def avif_colour(nclx: Nclx | None) -> Colour:
-    """What the RGB of an AVIF image means; sRGB where it does not say."""
+    """Return the colour description of an AVIF image's RGB; sRGB where it does not say."""
     if nclx is None:
         return SRGB
     primaries = PRIMARIES.get(nclx.primaries, SRGB.primaries)
@@ -140,7 +140,7 @@ def _decode_item(item: Item, nclx: Nclx | None) -> tuple[Pixels, VideoFrame, lis
 def _colour_of(
     frame: VideoFrame, size: tuple[int, int], nclx: Nclx | None
 ) -> tuple[Colour, list[str]]:
-    """What the samples mean: by the container, and where it is silent by the coded picture."""
+    """Describe the samples by the container, or by the coded picture where it is silent."""
     matrix, full = int(frame.colorspace), int(frame.color_range)
     if nclx is not None:
         full = 2 if nclx.full_range else 1

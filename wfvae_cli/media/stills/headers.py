@@ -1,6 +1,6 @@
-"""What GIF, WebP and icon files say of their pictures: how large and how many, and their times.
+"""Headers of GIF, WebP and icon files: size, number and times of their pictures.
 
-Read before decoders are asked, which allocate memory for whatever a damaged header claims.
+They are read before any decoder is called, which would allocate what a damaged header claims.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ class GifLayout:
     size: tuple[int, int]
     """Width and height of the screen and of all pictures on it."""
     whole: bool
-    """Whether the file goes on to its trailer."""
+    """True where the file is complete, up to its trailer."""
 
 
 def gif_layout(data: bytes) -> GifLayout:

@@ -1,7 +1,7 @@
 """HEIF files (ISO/IEC 23008-12), of which AVIF is one: their brands, items and image sequences.
 
-Pillow decodes AVIF, to 8 bits a sample. What it leaves unsaid is read here: how deep the samples
-are, what their colours mean, how a sequence is timed, and where the coded pictures lie.
+Pillow decodes AVIF to 8 bits a sample. This reads what Pillow does not report: the samples' depth
+and colour description, the timing of a sequence, and the positions of the coded pictures.
 """
 
 from __future__ import annotations
@@ -59,14 +59,14 @@ class Item:
     coded: tuple[bytes, ...]
     """AV1 of its tiles, row by row; one for a picture without a grid."""
     columns: int
-    """Of the grid."""
+    """Number of tiles in a row of the grid."""
     size: tuple[int, int]
     """Width and height in pixels of the whole picture."""
 
 
 @dataclass(frozen=True)
 class Samples:
-    """What the samples of a picture are."""
+    """Depth and colour description of a picture's samples."""
 
     bits: int = 8
     nclx: Nclx | None = None
@@ -79,7 +79,7 @@ class Still:
     picture: Item
     alpha: Item | None
     premultiplied: bool
-    """Whether its colours have been multiplied by alpha already."""
+    """True where its colours are premultiplied by alpha."""
     samples: Samples
 
 
@@ -178,7 +178,7 @@ def _av1_bits(config: bytes) -> int:
 
 
 def _nclx(body: bytes) -> Nclx | None:
-    """What a `colr` box says; None for one that holds an ICC profile."""
+    """Parse a `colr` box; None for one that holds an ICC profile."""
     if body[:4] != b"nclx" or len(body) < 11:
         return None
     primaries, transfer, matrix = struct.unpack_from(">HHH", body, 4)

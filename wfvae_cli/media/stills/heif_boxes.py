@@ -11,7 +11,7 @@ _MAX_ITEMS = 4096
 
 @dataclass
 class Meta:
-    """What a `meta` box says of the items in a file, by their numbers."""
+    """Contents of a `meta` box: the items of a file, by their ids."""
 
     types: dict[int, bytes] = field(default_factory=dict)
     extents: dict[int, list[tuple[int, int]]] = field(default_factory=dict)
@@ -100,7 +100,7 @@ def _read_item_types(data: bytes, begin: int, end: int, meta: Meta) -> None:
 
 
 def _read_locations(data: bytes, begin: int, idat: int, meta: Meta) -> None:
-    """Where the items' bytes lie: `iloc`, ISO/IEC 14496-12, 8.11.3."""
+    """Parse the positions of the items' bytes: `iloc`, ISO/IEC 14496-12, 8.11.3."""
     version, at = data[begin], begin + 4
     offset_size, length_size = data[at] >> 4, data[at] & 15
     base_size, index_size = data[at + 1] >> 4, data[at + 1] & 15 if version else 0

@@ -1,4 +1,4 @@
-"""Opening images with Pillow, which squeezes nothing of 8 bits, and their pixels as RGB frames."""
+"""Open images of 8 bits with Pillow, and return their pixels as RGB frames."""
 
 from __future__ import annotations
 
@@ -121,12 +121,12 @@ def opened(data: bytes, fmt: str) -> Iterator[Image.Image]:
 
 
 def orientation_of(image: Image.Image) -> Orientation:
-    """How a decoded image wants to be turned, by its EXIF data or its container."""
+    """Return the orientation of a decoded image, by its EXIF data or its container."""
     return orientation_of_tag(image.getexif().get(_ORIENTATION_TAG))
 
 
 def orientation_of_tag(value: object) -> Orientation:
-    """How an image wants to be turned, by the value of EXIF's or TIFF's tag 274."""
+    """Return the orientation for a value of EXIF's or TIFF's tag 274."""
     return _ORIENTATIONS.get(value, Orientation()) if isinstance(value, int) else Orientation()
 
 
@@ -135,7 +135,7 @@ def rgb_frame(image: Image.Image, orientation: Orientation) -> tuple[VideoFrame,
 
     Args:
         image: in any mode of up to 8 bits a sample.
-        orientation: how to turn it.
+        orientation: the turn or flip to apply.
 
     Returns:
         The frame (`rgb24`), and whether any of it was transparent: that is composited onto black.
@@ -174,7 +174,7 @@ def blank_frame(
         width: of the image as stored, in pixels.
         height: the same.
         bits: of a sample.
-        orientation: how the image has to be turned.
+        orientation: the turn or flip to apply.
 
     Returns:
         A frame (`rgb24` or `rgb48le`), and HWC RGB to write into: uint8 or uint16.

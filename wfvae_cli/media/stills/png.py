@@ -26,7 +26,7 @@ _DEFAULT_DELAY = Fraction(1, 15)
 
 @dataclass(frozen=True)
 class PngHeader:
-    """What the chunks before and between the picture data say."""
+    """Contents of the chunks before and between the picture data."""
 
     bits: int = 8
     """Bits of a sample: 1, 2, 4, 8 or 16."""
@@ -72,7 +72,7 @@ def with_colour(data: bytes, colour: Colour) -> bytes:
 
     Args:
         data: the whole file.
-        colour: what its RGB means.
+        colour: colour description of its RGB.
 
     Returns:
         The file, with a cICP chunk behind its header unless it would pass for sRGB anyway.

@@ -1,7 +1,7 @@
-"""TIFF files (TIFF 6.0, and BigTIFF) whose samples have 16 bits, which Pillow squeezes to 8.
+"""TIFF files (TIFF 6.0, and BigTIFF) whose samples have 16 bits, which Pillow reduces to 8.
 
-libtiff, in Pillow, still unpacks their strips and tiles: it is shown the same bytes as an image
-of grey 8-bit samples, and what they mean is done here. So every layout and compression that
+libtiff, in Pillow, still unpacks their strips and tiles: it is given the same bytes as an image
+of grey 8-bit samples, and they are interpreted here. So every layout and compression that
 Pillow reads at 8 bits is read at 16.
 """
 
@@ -34,7 +34,7 @@ _USED = frozenset(
     )
 )
 _MAX_VALUES = 1 << 22
-"""Of a tag: strips or tiles, or else damage."""
+"""Maximum number of a tag's values: strips or tiles; more means damage."""
 _INTEGERS = {1: "B", 3: "H", 4: "I", 13: "I", 16: "Q", 18: "Q"}
 """Types of tags' values that are unsigned integers -> their `struct` format."""
 _SAMPLE_FORMATS = {1: "unsigned integers", 2: "signed integers", 3: "floating-point numbers"}
@@ -55,7 +55,7 @@ class Page:
     """The first image of a TIFF file."""
 
     tags: dict[int, tuple[int, ...]]
-    """Those that are used here, and whose values are unsigned integers."""
+    """Tags that are used here, with unsigned integers as values."""
     big_endian: bool
     count: int
     """Images in the file."""
@@ -81,7 +81,7 @@ class Page:
 
     @property
     def orientation(self) -> Orientation:
-        """How the image has to be turned."""
+        """Orientation of the image."""
         return orientation_of_tag(self.get(_ORIENTATION, 1))
 
 
@@ -216,7 +216,11 @@ def decode(data: bytes, page: Page) -> tuple[VideoFrame, str, bool]:
 
 
 def _alpha(page: Page, photometric: int, colours: int) -> tuple[int, bool] | None:
-    """Which sample is alpha, and whether colours have been multiplied by it already."""
+    """Find the alpha sample.
+
+    Returns:
+        Its index, and True where colours are premultiplied by it; None without alpha.
+    """
     kinds = page.tags.get(_EXTRA_SAMPLES)
     if kinds is None and photometric != 5 and page.samples == colours + 1:
         kinds = (_UNASSOCIATED,)  # as Pillow has it at 8 bits
@@ -276,7 +280,7 @@ def _undo_prediction(samples: Uint16, page: Page) -> Uint16:
 
 
 def _as_bytes(data: bytes, page: Page, plane: int, samples: int) -> bytes:
-    """The same strips or tiles as a TIFF of 8-bit grey: one pixel for each of their bytes.
+    """Rewrap the strips or tiles as a TIFF of 8-bit grey: one pixel for each of their bytes.
 
     Args:
         data: the whole file.
