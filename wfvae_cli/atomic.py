@@ -174,7 +174,7 @@ def atomic_folder(target: Path) -> Iterator[Path]:
 
 
 def _part_prefix(path: Path) -> str:
-    """How the names of temporary files for `path`, and for no other file, begin."""
+    """Return the prefix of the temporary files' names for `path`, and for no other file."""
     digest = hashlib.sha256(os.fsencode(path.name)).hexdigest()[:8]
     return f".{path.name[:32]}.{digest}-"
 
@@ -279,7 +279,7 @@ def reported(target: str | Path, part: Path | None = None) -> Iterator[None]:
 
 
 def output_error(target: str | Path, error: OSError) -> OutputError:
-    """What to tell the user when writing `target` failed with `error`."""
+    """Make the error that tells the user that writing `target` failed with `error`."""
     if error.errno in _NO_SPACE:
         return OutputError(
             f"cannot write {target}: {_NO_SPACE[error.errno]}; free some space or write "

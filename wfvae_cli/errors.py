@@ -15,7 +15,7 @@ _MEMORY_WORDS = (
     "CUBLAS_STATUS_ALLOC_FAILED",
     "CUDNN_STATUS_ALLOC_FAILED",
 )
-"""What messages say where the error's type does not."""
+"""Parts of out-of-memory messages, for errors whose type does not tell."""
 
 
 class WfvaeError(Exception):
@@ -81,7 +81,7 @@ class PartialFailureError(WfvaeError):
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether memory ran out, on the host or a device, by any library's way of saying so."""
+    """Return True where memory ran out, on the host or a device, in any library's words."""
     if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
         return True  # numpy's error is a MemoryError, torch's has no base in common
     return isinstance(error, (RuntimeError, OSError)) and any(

@@ -1,4 +1,4 @@
-"""What the C library does with memory that was freed: kept for the next tensor, or given back.
+"""Policy of the C library for memory that was freed: kept for the next tensor, or given back.
 
 Only speed and the size of the process depend on it. Where the library is not glibc, nothing is
 done.

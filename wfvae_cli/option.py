@@ -1,4 +1,4 @@
-"""How a field of an options dataclass looks on the command line, said beside the field.
+"""Command-line form of a field of an options dataclass, declared beside the field.
 
     @dataclass(frozen=True)
     class Sampling:

@@ -14,7 +14,7 @@ from wfvae_cli.errors import UsageError
 
 @dataclass(frozen=True)
 class Strides:
-    """How many pixels or frames one latent position covers along each axis."""
+    """Numbers of pixels or frames that one latent position covers along each axis."""
 
     time: int
     height: int

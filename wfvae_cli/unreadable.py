@@ -1,4 +1,4 @@
-"""Why an input cannot be read, what was expected there, and what to check: said in one place."""
+"""Messages on inputs that cannot be read: the reason, what was expected, what to check."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 
 
 def why_unreadable(path: str | os.PathLike[str], expected: str, error: OSError) -> str:
-    """What a message says after the name of an input that cannot be opened or read.
+    """Return the text of a message after the name of an input that cannot be opened or read.
 
     Args:
         path: the input, as the user named it.

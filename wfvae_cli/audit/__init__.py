@@ -1,1 +1,1 @@
-"""Audits of latent caches: what is in them, whether it is right, and what went wrong where not."""
+"""Audits of latent caches: their contents, and the mistakes that were made in them."""

@@ -27,12 +27,12 @@ from wfvae_cli.latents.normalization import Normalization
 from wfvae_cli.models.base import LoadedModel
 
 _CLEARLY = 2.0
-"""How many times nearer another hypothesis must be than what the format says, to be a problem."""
+"""A hypothesis this many times nearer than what the format says is a problem."""
 
 
 @dataclass(frozen=True)
 class KnownModel:
-    """What an audit knows of the model that made a cache, without its weights."""
+    """Facts on the model that made a cache, known without its weights."""
 
     name: str | None
     channels: int | None
@@ -41,7 +41,7 @@ class KnownModel:
 
 @dataclass
 class AuditReport:
-    """What an audit found."""
+    """Findings of an audit."""
 
     cache: Cache
     model: KnownModel
@@ -49,7 +49,7 @@ class AuditReport:
     figures: CacheFigures | None
     scale: ScaleVerdict
     problems: list[str] = field(default_factory=list)
-    """Of the cache as a whole."""
+    """Problems of the cache as a whole."""
     comparisons: list[Comparison] = field(default_factory=list)
     sheets: list[Path] = field(default_factory=list)
 
@@ -63,7 +63,7 @@ class AuditReport:
 
     @property
     def is_sound(self) -> bool:
-        """Whether nothing is wrong; outliers are told, and are no fault by themselves."""
+        """True where nothing is wrong; outliers are reported, but are no fault by themselves."""
         return not self.problems and not self.by_clip
 
     def to_json(self) -> dict[str, Any]:
@@ -214,7 +214,7 @@ def known_model(entries: tuple[CacheEntry, ...]) -> KnownModel:
 
 
 def content_of(entry: CacheEntry, scale: ScaleVerdict) -> Content:
-    """Whether to undo a normalisation: what the format says, else what the figures say."""
+    """Return what latents are, by the format where it says so, else by the figures."""
     if entry.content is not None:
         return entry.content
     return "normalised" if scale.verdict == "normalised" else "raw"

@@ -1,4 +1,4 @@
-"""Recognising a cache: every clip that it holds, whichever program wrote it."""
+"""Detection of a cache's format, and a listing of its clips, whichever program wrote it."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from wfvae_cli.unreadable import why_unreadable
 
 _SUFFIXES = (".safetensors", ".pt", ".tar", ".parquet")
 _TEXT_FOLDERS = ("conditions", "_t_e_cache")
-"""Where trainers keep what is no latents: under the same suffixes."""
+"""Folders of trainers for other files than latents, under the same suffixes."""
 
 
 @dataclass(frozen=True)
@@ -24,7 +24,7 @@ class Cache:
 
     path: Path
     format: CacheFormat
-    """What most of its clips are."""
+    """Format of most of its clips."""
     entries: tuple[CacheEntry, ...]
 
 

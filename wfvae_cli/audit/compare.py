@@ -1,4 +1,4 @@
-"""Comparing stored latents with the posterior of the pixels that they should have come from."""
+"""Comparison of stored latents with the posterior of the pixels they should have come from."""
 
 from __future__ import annotations
 
@@ -22,18 +22,18 @@ CLOSE = 0.05
 _SIGMAS = (0.85, 1.15)
 _SIGMAS_OF_CHANNEL = (0.5, 1.6)
 _CORRELATION = 0.2
-"""What tells noise from an error that happens to be of its size: the root mean square in sigmas, of
-all and of each channel; the correlation between neighbours, and with the mean."""
+"""Limits within which a difference is noise, not an error of its size: on the root mean square in
+sigmas, of all and of each channel; on the correlation between neighbours, and with the mean."""
 
 
 @dataclass(frozen=True)
 class Match:
-    """How near stored latents are to one posterior, after what was done to it."""
+    """Distance of stored latents from one posterior, with one mistake or none applied to it."""
 
     variant: str
-    """What was done to the pixels; empty for nothing."""
+    """Mistake applied to the pixels; empty for none."""
     scale: str
-    """What was done to the latents: a key of `hypotheses.HYPOTHESES`."""
+    """Operation applied to the latents: a key of `hypotheses.HYPOTHESES`."""
     kind: Kind
     error: float
     """Root mean square of the difference, over the deviation of the mean within its channels."""
@@ -108,7 +108,7 @@ def _compare(stored: Tensor, expected: Tensor, sigma: Tensor, variant: str, scal
 
 
 def _is_noise(in_sigmas: Tensor, mean: Tensor) -> bool:
-    """Whether a difference in units of sigma looks like independent standard normal numbers."""
+    """Return True where a difference, in sigmas, looks like independent standard normal numbers."""
     of_channel = in_sigmas.flatten(1).square().mean(1).sqrt()
     centred = mean - mean.mean(dim=(1, 2, 3), keepdim=True)
     correlations = (
@@ -130,7 +130,7 @@ def _is_noise(in_sigmas: Tensor, mean: Tensor) -> bool:
 
 
 def _correlation(one: Tensor, other: Tensor) -> Tensor:
-    """Of numbers whose mean is about zero; 0 where there are none."""
+    """Return the correlation of numbers whose mean is about zero; 0 where there are none."""
     if not one.numel():
         return one.new_zeros(())
     return (one * other).mean() / (_rms(one) * _rms(other)).clamp(min=1e-12)

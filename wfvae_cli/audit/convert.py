@@ -1,4 +1,4 @@
-"""Writing one cache in another's format, without encoding again."""
+"""Conversion of a cache to another format, without encoding again."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ _CHUNK = 16
 
 @dataclass(frozen=True)
 class Converted:
-    """What a conversion did."""
+    """Result of a conversion."""
 
     written: int
     current: int
@@ -48,7 +48,7 @@ class Converted:
 
 @dataclass(frozen=True)
 class _Model:
-    """What headers say of a model."""
+    """A model, as headers describe it."""
 
     name: str
     sha256: str
@@ -242,7 +242,7 @@ def _model_of(cache: Cache, name: str | None) -> _Model:
 
 
 def _of_header(info: LatentMetadata) -> _Model:
-    """What a header says; shift and scale of an embedded or local checkpoint where it has none."""
+    """Read a header; shift and scale are an embedded or local checkpoint's where it has none."""
     had = info.normalization
     normalization = None if had is None else Normalization(had.shift, had.scale)
     published = find_published(info.model)

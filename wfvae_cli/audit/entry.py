@@ -24,22 +24,22 @@ class CacheEntry:
     """A clip's latents in a cache; reading them is left to `read`."""
 
     name: str
-    """Unique in the cache: a relative path, with `#` and the member's key for tar and parquet."""
+    """Unique name in the cache: a path, with `#` and the member's key in tar and parquet."""
     path: Path
     """The file that holds it."""
     format: CacheFormat
     shape: tuple[int, ...] = ()
-    """As stored."""
+    """Shape as stored."""
     dtype: str = ""
     """torch's name, such as `bfloat16`."""
     bytes: int = 0
-    """On disk: of the file, or of the member."""
+    """Size on disk, of the file or the member."""
     read: Callable[[], Tensor] | None = None
-    """Gives `[C, T, H, W]` in the stored dtype; None where the file cannot be read."""
+    """Read `[C, T, H, W]` in the stored dtype; None where the file cannot be read."""
     posterior: Posterior | None = None
-    """What is stored of the posterior, as far as the format or the header says."""
+    """Part of the posterior that is stored, as far as the format or the header says."""
     content: Content | None = None
-    """Whether latents are normalised, as far as the format or the header says."""
+    """Raw or normalised latents, as far as the format or the header says."""
     metadata: LatentMetadata | None = None
     """The strings of our own files."""
     stem: str | None = None
@@ -47,7 +47,7 @@ class CacheEntry:
     stem_sha256: str | None = None
     """The hash of that name, where only it is known."""
     family: str | None = None
-    """Of the model, as far as the format says."""
+    """Family of the model, as far as the format says."""
     frames: int | None = None
     """Frames of the clip, where known."""
     position: int = 0
@@ -56,7 +56,7 @@ class CacheEntry:
     """Width and height of the source's pictures, where known."""
     frame_rate: float | None = None
     problems: tuple[str, ...] = field(default=())
-    """What its names, header and shapes contradict."""
+    """Contradictions between its names, header and shapes."""
 
     @property
     def grid(self) -> tuple[int, int, int, int] | None:

@@ -1,4 +1,4 @@
-"""Whether latents are raw, normalised, or scaled otherwise, by their mean and deviation alone.
+"""Tests of latents for being raw, normalised or scaled, by their mean and deviation alone.
 
 A model's shift and scale say what raw latents are like: mean `shift`, standard deviation
 `1 / scale`, per channel. Each hypothesis is something that may have been done to them, and
@@ -17,7 +17,7 @@ from wfvae_cli.latents.normalization import Normalization
 from wfvae_cli.models.wan_statistics import WAN_21_MEAN, WAN_21_STD, WAN_22_MEAN, WAN_22_STD
 
 _MARGIN = 1.5
-"""How many times further the next hypothesis must be, for a verdict."""
+"""Least ratio of the next hypothesis's distance to the nearest's, for a verdict."""
 _FARTHEST = 1.0
 """A distance beyond which no hypothesis holds: a factor of e in every channel."""
 _STABLE_DIFFUSION = 0.18215
@@ -30,12 +30,12 @@ HYPOTHESES = {
     "divided by scale": "(z - shift) / scale: divided where it should be multiplied",
     "scaled by 0.18215": "Stable Diffusion's factor, in place of the model's own",
 }
-"""What was done, by the name of each hypothesis; another factor is named by its value."""
+"""Description of each hypothesis, by its name; another factor is named by its value."""
 
 
 @dataclass(frozen=True)
 class ScaleVerdict:
-    """Which hypothesis holds, and how far off each is."""
+    """The hypothesis that holds, and the distance of each."""
 
     verdict: str
     """A key of `HYPOTHESES`, `scaled by X`, `undecided`, or `unknown` without a model's figures."""

@@ -24,7 +24,7 @@ _MAD_TO_STD = 1.4826
 
 @dataclass(frozen=True)
 class ClipFigures:
-    """What one clip's numbers are like; per channel, of the finite ones."""
+    """Figures of one clip's numbers; per channel, of the finite ones."""
 
     entry: CacheEntry
     nan: int = 0
@@ -36,7 +36,7 @@ class ClipFigures:
     largest: float = 0.0
     problems: tuple[str, ...] = ()
     outlier: str | None = None
-    """Why this clip stands out."""
+    """Reasons why this clip stands out."""
 
 
 @dataclass
@@ -65,12 +65,12 @@ class CacheFigures:
 
     @property
     def mean(self) -> tuple[float, ...]:
-        """Of each channel."""
+        """Mean of each channel."""
         return tuple((self._sum / self._count).tolist())
 
     @property
     def std(self) -> tuple[float, ...]:
-        """Of each channel, of the population."""
+        """Standard deviation of each channel, of the population."""
         mean = self._sum / self._count
         return tuple((self._square / self._count - mean**2).clamp(min=0).sqrt().tolist())
 

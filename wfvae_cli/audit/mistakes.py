@@ -1,4 +1,4 @@
-"""The usual mistakes of caching scripts: what each does to the pixels or to the latents."""
+"""Usual mistakes of caching scripts, applied to pixels or latents."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from wfvae_cli.errors import WfvaeError
 from wfvae_cli.media.options import Fit, Sampling
 
 _BLACK, _STEPS, _PEAK = 16, 219, 255
-"""Of limited range: the code of black, and steps from there to white; and the peak of full."""
+"""Limited range: the code of black, and steps from there to white; and the peak of full range."""
 _RATES = (8, 16, 24, 25, 30)
 
 

@@ -1,4 +1,4 @@
-"""Encoding the sources of some clips again, and saying of each what its latents are."""
+"""Encode the sources of some clips again, and compare the stored latents with the result."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ pixels as they should be."""
 
 @dataclass(frozen=True)
 class Comparison:
-    """What one clip's latents are, beside its source encoded again."""
+    """One clip's latents, compared with its source encoded again."""
 
     entry: CacheEntry
     source: Path

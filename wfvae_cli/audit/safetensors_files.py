@@ -138,7 +138,7 @@ def _musubi(path: Path, name: str, header: Header, size: int) -> CacheEntry:
 
 
 def _is_near(source: tuple[int, int], shape: tuple[int, ...]) -> bool:
-    """Whether an aspect is within 1.5 of the source's, which every bucket is."""
+    """Return True where an aspect is within 1.5 of the source's, as every bucket's is."""
     ratio = (source[0] / source[1]) / (shape[3] / shape[2])
     return 1 / 1.5 < ratio < 1.5
 

@@ -19,7 +19,7 @@ from wfvae_cli.models.base import LoadedModel
 from wfvae_cli.nn.stream import Stream
 
 _PICTURES = 6
-"""In a row."""
+"""Pictures in a row."""
 _LATENTS = 9
 """Latent frames that are decoded, from the first."""
 _WIDTH = 320

@@ -54,14 +54,14 @@ class Sources:
 
 @dataclass(frozen=True)
 class Reading:
-    """How pixels were taken of a source, as far as a cache says."""
+    """Sampling of a source's pixels, as far as a cache says."""
 
     sampling: Sampling
     """Size, crop and rate."""
     first: int
     """The clip's first frame among those that `sampling` gives."""
     frames: int
-    """That make the latents to compare; the last one may be repeated."""
+    """Number of frames that make the latents to compare; the last one may be repeated."""
     width: int
     """Pixels of the latents' grid, padding included."""
     height: int

@@ -45,7 +45,7 @@ class MediaProfile:
     setting: Setting
     machine: str
     codec: str
-    """Of the file that was read."""
+    """Codec of the file that was read."""
     frames: int
     width: int
     height: int

@@ -1,4 +1,4 @@
-"""What `wfvae bench` measures: one setting, chunk sizes, or two settings in turn."""
+"""Measurements of `wfvae bench`: one setting, chunk sizes, or two settings in turn."""
 
 from __future__ import annotations
 
@@ -175,7 +175,7 @@ class ComparisonRow:
     """Frames per second."""
     b: Spread
     ratio: Spread
-    """Of b's frames per second to a's, turn by turn."""
+    """Ratios of b's frames per second to a's, turn by turn."""
 
 
 def compare(

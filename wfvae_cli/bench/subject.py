@@ -47,7 +47,7 @@ class Setting:
     tile: Tile = "auto"
     """Pixels of a tile's side, where the picture goes through in tiles."""
     compile: bool = False
-    """Whether chunks go through `torch.compile`."""
+    """True where chunks go through `torch.compile`."""
 
     def changed(self, text: str) -> Setting:
         """Change this setting by what `text` says, such as `dtype=bfloat16,chunk=9`.

@@ -1,4 +1,4 @@
-"""What a roundtrip lost: PSNR, SSIM, MS-SSIM, flicker, LPIPS and Fréchet distances.
+"""Metrics of a roundtrip's losses: PSNR, SSIM, MS-SSIM, flicker, LPIPS and Fréchet distances.
 
 Conventions, the same everywhere in this package:
 

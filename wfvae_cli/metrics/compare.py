@@ -30,14 +30,14 @@ class SetMetric(PairObserver, Protocol):
 
 @dataclass(frozen=True)
 class Measures:
-    """What to measure beside PSNR, SSIM and flicker."""
+    """Metrics to measure beside PSNR, SSIM and flicker."""
 
     ms_ssim: bool = True
     lpips: PairMetric | None = None
     distances: tuple[SetMetric, ...] = ()
     """Shown every pair of frames; read their results when all clips are done."""
     frames: int | None = None
-    """How many frames every clip must have, where a protocol says so."""
+    """Number of frames that every clip must have, where a protocol says so."""
 
     @property
     def figures(self) -> dict[str, JsonValue]:

@@ -1,4 +1,4 @@
-"""What learned metrics and plots need beyond the package itself: optional modules and weights."""
+"""Optional modules and weights that learned metrics and plots need beyond the package itself."""
 
 from __future__ import annotations
 

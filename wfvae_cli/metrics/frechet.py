@@ -203,7 +203,7 @@ def clip_fvd(
 
 
 def is_torchscript(path: Path) -> bool:
-    """Whether a file is a TorchScript archive, rather than a state dict or anything else."""
+    """Return True where a file is a TorchScript archive, not a state dict or anything else."""
     try:
         return any(name.split("/")[1:2] == ["code"] for name in zipfile.ZipFile(path).namelist())
     except (OSError, zipfile.BadZipFile):

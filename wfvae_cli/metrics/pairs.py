@@ -1,4 +1,4 @@
-"""Which file of one directory is the reconstruction of which file of another."""
+"""Pairs of files: originals in one directory, their reconstructions in another."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Pairs of pictures: what may be compared with what."""
+"""Pairs of pictures: checks that they can be compared."""
 
 from __future__ import annotations
 

@@ -15,11 +15,11 @@ ProtocolName = Literal["wf-vae"]
 
 @dataclass(frozen=True)
 class Protocol:
-    """How the figures of a paper were taken."""
+    """Settings with which the figures of a paper were taken."""
 
     name: ProtocolName
     sampling: Sampling
-    """Of originals and reconstructions alike; its `frames` are what every clip must have."""
+    """Sampling of originals and reconstructions; every clip must have its `frames`."""
     lpips_net: Backbone
     fvd_window: int
     """Frames in a sample of FVD."""
@@ -46,7 +46,7 @@ PROTOCOLS: Mapping[str, Protocol] = {
         source="WF-VAE, arXiv 2411.17459, and examples/eval.sh of its repository",
     ),
 }
-"""See docs/protocols.md for what each leaves open."""
+"""Protocols by name; docs/protocols.md says what each leaves open."""
 
 
 def find_protocol(name: str) -> Protocol:

@@ -1,4 +1,4 @@
-"""What was measured: scores of a frame, a clip, and many files. Loads neither torch nor av."""
+"""Results: scores of a frame, a clip, and many files. Loads neither torch nor av."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ LABELS = {
     "flicker_psnr": "flicker PSNR",
     "lpips": "LPIPS",
 }
-"""What tables, plots and pages call the scores."""
+"""Names of the scores in tables, plots and pages."""
 
 
 def json_number(value: float | None) -> float | str | None:

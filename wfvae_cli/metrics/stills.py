@@ -1,4 +1,4 @@
-"""The worst frames of a clip as pictures that show what was lost."""
+"""The worst frames of a clip as pictures, with their errors."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Pictures of what a roundtrip lost: both sides beside each other, or their difference.
+"""Pictures of a roundtrip's losses: both sides beside each other, or their difference.
 
 Luminance errors are of luma, `0.2126 R + 0.7152 G + 0.0722 B` (ITU-R BT.709) of the gamma-coded
 values, in 8-bit levels whatever the depth.
@@ -17,7 +17,7 @@ from wfvae_cli.metrics.pixels import Pixels, bits_of, deepen, matched
 from wfvae_cli.metrics.result import FrameScores
 
 DEFAULT_GAIN = 4.0
-"""How much a difference is amplified: an error of 32 of 255 levels becomes black or white."""
+"""Amplification of a difference: an error of 32 of 255 levels becomes black or white."""
 ERROR_SCALE = 32.0
 """Luminance error, in 8-bit levels, that the brightest colour of an error map stands for."""
 
@@ -45,7 +45,7 @@ class Box(NamedTuple):
     width: int
 
     def of(self, pixels: Picture) -> Picture:
-        """That part of `[H, W, C]`."""
+        """Cut the box out of `[H, W, C]`."""
         return pixels[self.top : self.top + self.height, self.left : self.left + self.width]
 
 
@@ -83,7 +83,7 @@ def side_by_side(
 
 
 def difference(original: Pixels, reconstruction: Pixels, *, gain: float = DEFAULT_GAIN) -> Pixels:
-    """What the reconstruction adds (brighter than grey) or lacks (darker), channel by channel.
+    """Draw what the reconstruction adds (brighter than grey) or lacks (darker), by channel.
 
     Args:
         original: HWC RGB, uint8 or uint16.

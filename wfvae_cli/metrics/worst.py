@@ -65,7 +65,7 @@ class SpacedWorst(Generic[T]):
         self._frames = sorted([*others, kept], key=_badness)
 
     def worst_first(self) -> tuple[WorstFrame[T], ...]:
-        """What was kept, from the lowest PSNR to the highest."""
+        """Return the frames that were kept, from the lowest PSNR to the highest."""
         return tuple(self._frames)
 
     def _is_near(self, frame: WorstFrame[T], scores: FrameScores) -> bool:

@@ -1,4 +1,4 @@
-"""What a page shows of one clip and one model, collected while the frames pass."""
+"""A page's entry on one clip and one model, collected while the frames pass."""
 
 from __future__ import annotations
 
@@ -56,13 +56,13 @@ class ClipEntry:
     model: int
     folder: Path
     summary: dict[str, JsonValue]
-    """For the table of files."""
+    """Scores for the table of files."""
     facts: dict[str, JsonValue]
-    """What is the same for all models: size, number of frames, rate, media of the original."""
+    """Facts that all models share: size, number of frames, rate, media of the original."""
     energy: EnergyKept
 
     def take_detail(self) -> str:
-        """What the clip's own page shows, as JSON: curves, chunks, worst frames, media.
+        """Return the contents of the clip's own page as JSON: curves, chunks, worst frames, media.
 
         It waits in a file, since curves grow with the clip, and is gone from there afterwards.
         """

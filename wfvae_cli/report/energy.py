@@ -1,4 +1,4 @@
-"""How much energy of each Haar subband came back: what a wavelet VAE loses, level by level."""
+"""Energy of each Haar subband that came back: the losses of a wavelet VAE, level by level."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which suffix stands for which format, checked before the work that fills the file."""
+"""Formats by suffix, checked before the work that fills the file."""
 
 from __future__ import annotations
 

@@ -71,7 +71,7 @@ def plot_stats(report: StatsReport, path: Path, *, overwrite: bool = False) -> N
 
 
 def dataset_name(run: Mapping[str, Any]) -> str:
-    """What to call the data of a report: the last parts of its sources' paths; "" if unknown."""
+    """Name the data of a report: the last parts of its sources' paths; "" if unknown."""
     sources: list[str] = []
     for part in run.get("merged") or [run]:
         sources += [source for source in part.get("sources", []) if source not in sources]

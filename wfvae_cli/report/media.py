@@ -44,7 +44,7 @@ class MediaFile:
     """A copy of a clip, or of what was lost of it."""
 
     name: str
-    """Of the file, without its folder."""
+    """Name of the file, without its folder."""
     width: int
     height: int
     frames: int
@@ -71,7 +71,7 @@ class MediaWriter:
 
     @property
     def full(self) -> bool:
-        """Whether further frames would not be written."""
+        """True where further frames would not be written."""
         return self._frames >= MAX_FRAMES
 
     def add(self, picture: Picture) -> None:

@@ -191,7 +191,7 @@ def _name_files(axes: Any, names: Sequence[str]) -> None:
 
 
 def _distribution(axes: Any, name: str, series: Sequence[_Series]) -> None:
-    """How the files spread over a score."""
+    """Draw the distribution of the files over a score."""
     finite = [[v for v in each.values if math.isfinite(v)] for each in series]
     low, high = min(map(min, filter(None, finite))), max(map(max, filter(None, finite)))
     pad = (high - low) * 0.02 or 0.5

@@ -30,7 +30,7 @@ class ReportModel:
 
     name: str
     facts: Mapping[str, JsonValue] = field(default_factory=dict)
-    """What identifies it: family, SHA-256 of the weights, dtype, chunk, folder, …"""
+    """Identity of the model: family, SHA-256 of the weights, dtype, chunk, folder, …"""
     latents: StatsReport | None = None
     """Statistics of its latents."""
 
@@ -59,7 +59,7 @@ class ReportModel:
 
 @dataclass(frozen=True)
 class ReportRun:
-    """What it takes to repeat the run."""
+    """Facts that it takes to repeat the run."""
 
     title: str
     command: str = ""
@@ -71,12 +71,12 @@ class ReportRun:
 
 @dataclass(frozen=True)
 class Findings:
-    """What is known of one model's clips."""
+    """Results of one model's clips."""
 
     entries: Mapping[str, ClipEntry]
-    """By the clip's name."""
+    """Entries by the clip's name."""
     errors: Mapping[str, str]
-    """Why there is no entry, by the clip's name."""
+    """Reason why there is no entry, by the clip's name."""
     distances: Mapping[str, JsonValue]
 
 
@@ -165,7 +165,7 @@ def _model(model: ReportModel, findings: Findings) -> JsonValue:
 
 
 def _energies(entries: Sequence[ClipEntry]) -> list[JsonValue]:
-    """Of videos and of images, each over all clips."""
+    """Sum the energies of videos and of images, each over all clips."""
     sums: dict[str, EnergyKept] = {}
     # In the order of names: sums of floating point depend on the order.
     for entry in sorted(entries, key=lambda entry: entry.name):

@@ -1,4 +1,4 @@
-"""What one model loses of clips that go there and back, collected for pages, plots and tables."""
+"""Losses of one model on clips, collected over roundtrips for pages, plots and tables."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ from wfvae_cli.stats.report import ModelIdentity, StatsReport
 log = logging.getLogger("wfvae")
 
 _STORED_BYTES = 4
-"""Of a latent value as `wfvae encode` stores it by default."""
+"""Bytes of a latent value as `wfvae encode` stores it by default."""
 
 
 @dataclass(frozen=True)
 class Worst:
-    """Which stills to write of every clip."""
+    """Selection of the stills to write of every clip."""
 
     count: int
     folder: Path
@@ -70,12 +70,12 @@ class ModelRecorder:
 
     @property
     def is_timed(self) -> bool:
-        """Whether the page is to say how long the model took."""
+        """True where the page is to say how long the model took."""
         return self._report is not None
 
     @property
     def identity(self) -> ModelIdentity:
-        """Of the model, which has been loaded."""
+        """Identity of the model, which has been loaded."""
         assert self._identity is not None, "nothing has run"
         return self._identity
 

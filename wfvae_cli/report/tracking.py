@@ -19,7 +19,7 @@ Kind = Literal["tensorboard", "wandb"]
 
 @dataclass(frozen=True)
 class Target:
-    """Where runs go: `tensorboard:DIR` or `wandb:PROJECT`."""
+    """Destination of runs: `tensorboard:DIR` or `wandb:PROJECT`."""
 
     kind: Kind
     name: str

@@ -1,4 +1,4 @@
-"""What software made a report."""
+"""Versions of the software that made a report."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""What a latent space looks like: streaming statistics, scale factors and wavelet subbands."""
+"""Measurements of a latent space: streaming statistics, scale factors and wavelet subbands."""

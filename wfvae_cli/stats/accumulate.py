@@ -44,7 +44,7 @@ class FailedClip:
     name: str
     reason: str
     non_finite: int = 0
-    """How many NaN or infinite values it held."""
+    """Number of NaN or infinite values that it held."""
 
 
 class ClipStats:
@@ -107,13 +107,13 @@ class ClipStats:
 
     @property
     def histogram(self) -> Histogram:
-        """Of the clip's latents, of which there is at least one."""
+        """Histogram of the clip's latents, of which there is at least one."""
         assert self._histogram is not None
         return self._histogram
 
     @property
     def sketch(self) -> QuantileSketch:
-        """Of the clip's latents, of which there is at least one."""
+        """Quantile sketch of the clip's latents, of which there is at least one."""
         assert self._sketch is not None
         return self._sketch
 
@@ -137,7 +137,7 @@ class ClipStats:
             self.kl = kl if self.kl is None else self.kl + kl
 
     def _is_absurd(self, values: Floats, logvar: Floats | None) -> bool:
-        """Whether a value is finite, and yet would make the sums infinite or meaningless."""
+        """Return True where a finite value would make the sums infinite or meaningless."""
         if self.damage is None:
             largest = float(np.abs(values).max())
             if largest > LARGEST_LATENT:
@@ -167,7 +167,7 @@ class LatentStats:
         self.kl: Floats | None = None
         """[Z]: sums over the positions of clips with a log-variance, in nats."""
         self.kl_count = 0
-        """How many positions those are."""
+        """Number of those positions."""
         self._moments: Moments | None = None
         self._spread: ClipSpread | None = None
         self._histogram: Histogram | None = None
@@ -193,7 +193,7 @@ class LatentStats:
 
     @property
     def clips(self) -> int:
-        """How many clips are in the figures."""
+        """Number of clips in the figures."""
         return len(self.clip_ids)
 
     @property
@@ -287,7 +287,7 @@ class LatentStats:
         self.failed.extend(other.failed)
 
     def precision(self) -> Precision:
-        """How well each channel's mean and std are known by now: cheap, for every clip."""
+        """Precision of each channel's mean and std by now: cheap enough to ask after every clip."""
         if self._moments is None or self._spread is None:
             return Precision(0, (), ())
         return self._spread.precision(self._moments)
@@ -334,7 +334,7 @@ def clip_id(identity: str) -> int:
 
 
 def file_identity(path: Path, window: str = "", begin: int = 0, size: int | None = None) -> str:
-    """What tells a file's content from others without reading all of it, wherever it lies.
+    """Compute a key of a file's content, wherever it lies, without reading all of it.
 
     Args:
         path: the video, image or latent file.

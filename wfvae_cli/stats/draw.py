@@ -32,15 +32,15 @@ class Source:
     """One clip of a dataset: a video, an image or a latent file."""
 
     path: str
-    """What to open; a URL that FFmpeg opens is possible for videos."""
+    """Path to open; a URL that FFmpeg opens is possible for videos."""
     name: str
-    """What reports call it, and what the draw depends on: its path in the dataset."""
+    """Name in reports, on which the draw depends: its path in the dataset."""
     sampling: Sampling = field(default_factory=Sampling)
-    """Which of its frames count, and at what size; the default for latent files."""
+    """Frames that count, and their size; the default for latent files."""
     hwaccel: str = "none"
-    """What decodes a video, as `open_clip` takes it."""
+    """Decoder of a video, as `open_clip` takes it."""
     begin: int = 0
-    """Where the latent file begins in `path`, a tar shard."""
+    """Offset of the latent file in `path`, a tar shard, in bytes."""
     size: int | None = None
     """Bytes of a latent file in a tar shard; None where `path` is all of it."""
 
@@ -123,7 +123,7 @@ class Draw:
         return sorted(sources, key=lambda source: self._number(source.name, "clip"))[: self.limit]
 
     def window(self, name: str, total: int, length: int) -> int:
-        """Where a window of `length` in `total` begins: 0 to `total - length`, all as likely."""
+        """Draw a window's start: 0 to `total - length`, all as likely."""
         return self._number(name, "window") * max(1, total - length + 1) >> 256
 
     def _number(self, name: str, purpose: str) -> int:

@@ -44,12 +44,12 @@ class MeasuredClip:
 
     name: str
     stats: LatentStats
-    """Of this clip alone; it is in `failed` where its values are unusable."""
+    """Statistics of this clip alone; it is in `failed` where its values are unusable."""
     model: ModelIdentity
     posterior: str
     """`mean` or `sample`: what was measured."""
     compute_dtype: str
-    """What the model computed in, as latent files record it."""
+    """Dtype that the model computed in, as latent files record it."""
 
     @classmethod
     def of(

@@ -134,9 +134,9 @@ class Precision:
 
     clips: int
     mean: tuple[float, ...]
-    """Of each channel's mean; infinite while fewer than `MIN_CLIPS` clips were seen."""
+    """Half-width for each channel's mean; infinite while fewer than `MIN_CLIPS` clips were seen."""
     std: tuple[float, ...]
-    """Of each channel's standard deviation, likewise."""
+    """Half-width for each channel's standard deviation, likewise."""
 
     @property
     def worst(self) -> float:

@@ -27,11 +27,11 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class ModelIdentity:
-    """Whose latents these are."""
+    """The model whose latents these are."""
 
     name: str
     sha256: str
-    """Of the weights, in hex."""
+    """SHA-256 of the weights, in hex."""
     family: str
 
 

@@ -28,7 +28,7 @@ FORMULAS: Mapping[str, str] = {
         "z_norm = (z - shift_factor) * scaling_factor; z = z_norm / scaling_factor + shift_factor"
     ),
 }
-"""What encoding applies and decoding undoes, per convention."""
+"""Formulas that encoding applies and decoding undoes, per convention."""
 
 _WFVAE = ("shift", "scale")
 _WAN = ("latents_mean", "latents_std")

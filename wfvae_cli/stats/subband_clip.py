@@ -30,9 +30,9 @@ NAMES: Mapping[Kind, tuple[str, ...]] = {
     "video": ("LLL", "LLH", "LHL", "LHH", "HLL", "HLH", "HHL", "HHH"),
     "image": ("LL", "HL", "LH", "HH"),
 }
-"""In the order of the transforms; letters are (time,) height, width, H a difference."""
+"""Names in the order of the transforms; letters are (time,) height, width, H a difference."""
 _GAIN: Mapping[Kind, float] = {"video": 8 * 0.3536, "image": 2.0}
-"""By how much a level's low band can be larger than its input."""
+"""Largest gain of a level's low band over its input."""
 
 
 @dataclass
@@ -71,7 +71,7 @@ class SubbandSums:
             counts += more
 
     def to_state(self) -> list[dict[str, Any]]:
-        """As JSON values; each band's counts start at a bin, its empty ends trimmed."""
+        """Return JSON values; each band's counts start at a bin, its empty ends trimmed."""
         state = []
         for squares, counts in zip(self.squares, self.counts, strict=True):
             rows = []

@@ -37,12 +37,12 @@ class Subband:
     """One row of the analysis."""
 
     level: int
-    """From 1, the finest."""
+    """Level, from 1, the finest."""
     name: str
     energy: float
     """Mean squared coefficient, of pixels in [-1, 1]."""
     share: float
-    """Of the energy of all subbands of this level."""
+    """Share of the energy of all subbands of this level."""
     entropy: float
     """Shannon entropy in bits per coefficient, rounded to steps of `BIN_WIDTH`."""
 

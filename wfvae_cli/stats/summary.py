@@ -29,9 +29,9 @@ class Tail:
     """
 
     share: float
-    """Of the values of all channels, in [0, 1]."""
+    """Share of the values of all channels, in [0, 1]."""
     error: float
-    """What the buckets can hide at most: the share of values in the buckets at the limits."""
+    """Largest error that the buckets can hide: the share of values in the buckets at the limits."""
     channels: tuple[float, ...]
     """The share in each channel."""
 
@@ -48,7 +48,7 @@ class Summary:
     skewness: tuple[float, ...]
     """Fisher's g1, m3 / m2^1.5."""
     kurtosis: tuple[float, ...]
-    """In excess of a normal distribution's: m4 / m2^2 - 3."""
+    """Kurtosis in excess of a normal distribution's: m4 / m2^2 - 3."""
     quantiles: tuple[tuple[float, ...], ...]
     """Per channel, one for each of `RANKS`, within 0.25% of the value of that rank."""
     correlation: tuple[tuple[float, ...], ...]
@@ -65,12 +65,12 @@ class Summary:
 
     @property
     def mean(self) -> tuple[float, ...]:
-        """Of each channel."""
+        """Mean of each channel."""
         return self.factors.latents_mean
 
     @property
     def std(self) -> tuple[float, ...]:
-        """Of each channel, of the population: divided by `count`."""
+        """Standard deviation of each channel, of the population: divided by `count`."""
         return self.factors.latents_std
 
     @property

@@ -70,7 +70,7 @@ def channel_table(report: StatsReport) -> Table:
 
 
 def summary_table(report: StatsReport) -> Table:
-    """What holds for all channels together, a name and a value in each row."""
+    """Tabulate the figures of all channels together, a name and a value in each row."""
     s = report.summary
     worst = s.precision.worst
     rows = [
@@ -90,7 +90,7 @@ def summary_table(report: StatsReport) -> Table:
 
 
 def formula_table() -> Table:
-    """Which fields each convention has, and what encoding and decoding do with them."""
+    """Tabulate each convention's fields, and what encoding and decoding do with them."""
     return Table(("convention", "formula"), tuple(FORMULAS.items()))
 
 
