@@ -245,7 +245,7 @@ def test_normalisation_takes_a_clip_or_a_batch() -> None:
         ({"patch_size": 4}, "patch_size = 4 is not supported; known: 2"),
         ({"in_channels": 3}, "in_channels = 3 is not supported; known: 12"),
         ({"temporal_downsample": [True]}, "2 steps between them, but .* has 1 values"),
-        ({"dec_dim": 0}, "expected dec_dim >= 1"),
+        ({"dec_dim": 0}, "expected dec_dim to be an integer from 1 to 65536"),
         ({"dim_mult": [1, 3, 3]}, "a level whose shortcut has 32 channels for 12"),
     ],
 )

@@ -323,7 +323,7 @@ def test_a_roundtrip_of_two_models(browser: Any, tmp_path: Path) -> None:
         page.keyboard.press("End")
         assert frame_of(page) == 9
         wait_for_seek(page)
-        shown = page.locator("main").inner_text()
+        shown = page.locator("main.clip-page").inner_text()
         assert "frames/s" in shown and "latents" in shown
 
 
