@@ -38,6 +38,25 @@ def encode(videos: Path, output: Path, *options: str | Path) -> Path:
     return output
 
 
+@pytest.mark.parametrize(
+    "options",
+    [
+        ("--buckets", "32x32x9", "--windows", "all"),
+        ("--buckets", "32x32x9"),
+        ("--windows", "slide:8:11"),
+    ],
+)
+def test_buckets_and_windows_are_no_mistakes(
+    videos: Path, tmp_path: Path, options: tuple[str, ...]
+) -> None:
+    answer = wfvae("encode", videos, "-o", tmp_path / "z", *options)
+    assert answer.code == 0, answer
+    answer = wfvae("audit", tmp_path / "z", "--source", videos, "--json")
+    assert answer.code == 0, answer
+    told = json.loads(answer.stdout)
+    assert {each["kind"] for each in told["comparisons"]} == {"equal"}
+
+
 def test_a_sound_cache(videos: Path, tmp_path: Path) -> None:
     cache = encode(videos, tmp_path / "z", "--normalize")
     sheets = tmp_path / "sheets"

@@ -22,6 +22,11 @@ from wfvae_cli.cli.app import app
             ["encode", "a", "-o", "z", "--posterior", "x"],
             "--posterior: expected one of mean, sample, moments, got 'x'",
         ),
+        (
+            ["convert-cache", "z", "-o", "o"],
+            "missing option --format: choose from files, webdataset, musubi, ltx, simpletuner, "
+            "energon; see wfvae convert-cache -h",
+        ),
         (["nope"], "no such command 'nope'; see wfvae -h"),
         (["encode", "a", "-o", "z", "--start", "x"], "--start: expected seconds such as 10.5"),
     ],

@@ -68,7 +68,7 @@ def test_each_model_has_a_folder_and_a_column_group(there_and_back: Path) -> Non
     first = files["a.mp4"]["results"][0]
     assert first["frames"] == 12 and first["seconds"] > 0 and first["frames_per_second"] > 0
     assert first["latent_bytes"] == 16 * 4 * 3 * 4 * 4  # Z T' H' W' of float32
-    assert page["command"].startswith("wfvae ")
+    assert page["command"].startswith("wfvae")
 
 
 def test_the_page_knows_latents_subbands_and_chunks(there_and_back: Path) -> None:

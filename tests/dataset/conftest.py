@@ -15,6 +15,7 @@ from wfvae_cli.dataset.plan import Conflict
 from wfvae_cli.dataset.run import Summary, run_dataset
 from wfvae_cli.dataset.shard import Shard
 from wfvae_cli.dataset.store import OutputStore
+from wfvae_cli.models.options import DEFAULT_MODEL
 from wfvae_cli.pipeline.options import Limits
 
 
@@ -40,8 +41,9 @@ def copy(source: Path, tmp_path: Path) -> Path:
 def run(
     source: Path,
     output: Path,
-    recipe: EncodeConfig | None = None,
+    config: EncodeConfig | None = None,
     *,
+    model: str | Path = DEFAULT_MODEL,
     shard: Shard | None = None,
     conflict: Conflict = "refuse",
     limits: Limits | None = None,
@@ -50,7 +52,8 @@ def run(
 ) -> Summary:
     job = EncodeJob(
         OutputStore(output),
-        recipe or EncodeConfig(),
+        config or EncodeConfig(),
+        model=str(model),
         threads=1,
         readers=readers,
         limits=limits or Limits(),

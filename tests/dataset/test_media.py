@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 import os
 import shutil
+from fractions import Fraction
 from pathlib import Path
 
 import pytest
 
 from tests.dataset.clips import write_clip, write_image
 from tests.dataset.conftest import run
+from tests.media.conftest import write_clip as write_variable
 from wfvae_cli.dataset.config import DecodeConfig, RoundtripConfig
 from wfvae_cli.dataset.decode_job import DecodeJob
 from wfvae_cli.dataset.items import Kind, find_inputs
@@ -23,6 +25,7 @@ from wfvae_cli.dataset.run import NoRunCallbacks, Summary, run_dataset
 from wfvae_cli.dataset.store import OutputStore
 from wfvae_cli.errors import InputError, OutputError
 from wfvae_cli.media.options import VideoOptions
+from wfvae_cli.media.reader import open_clip
 from wfvae_cli.models.load import load_model
 from wfvae_cli.pipeline.decode import decode_clip
 from wfvae_cli.pipeline.roundtrip import roundtrip_clip
@@ -194,3 +197,22 @@ def test_one_clip_and_image_types(tmp_path: Path) -> None:
     write_image(tmp_path / "in/b.bmp")
     there_and_back(tmp_path / "in", tmp_path / "out")
     assert sorted(files(tmp_path / "out")) == ["a.mov", "b.bmp.png"]
+
+
+def test_clips_of_variable_rate_keep_their_times(tmp_path: Path) -> None:
+    (tmp_path / "in").mkdir()
+    times = [0, 40, 80, 95, 200]
+    for i in range(3):
+        write_variable(
+            tmp_path / "in" / f"{i}.mp4",
+            len(times),
+            pts=times,
+            time_base=Fraction(1, 1000),
+            options={"bf": "0"},
+        )
+    run(tmp_path / "in", tmp_path / "z")
+    summary = decode(tmp_path / "z", tmp_path / "out")
+    assert (summary.done, summary.failed) == (3, 0)
+    for path in (tmp_path / "out").glob("*.mp4"):
+        with open_clip(path) as reader:
+            assert [frame.pts * reader.info.time_base * 1000 for frame in reader] == times

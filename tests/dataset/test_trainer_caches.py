@@ -110,6 +110,21 @@ def test_energon_shards_hold_pth_and_json(
     assert (fields["processed_height"], fields["processed_width"]) == (32, 32)
 
 
+def test_energon_shards_are_continued(
+    source: Path, models: dict[str, Path], tmp_path: Path
+) -> None:
+    pytest.importorskip("webdataset", reason="the extra webdataset is not installed")
+    encode(source, tmp_path / "out", models["wan"], "energon")
+    shard = tmp_path / "out/latents-000000-000.tar"
+    before = shard.read_bytes()
+    encode(source, tmp_path / "out", models["wan"], "energon")
+    assert shard.read_bytes() == before
+    options = ("--model", models["wan"], "--format", "energon", "--size", "32x32", "--dry-run")
+    answer = wfvae("encode", source, "-o", tmp_path / "out", *options)
+    assert answer.code == 0, answer
+    assert "would encode 0 of" in answer.stderr + answer.stdout
+
+
 @pytest.mark.parametrize(
     ("model", "arch", "full", "normalised"),
     [

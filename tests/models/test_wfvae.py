@@ -142,7 +142,10 @@ def test_a_placeholder_scale_is_reported_and_left_out(caplog: pytest.LogCaptureF
         ({"attention_type": "AttnBlock3D"}, "attention_type = 'AttnBlock3D' is not supported"),
         ({"norm_type": "batchnorm"}, "norm_type = 'batchnorm' is not supported; known: 'layer"),
         ({"latent_dim": 0}, "expected latent_dim to be an integer from 1 to 65536, got 0"),
-        ({"base_channels": "16"}, "expected base_channels to be an integer from 1 to 65536, got '16'"),
+        (
+            {"base_channels": "16"},
+            "expected base_channels to be an integer from 1 to 65536, got '16'",
+        ),
         ({"l1_upsample_block": "Spatial2xTime2x3DUpsample"}, "contradicts itself: at level 1"),
         ({"t_interpolation": ["nearest"]}, "is not supported"),
     ],

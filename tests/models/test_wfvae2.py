@@ -163,8 +163,14 @@ def test_group_norm_streams_in_the_image_form_only() -> None:
         ({"layer_res_type": ["ResnetBlock2D"]}, "2 levels .* 2 values in layer_res_type, got 1"),
         ({"base_channels": [4, 8]}, "need 3 values in base_channels, got 2"),
         ({"decoder_base_channels": [4]}, "need 3 values in decoder_base_channels, got 1"),
-        ({"base_channels": [4, 0, 8]}, "expected base_channels to be an integer from 1 to 65536, got 0"),
-        ({"decoder_num_resblocks": 1}, "expected decoder_num_resblocks to be an integer from 2 to 64"),
+        (
+            {"base_channels": [4, 0, 8]},
+            "expected base_channels to be an integer from 1 to 65536, got 0",
+        ),
+        (
+            {"decoder_num_resblocks": 1},
+            "expected decoder_num_resblocks to be an integer from 2 to 64",
+        ),
         ({"mid_layers_type": ["AttnBlock3D"]}, "mid_layers_type = 'AttnBlock3D' is not supported"),
         ({"input_type": "image"}, "input_type = 'image' has no time"),
         ({"input_type": "audio"}, "input_type = 'audio' is not supported"),

@@ -75,7 +75,7 @@ def reading_of(entry: CacheEntry, strides: Strides, latents: int) -> Reading:
     frames = 1 + (latents - 1) * strides.time
     recorded = _recorded(entry)
     if recorded is not None:
-        return Reading(recorded, 0, frames, width, height)
+        return Reading(recorded, _window_start(entry), frames, width, height)
     info = entry.metadata
     size = (width, height) if info is None else (info.width, info.height)
     return Reading(Sampling(size=size), entry.position, frames, width, height)
@@ -122,13 +122,22 @@ def _recorded(entry: CacheEntry) -> Sampling | None:
     if options.get("frames") not in (None, "None"):
         values["frames"] = int(options["frames"])
     info = entry.metadata
+    if "bucket" in extra or "window" in extra:
+        values["frames"] = _window_start(entry) + info.frames
     fps = options.get("fps")
     if fps not in (None, "None") and info.frame_rate is not None:
         values["fps"] = info.frame_rate
     sampling = Sampling(**values)
     if options.get("short_side") not in (None, "None"):
         return replace(sampling, short_side=int(options["short_side"]))
-    if options.get("size") not in (None, "None"):
+    if options.get("size") not in (None, "None") or "bucket" in extra:
         kind = options.get("fit", "crop")
         return replace(sampling, size=(info.width, info.height), fit=kind)
     return sampling
+
+
+def _window_start(entry: CacheEntry) -> int:
+    """Return the first frame of a clip's window, as our own headers record it; 0 without one."""
+    window = "" if entry.metadata is None else entry.metadata.extra.get("window", "")
+    start = window.partition("-")[0]
+    return int(start) if start.isdecimal() else 0

@@ -55,6 +55,7 @@ def _in_our_words(message: str) -> str:
     ):
         message = message.replace(theirs, ours)
     message = re.sub(r"'(-[^']*)'", r"\1", message)
+    message = re.sub(r",\s*\n\s*", ", ", re.sub(r"\. Choose from:\s*", ": choose from ", message))
     found = re.fullmatch(r"(.*: )'(.*)' is not one of (.*)", message)
     if found is not None:
         known = found[3].replace("'", "")

@@ -25,6 +25,7 @@ from wfvae_cli.dataset.cut import promised_frames
 from wfvae_cli.dataset.encode_job import EncodeItems, EncodeJob
 from wfvae_cli.dataset.items import Item
 from wfvae_cli.dataset.manifest import last_results
+from wfvae_cli.dataset.options import TAR_FORMATS
 from wfvae_cli.dataset.plan import Conflict, plan_run
 from wfvae_cli.dataset.result import SKIPPED, Task
 from wfvae_cli.dataset.source import Source, at_hand
@@ -129,7 +130,7 @@ def _plan(
     """Find out what is left to do, without making room for it."""
     fingerprint = ModelFingerprint.of(model, job.threads)
     last = last_results(job.store.root / "manifest.jsonl")
-    if job.config.format == "webdataset":  # whose index only a run may look at
+    if job.config.format in TAR_FORMATS:  # whose index only a run may look at
         settled = {
             item.relative
             for item in items

@@ -23,6 +23,8 @@ from wfvae_cli.strides import Strides
 
 Format = Literal["files", "webdataset", "musubi", "ltx", "simpletuner", "energon"]
 """Names of the formats of latents, one exporter each."""
+TAR_FORMATS: tuple[Format, ...] = ("webdataset", "energon")
+"""Formats of tar shards."""
 
 _PARTS = "Buckets and windows"
 _WHICH, _HOW, _WHERE = "Datasets: which files", "Datasets: how", "Datasets: where"

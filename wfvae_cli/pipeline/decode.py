@@ -105,6 +105,8 @@ class LatentSource(ClipSource):
         self.is_enough = threading.Event()
         """Set when the frames that are wanted are decoded."""
         self.width, self.height = file.metadata.width, file.metadata.height
+        # Read now: a short clip's file is closed before its sink is made.
+        self.pts = file.pts
 
     def chunks(self, plan: ChunkPlan) -> Iterator[LatentChunk]:
         """Read raw latents, cut as `plan` says."""
@@ -153,9 +155,9 @@ class DecodeSink(Sink[ValueT], Generic[ValueT]):
         file = source.file
         self.target, self._metadata, self._conclude = target, file.metadata, conclude
         self._is_enough = source.is_enough
-        info = clip_info(file.metadata, variable=file.pts is not None)
+        info = clip_info(file.metadata, variable=source.pts is not None)
         frames = file.metadata.frames
-        self._pts: Sequence[int] = range(frames) if file.pts is None else file.pts.tolist()
+        self._pts: Sequence[int] = range(frames) if source.pts is None else source.pts.tolist()
         self._wanted = range(frames)
         if part != _ALL:
             self._wanted = part.of([pts * info.time_base for pts in self._pts], file.name)

@@ -12,6 +12,7 @@ from typing_extensions import override
 from wfvae_cli.dataset.config import EncodeConfig
 from wfvae_cli.dataset.exporters.present import check_format
 from wfvae_cli.dataset.items import Item
+from wfvae_cli.dataset.options import TAR_FORMATS
 from wfvae_cli.dataset.outputs import Outputs
 from wfvae_cli.dataset.store import OutputStore, check_inputs
 from wfvae_cli.errors import LatentError
@@ -49,7 +50,7 @@ class Exporter(Outputs):
     def check(self, items: Iterable[Item]) -> None:
         """Refuse outputs that would replace inputs, or stand beside those of another format."""
         check_inputs(self.store, items)
-        check_format(self.store, is_tar=self.how.format == "webdataset")
+        check_format(self.store, is_tar=self.how.format in TAR_FORMATS)
 
     @abstractmethod
     def open(
