@@ -277,4 +277,4 @@ def test_options_that_make_no_sense(
 
 def test_an_absent_device(out: Path, clip: Path) -> None:
     answer = wfvae("encode", clip, "-o", out / "z.safetensors", "--device", "cuda:7")
-    assert_refused(answer, 6, "CUDA not available", "devices: cpu")
+    assert_refused(answer, 6, "CUDA:7 not available", "devices: cpu")
