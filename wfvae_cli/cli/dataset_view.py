@@ -143,10 +143,9 @@ class DatasetView:
             (rest, "not attempted"),
         ):
             parts += [f"{count} {what}"] if count else []
-        self._console.say(
-            f"{self._output}: {', '.join(parts)}; {summary.frames} frames in "
-            f"{summary.seconds:.1f} s ({summary.frames / seconds:.1f} frames/s)"
-        )
+        work = f"; {summary.frames} frames in " if summary.frames else ", in "
+        speed = f" ({summary.frames / seconds:.1f} frames/s)" if summary.frames else ""
+        self._console.say(f"{self._output}: {', '.join(parts)}{work}{summary.seconds:.1f} s{speed}")
         event: dict[str, object] = {
             "event": "summary",
             "items": summary.items,

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated
 
 from wfvae_cli.cli.console import Console
-from wfvae_cli.cli.dataset import DatasetOptions, is_dataset, run_job, use_threads
+from wfvae_cli.cli.dataset import DatasetOptions, is_dataset, list_items, run_job, use_threads
 from wfvae_cli.cli.output import Overwrite, display
 from wfvae_cli.dataset.options import EngineOptions, Selection, WorkOptions
 from wfvae_cli.errors import LatentError, UsageError
@@ -18,7 +18,7 @@ from wfvae_cli.option import Argument, Option
 from wfvae_cli.pipeline.options import ChunkOptions, DecodedPart, Limits
 
 if TYPE_CHECKING:
-    from wfvae_cli.dataset.items import Kind
+    from wfvae_cli.dataset.items import Item, Kind
 
 EXAMPLES = """
     wfvae decode z.safetensors -o out.mp4
@@ -103,24 +103,18 @@ def decode(
     from wfvae_cli.models.hub import source_named_by_file
 
     config = DecodeConfig(video, chunks.chunk, chunks.tile, work.batch, force, part)
-    found = model or source_named_by_file(_model_of(sources, selection))
+    items = list_items(sources, selection, _KINDS)
+    found = model or source_named_by_file(_model_of(items))
     job = DecodeJob(OutputStore.of(output), config, **dataset.job_options(run, found))
-    run_job(sources, output, job, dataset, console, _KINDS)
+    run_job(sources, output, job, dataset, console, _KINDS, items=items)
 
 
-def _model_of(sources: Sequence[str], selection: Selection) -> str:
+def _model_of(items: Sequence[Item]) -> str:
     """Read which model made a dataset, of the first file that can be read."""
-    from wfvae_cli.dataset.items import find_inputs
     from wfvae_cli.dataset.source import at_hand
     from wfvae_cli.errors import InputError
     from wfvae_cli.latents.file import LatentFile
 
-    items = find_inputs(
-        sources,
-        kinds=_KINDS,
-        include=selection.include or (),
-        exclude=selection.exclude or (),
-    )
     for item in items:
         try:
             with at_hand(item, lambda: None) as (path, _), LatentFile(path) as file:

@@ -99,7 +99,8 @@ def _command_class(common: frozenset[str]) -> type[TyperCommand]:
             for each in rare:
                 each.hidden = False  # type: ignore[attr-defined]
             if rare:
-                typer.echo(f" And {len(rare)} more options: {ctx.command_path} --help\n")
+                options = "option" if len(rare) == 1 else "options"
+                typer.echo(f" And {len(rare)} more {options}: {ctx.command_path} --help\n")
 
     return Command
 

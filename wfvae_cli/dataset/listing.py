@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 from collections import Counter
 from collections.abc import Collection
 from dataclasses import dataclass, field
@@ -11,6 +12,8 @@ from dataclasses import dataclass, field
 log = logging.getLogger("wfvae")
 
 _MOST_SUFFIXES = 8
+_OWN = re.compile(r"manifest(-\d{5}-of-\d{5})?\.jsonl")
+"""Names of manifests that runs leave in their folders, which nobody misses."""
 
 
 @dataclass
@@ -34,10 +37,12 @@ class Listing:
             kinds = [f"{count} {suffix or 'without a suffix'}" for suffix, count in common]
             if len(self.left_out) > _MOST_SUFFIXES:
                 kinds.append("…")
+            count = self.left_out.total()
             log.info(
-                "%s: left out %d files by their suffix: %s (list them in a manifest to take them)",
+                "%s: left out %d %s by suffix: %s (list them in a manifest to take them)",
                 self.root,
-                self.left_out.total(),
+                count,
+                "file" if count == 1 else "files",
                 ", ".join(kinds),
             )
         if self.outside:
@@ -106,7 +111,7 @@ def _take(listing: Listing, path: str, suffixes: Collection[str]) -> None:
     suffix = os.path.splitext(path)[1].lower()  # noqa: PTH122 (of millions of strings)
     if suffix in suffixes:
         listing.paths.append(path)
-    else:
+    elif not _OWN.fullmatch(os.path.basename(path)):  # noqa: PTH119
         listing.left_out[suffix] += 1
 
 
