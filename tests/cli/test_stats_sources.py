@@ -94,6 +94,7 @@ main()
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="processes are watched on Linux")
 def test_a_clip_that_ends_the_process_is_left_out(tmp_path: Path, videos: Path) -> None:
     chosen = ("--include", "0*.mp4", "--threads", "1")

@@ -55,6 +55,7 @@ def test_closed_and_full_streams(
     assert not (tmp_path / "x.mp4").exists()
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
 def test_data_that_standard_output_does_not_take(tmp_path: Path, clip: Path) -> None:
     for target in (">&-", "> /dev/full"):

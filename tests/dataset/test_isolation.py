@@ -87,7 +87,10 @@ def test_a_file_that_ends_the_process_is_recorded_and_the_others_are_done(
         assert path.read_bytes() == (tmp_path / "out" / path.name).read_bytes()
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+@pytest.mark.parametrize(
+    ("number", "code"),
+    [(signal.SIGTERM, 143), pytest.param(signal.SIGINT, 130, marks=pytest.mark.slow)],
+)
 def test_signals_reach_the_work(videos: Path, tmp_path: Path, number: int, code: int) -> None:
     for index in range(40):
         write_clip(videos / f"more{index}.mp4", scenery(index, 17, 96, 96))

@@ -81,6 +81,7 @@ def report(sources: Sequence[Source], engine: Engine) -> StatsReport:
         return collect(sources, by=lambda chosen: measure(job, engine, chosen)).report
 
 
+@pytest.mark.slow
 def test_dead_workers_change_nothing(source: Path) -> None:
     sources = listed(source)
     done = report(sources, RayEngine(workers=2, make=DeadlyWorker))
