@@ -63,7 +63,7 @@ def test_a_reader_that_has_seen_enough_is_no_error(latents: Path) -> None:
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-@pytest.mark.parametrize("delay", [0.0, 0.3, 1.5, 3.0])
+@pytest.mark.parametrize("delay", [0.0, 0.3, pytest.param(1.5, marks=pytest.mark.slow), 3.0])
 def test_an_interruption_leaves_nothing(
     tmp_path: Path, number: signal.Signals, code: int, delay: float
 ) -> None:
@@ -83,7 +83,7 @@ def test_an_interruption_leaves_nothing(
         assert b"Traceback" not in messages
 
 
-@pytest.mark.parametrize("delay", [0.3, 3.0])
+@pytest.mark.parametrize("delay", [pytest.param(0.3, marks=pytest.mark.slow), 3.0])
 def test_a_terminal_that_closes_is_no_error(tmp_path: Path, delay: float) -> None:
     terminal, stderr = os.openpty()
     read_end, write_end = os.pipe()

@@ -89,7 +89,7 @@ def test_sampling_options_are_not_for_latents(encoded: Path) -> None:
     assert_refused(wfvae("stats", encoded, "--short-side", "64"), 2, "cannot be cut or scaled")
 
 
-@pytest.mark.parametrize("seconds", [1.0, 4.0])
+@pytest.mark.parametrize("seconds", [1.0, pytest.param(4.0, marks=pytest.mark.slow)])
 def test_an_interruption_leaves_nothing(tmp_path: Path, videos: Path, seconds: float) -> None:
     # A thousand names of one clip: more than can be done in time.
     manifest = tmp_path / "many.jsonl"

@@ -107,6 +107,7 @@ def _is_worker(process: psutil.Process) -> bool:
     return "ray::Actor" in " ".join(process.info["cmdline"] or [])
 
 
+@pytest.mark.slow  # `test_a_file_that_kills_workers_twice_has_failed` kills, too
 def test_a_killed_worker_changes_nothing(
     source: Path, tmp_path: Path, expected: dict[str, bytes]
 ) -> None:

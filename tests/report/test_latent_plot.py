@@ -32,7 +32,7 @@ def page_of(monkeypatch: pytest.MonkeyPatch) -> Any:
     return draw
 
 
-@pytest.mark.parametrize("channels", [4, 64])
+@pytest.mark.parametrize("channels", [4, pytest.param(64, marks=pytest.mark.slow)])
 def test_plot_is_one_png_with_the_same_bytes(
     channels: int, make_report: Make, tmp_path: Path
 ) -> None:
