@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 import sys
 from pathlib import Path
 
@@ -171,7 +172,8 @@ def test_nothing_after_start(make_clip: MakeClip) -> None:
 def test_absurd_size(tmp_path: Path) -> None:
     path = tmp_path / "a.y4m"
     path.write_bytes(b"YUV4MPEG2 W30000 H30000 F25:1 C420\nFRAME\n" + bytes(1000))
-    assert "30000x30000" in refusal(path)
+    # FFmpeg itself refuses it where an open before left it short of memory.
+    assert re.search("30000x30000|that FFmpeg can read", refusal(path))
 
 
 def test_frames_before_the_first_key_frame_are_told(make_clip: MakeClip, tmp_path: Path) -> None:
