@@ -162,11 +162,14 @@ class DiffusersVAE(VideoVAE):
 
 
 def _find_class(name: str) -> Any:
-    try:
-        diffusers = importlib.import_module("diffusers")
-    except ImportError as error:
-        raise MissingExtraError("diffusers", "diffusers", f"a VAE of class {name}") from error
-    found = getattr(diffusers, name, None)
+    # Models are built on the meta device, and diffusers imports a class's module when it is asked
+    # for: constants of that module (Cosmos's wavelets) would be made without values, for good.
+    with torch.device("cpu"):
+        try:
+            diffusers = importlib.import_module("diffusers")
+        except ImportError as error:
+            raise MissingExtraError("diffusers", "diffusers", f"a VAE of class {name}") from error
+        found = getattr(diffusers, name, None)
     if found is None:
         raise WeightsError(
             f"diffusers {diffusers.__version__}, which is installed, has no {name} yet, version "
