@@ -15,14 +15,13 @@ from fractions import Fraction
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
-import torch
-from torch import Tensor
 from typing_extensions import override
 
 from wfvae_cli.atomic import atomic_file
 from wfvae_cli.dataset.config import WEIGHTS, EncodeConfig
-from wfvae_cli.dataset.exporters.base import Exporter, Written, check_finite
+from wfvae_cli.dataset.exporters.base import Exporter, Written
 from wfvae_cli.dataset.exporters.content import check_content, stem_of
+from wfvae_cli.dataset.exporters.spooled import SpooledOutput
 from wfvae_cli.dataset.items import Item
 from wfvae_cli.dataset.outputs import Existing, parse_options
 from wfvae_cli.dataset.result import ItemResult
@@ -32,7 +31,6 @@ from wfvae_cli.latents.file import CHECKSUM
 from wfvae_cli.latents.header import encode_header, read_header
 from wfvae_cli.latents.metadata import LatentMetadata
 from wfvae_cli.latents.raw import Digest, write_all
-from wfvae_cli.latents.spool import PlaneSpool
 from wfvae_cli.latents.strings import clean_text
 from wfvae_cli.pipeline.encode import SOURCE_SIZE, LatentOutput
 from wfvae_cli.pipeline.options import EncodeOptions
@@ -111,27 +109,12 @@ class MusubiFiles(Exporter):
         return _MusubiOutput(self.store, item, metadata, position)
 
 
-class _MusubiOutput:
+class _MusubiOutput(SpooledOutput):
     def __init__(
         self, store: OutputStore, item: Item, metadata: LatentMetadata, position: int
     ) -> None:
-        self._store, self._item, self._metadata = store, item, metadata
-        self._position = position
-        self._part = store.part()
-        self._channels, _, self._height, self._width = metadata.latent_shape
-        self._spool = PlaneSpool(
-            self._channels, self._height, self._width, torch.bfloat16, store.work
-        )
-
-    @property
-    def latent_frames(self) -> int:
-        return self._spool.frames
-
-    def append(self, latents: Tensor, logvar: Tensor | None) -> None:
-        assert logvar is None, "this format stores the mean"
-        stored = latents.detach().to("cpu", torch.bfloat16)
-        check_finite(stored, self.latent_frames)
-        self._spool.append(stored)
+        super().__init__(store, metadata, _SUFFIX)
+        self._item, self._position = item, position
 
     def finish(
         self, frames: int, pts: Sequence[int] | None, last_duration: Fraction | None
@@ -140,7 +123,7 @@ class _MusubiOutput:
         info = self._metadata
         width, height = source_size(info)
         architecture = ARCHITECTURES[info.family]
-        shape = self._channels, self._spool.frames, self._height, self._width
+        shape = self._shape
         size = "x".join(map(str, shape[1:]))
         strings = {
             "architecture": architecture.full,
@@ -167,10 +150,6 @@ class _MusubiOutput:
         name = f"{_name(self._item)}{window}{size_of_source}{_SUFFIX}"
         written = self._store.publish(self._part, name)
         return Written(name, shape, written, digest.hexdigest())
-
-    def close(self) -> None:
-        self._spool.close()
-        self._part.unlink(missing_ok=True)
 
 
 def source_size(metadata: LatentMetadata) -> tuple[int, int]:

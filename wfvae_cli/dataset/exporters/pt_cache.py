@@ -15,15 +15,15 @@ from typing_extensions import override
 
 from wfvae_cli.atomic import atomic_file
 from wfvae_cli.dataset.config import WEIGHTS
-from wfvae_cli.dataset.exporters.base import Exporter, Written, check_finite
+from wfvae_cli.dataset.exporters.base import Exporter, Written
 from wfvae_cli.dataset.exporters.content import check_content, stem_of
 from wfvae_cli.dataset.exporters.pt_file import read_strings, save_object
+from wfvae_cli.dataset.exporters.spooled import SpooledOutput
 from wfvae_cli.dataset.items import Item
 from wfvae_cli.dataset.outputs import Existing, parse_options
 from wfvae_cli.dataset.result import ItemResult
 from wfvae_cli.errors import InputError, LatentError, UsageError
 from wfvae_cli.latents.metadata import LatentMetadata
-from wfvae_cli.latents.spool import PlaneSpool
 from wfvae_cli.pipeline.encode import LatentOutput
 from wfvae_cli.pipeline.options import EncodeOptions
 from wfvae_cli.strides import padded_frames
@@ -91,26 +91,11 @@ class PtCache(Exporter):
         return _PtOutput(self, item, metadata)
 
 
-class _PtOutput:
+class _PtOutput(SpooledOutput):
     def __init__(self, exporter: PtCache, item: Item, metadata: LatentMetadata) -> None:
+        named = replace(metadata, extra={**metadata.extra, "item": item.relative})
+        super().__init__(exporter.store, named, ".pt")
         self._exporter, self._item = exporter, item
-        self._metadata = replace(metadata, extra={**metadata.extra, "item": item.relative})
-        store = exporter.store
-        self._part = store.part(".pt")
-        self._channels, _, self._height, self._width = metadata.latent_shape
-        self._spool = PlaneSpool(
-            self._channels, self._height, self._width, torch.bfloat16, store.work
-        )
-
-    @property
-    def latent_frames(self) -> int:
-        return self._spool.frames
-
-    def append(self, latents: Tensor, logvar: Tensor | None) -> None:
-        assert logvar is None, "this format stores the mean"
-        stored = latents.detach().to("cpu", torch.bfloat16)
-        check_finite(stored, self.latent_frames)
-        self._spool.append(stored)
 
     def finish(
         self, frames: int, pts: Sequence[int] | None, last_duration: Fraction | None
@@ -120,7 +105,7 @@ class _PtOutput:
         metadata = replace(
             self._metadata, frames=frames, pad_frames=padded_frames(frames, stride) - frames
         )
-        shape = self._channels, self._spool.frames, self._height, self._width
+        shape = self._shape
         planes = self._part.with_suffix(".planes")
         try:
             with planes.open("wb") as target:
@@ -136,7 +121,3 @@ class _PtOutput:
             planes.unlink(missing_ok=True)
         name = self._exporter.name_of(self._item)
         return Written(name, shape, self._exporter.store.publish(self._part, name))
-
-    def close(self) -> None:
-        self._spool.close()
-        self._part.unlink(missing_ok=True)
