@@ -14,7 +14,7 @@ from wfvae_cli.models.registry import find_family
 MEAN = [0.5, -0.25, 0.125, -1.0]
 STD = [2.0, 0.5, 1.5, 3.0]
 
-_LTX2: dict[str, Any] = {
+SMALL_LTX2: dict[str, Any] = {
     "_class_name": "AutoencoderKLLTX2Video",
     "latent_channels": 4,
     "block_out_channels": [8, 8],
@@ -29,9 +29,8 @@ _LTX2: dict[str, Any] = {
     "decoder_spatio_temporal_scaling": [True, True],
     "decoder_causal": False,
     "patch_size": 2,
-    "latents_mean": MEAN,
-    "latents_std": STD,
 }
+_LTX2 = {**SMALL_LTX2, "latents_mean": MEAN, "latents_std": STD}
 _HUNYUAN15: dict[str, Any] = {
     "_class_name": "AutoencoderKLHunyuanVideo15",
     "latent_channels": 4,

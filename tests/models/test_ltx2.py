@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 import torch
 
+from tests.models.checkpoints import SMALL_LTX2 as SMALL
 from tests.models.contract import (
     check_batch,
     check_causality,
@@ -25,22 +26,6 @@ from wfvae_cli.models.weights import build_on_meta
 from wfvae_cli.nn.stream import Stream
 from wfvae_cli.strides import Strides
 
-SMALL: dict[str, Any] = {
-    "_class_name": "AutoencoderKLLTX2Video",
-    "latent_channels": 4,
-    "block_out_channels": [8, 8],
-    "layers_per_block": [1, 1, 1],
-    "downsample_type": ["spatial", "temporal"],
-    "spatio_temporal_scaling": [True, True],
-    "decoder_block_out_channels": [8, 8],
-    "decoder_layers_per_block": [1, 1, 1],
-    "upsample_type": ["temporal", "spatial"],
-    "upsample_factor": [2, 1],
-    "upsample_residual": [True, False],
-    "decoder_spatio_temporal_scaling": [True, True],
-    "decoder_causal": False,
-    "patch_size": 2,
-}
 LTX_20: dict[str, Any] = {
     "latent_channels": 8,
     "block_out_channels": [16, 32, 64, 128],

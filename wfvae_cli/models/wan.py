@@ -67,6 +67,32 @@ class WanConfig:
         return parsed
 
 
+def encoder_halo(blocks: int, halvings: int) -> int:
+    """Rows of an encoder's input beyond a latent row's own that its result depends on.
+
+    Args:
+        blocks: residual blocks of a level, of two 3x3x3 convs each.
+        halvings: how often the height is halved.
+    """
+    rows = 2 * blocks
+    for _ in range(halvings):
+        rows = 2 * rows + 1 + 2 * blocks
+    return rows + 1
+
+
+def decoder_halo(blocks: int, doublings: int) -> int:
+    """Latent rows beyond its own that a decoder's row depends on, behind the first blocks.
+
+    Args:
+        blocks: residual blocks of a level, of two 3x3x3 convs each.
+        doublings: how often the height is doubled.
+    """
+    rows = 1
+    for _ in range(doublings):
+        rows = -(-(rows + 2 * blocks + 1) // 2)
+    return rows
+
+
 class Encoder(nn.Module):
     """Frames to moments."""
 
@@ -99,10 +125,7 @@ class Encoder(nn.Module):
     @property
     def halo(self) -> int:
         """Rows of frames beyond a latent row's own that `_halve` looks at."""
-        rows = 2 * self.blocks
-        for _ in range(self.halvings):
-            rows = 2 * rows + 1 + 2 * self.blocks
-        return rows + 1
+        return encoder_halo(self.blocks, self.halvings)
 
     def _halve(self, frames: Tensor, stream: Stream) -> Tensor:
         """Encode frames up to the backbone at the latents' size, before the attention."""
@@ -142,10 +165,7 @@ class Decoder(nn.Module):
     @property
     def halo(self) -> int:
         """Rows beyond a latent row's own that `_double` looks at."""
-        rows = 1
-        for _ in range(self.doublings):
-            rows = -(-(rows + 2 * self.blocks + 1) // 2)
-        return rows
+        return decoder_halo(self.blocks, self.doublings)
 
     def _double(self, x: Tensor, stream: Stream) -> Tensor:
         """Backbone at the latents' size to frames: all that comes after its own blocks."""

@@ -18,6 +18,8 @@ from wfvae_cli.models.config import choice, read_normalization
 from wfvae_cli.models.wan import (
     WanConfig,
     WanNetwork,
+    decoder_halo,
+    encoder_halo,
     make_causal,
     make_middle,
     make_residual,
@@ -144,10 +146,7 @@ class Encoder(nn.Module):
     @property
     def halo(self) -> int:
         """Rows of frames beyond a latent row's own that `_halve` looks at."""
-        rows = 2 * self.blocks
-        for _ in range(self.halvings):
-            rows = 2 * rows + 1 + 2 * self.blocks
-        return PATCH * (rows + 1)
+        return PATCH * encoder_halo(self.blocks, self.halvings)
 
     def _halve(self, frames: Tensor, stream: Stream) -> Tensor:
         """Encode frames up to the backbone at the latents' size, before the attention."""
@@ -187,10 +186,7 @@ class Decoder(nn.Module):
     @property
     def halo(self) -> int:
         """Rows beyond a latent row's own that `_double` looks at."""
-        rows = 1
-        for _ in range(self.doublings):
-            rows = -(-(rows + 2 * self.blocks + 1) // 2)
-        return rows
+        return decoder_halo(self.blocks, self.doublings)
 
     @property
     def _first(self) -> UpLevel:
