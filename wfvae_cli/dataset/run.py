@@ -222,7 +222,8 @@ def _work(
         yield result
         too_many = max_failures is not None and summary.failed >= max_failures
         if too_many and summary.stopped is None:
-            summary.stopped = f"{summary.failed} files have failed (--max-failures)"
+            files = "1 file has" if summary.failed == 1 else f"{summary.failed} files have"
+            summary.stopped = f"{files} failed (--max-failures)"
             engine.stop()
 
 
