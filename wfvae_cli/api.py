@@ -23,7 +23,7 @@ from wfvae_cli.metrics.result import ClipResult
 from wfvae_cli.models.base import LoadedModel, Task
 from wfvae_cli.models.load import load_model
 from wfvae_cli.models.options import DEFAULT_MODEL, DType
-from wfvae_cli.pipeline.batch import decode_latents, encode_frames
+from wfvae_cli.pipeline.halves import decode_latents, encode_frames
 from wfvae_cli.pipeline.options import Batch, EncodeOptions
 from wfvae_cli.pipeline.plan import ChunkPlan
 from wfvae_cli.stats.accumulate import ClipStats, LatentStats

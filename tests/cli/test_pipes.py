@@ -148,7 +148,7 @@ def test_too_little_memory_names_chunk_and_resolution(tmp_path: Path) -> None:
         timeout=100,
     )
     assert answer.returncode == 6, answer
-    message = "out of memory in a chunk of 9 frames of 640x640: retrying in two halves"
+    message = "out of memory in a chunk of 9 frames of 640x640: retrying in two parts"
     assert message in answer.stderr
     assert "frames of 640x640: use a smaller --chunk" in answer.stderr
 

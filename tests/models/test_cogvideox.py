@@ -12,12 +12,13 @@ import torch
 from torch import Tensor
 
 from tests.models.diffusers_configs import CONFIGS
-from wfvae_cli.errors import UsageError
-from wfvae_cli.models.base import LoadedModel, VideoVAE
+from wfvae_cli.errors import DeviceError, UsageError
+from wfvae_cli.models.base import LoadedModel, Posterior, VideoVAE
 from wfvae_cli.models.cogvideox import CogVideoXVAE
 from wfvae_cli.models.registry import find_family
 from wfvae_cli.nn.stream import Stream
-from wfvae_cli.pipeline.plan import ChunkPlan, halved_if_too_large
+from wfvae_cli.pipeline.halves import run_half
+from wfvae_cli.pipeline.plan import ChunkPlan
 
 diffusers = pytest.importorskip("diffusers", reason="CogVideoX runs through diffusers")
 
@@ -145,13 +146,15 @@ def test_plans_cut_clips_where_batches_end() -> None:
         ChunkPlan.of(model, 13, 16, 16)
 
 
-def test_a_first_batch_is_not_halved() -> None:
+def test_a_first_batch_is_not_cut(monkeypatch: pytest.MonkeyPatch) -> None:
     seen = []
 
-    def run(x: Tensor, stream: Stream) -> Tensor:
+    def short_of_memory(frames: Tensor, stream: Stream) -> Posterior:
         del stream
-        seen.append(x.size(2))
-        return x
+        seen.append(frames.size(2))
+        raise MemoryError
 
-    halved_if_too_large(run, clip(9), Stream(), 8, alone=False)
+    monkeypatch.setattr(vae(), "encode", short_of_memory)
+    with pytest.raises(DeviceError, match="chunk of 9 frames of 16x16"):
+        run_half(vae(), "encode", clip(9), Stream())
     assert seen == [9]

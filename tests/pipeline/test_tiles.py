@@ -11,7 +11,7 @@ from tests.models.contract import compositions, cuts, frame_cut
 from wfvae_cli.errors import UsageError
 from wfvae_cli.models.base import LoadedModel
 from wfvae_cli.nn.stream import Stream
-from wfvae_cli.pipeline.batch import decode_latents, encode_frames
+from wfvae_cli.pipeline.halves import decode_latents, encode_frames
 from wfvae_cli.pipeline.tiles import Axis, Grid, check_tile, in_tiles
 from wfvae_cli.strides import Strides
 

@@ -19,10 +19,10 @@ from wfvae_cli.models.base import Half, LoadedModel, Task
 from wfvae_cli.models.load import allow_tf32, load_model, resolve_device
 from wfvae_cli.models.options import DType
 from wfvae_cli.nn.accelerator import synchronize
-from wfvae_cli.pipeline.batch import decode_latents, encode_frames
 from wfvae_cli.pipeline.chunks import convert_on, read_chunks
 from wfvae_cli.pipeline.decode import decode_clip
 from wfvae_cli.pipeline.encode import encode_clip
+from wfvae_cli.pipeline.halves import decode_latents, encode_frames
 from wfvae_cli.pipeline.options import EncodeOptions, Tile
 from wfvae_cli.pipeline.plan import ChunkPlan
 

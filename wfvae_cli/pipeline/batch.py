@@ -10,10 +10,10 @@ from torch import Tensor
 
 from wfvae_cli.models.base import LoadedModel, Posterior, Task
 from wfvae_cli.nn.stream import Stream
+from wfvae_cli.pipeline.halves import decode_latents, encode_frames, explained_memory
 from wfvae_cli.pipeline.job import Chunk, ModelOutput
 from wfvae_cli.pipeline.options import Batch
-from wfvae_cli.pipeline.plan import ChunkPlan, explained_memory, halved_if_too_large
-from wfvae_cli.pipeline.tiles import Grid, in_tiles
+from wfvae_cli.pipeline.plan import ChunkPlan
 
 MOST_OPEN_IN_BATCH = 8
 """Clips of several chunks that share a batch: each has its file open meanwhile."""
@@ -107,53 +107,6 @@ def run_batch(
         decoded = decode_latents(model, x, decoder, tile)
         _split(decoder, [each.decoder for each in streams], size)
     return [_of_clip(i, posterior, decoded) for i in range(len(chunks))]
-
-
-def encode_frames(
-    model: LoadedModel, frames: Tensor, stream: Stream, tile: int | None = None
-) -> Posterior:
-    """Send frames, BCTHW in [-1, 1], through the encoder, in tiles of `tile` pixels if given."""
-    s, unit = model.vae.strides, model.vae.chunk_unit
-
-    def encode(frames: Tensor, stream: Stream) -> Tensor:
-        b, _, t, h, w = frames.shape
-        with torch.inference_mode(), explained_memory(b * t, w, h):
-            return torch.cat(model.vae.encode(frames, stream), dim=1)
-
-    def run(frames: Tensor, stream: Stream) -> Tensor:
-        stride = None if model.vae.whole_clip_only else s.time * unit
-        return halved_if_too_large(encode, frames, stream, stride, alone=unit == 1)
-
-    if tile is None:
-        moments = run(frames, stream)
-    else:
-        grid = Grid.of(frames.size(3), frames.size(4), tile, s)
-        with torch.inference_mode():
-            moments = in_tiles(run, frames, stream, grid, before=(s.height, s.width))
-    return Posterior(*moments.chunk(2, dim=1))
-
-
-def decode_latents(
-    model: LoadedModel, latents: Tensor, stream: Stream, tile: int | None = None
-) -> Tensor:
-    """Send raw latents, BCTHW, through the decoder, in tiles of `tile` pixels if given."""
-    s, unit = model.vae.strides, model.vae.chunk_unit
-
-    def decode(latents: Tensor, stream: Stream) -> Tensor:
-        b, _, t, h, w = latents.shape
-        with torch.inference_mode(), explained_memory(b * t * s.time, w * s.width, h * s.height):
-            return model.vae.decode(latents, stream)
-
-    def run(latents: Tensor, stream: Stream) -> Tensor:
-        stride = None if model.vae.whole_clip_only else unit
-        return halved_if_too_large(decode, latents, stream, stride, alone=unit == 1)
-
-    if tile is None:
-        return run(latents, stream)
-    height, width = latents.size(3) * s.height, latents.size(4) * s.width
-    grid = Grid.of(height, width, tile, s)
-    with torch.inference_mode():
-        return in_tiles(run, latents, stream, grid, after=(s.height, s.width))
 
 
 def _joined(streams: Sequence[Stream], missing: int, *, last: bool) -> Stream:

@@ -19,8 +19,9 @@ from wfvae_cli.media.clip import Bits, Conversion, Frame
 from wfvae_cli.media.reader import ClipReader
 from wfvae_cli.media.to_planes import to_planes
 from wfvae_cli.media.yuv import PictureFormat
+from wfvae_cli.pipeline.halves import explained_memory
 from wfvae_cli.pipeline.job import ClipSource, Heartbeat
-from wfvae_cli.pipeline.plan import ChunkPlan, explained_memory
+from wfvae_cli.pipeline.plan import ChunkPlan
 from wfvae_cli.pipeline.staging import download, upload
 from wfvae_cli.strides import Strides, pad_to, padded_frames
 

@@ -8,16 +8,13 @@ shorter chunks, row bands (exact), and tiles where they are allowed (not exact).
 
 from __future__ import annotations
 
-import logging
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 
 import torch
-from torch import Tensor
 
-from wfvae_cli.errors import DeviceError, UsageError, is_out_of_memory
+from wfvae_cli.errors import DeviceError, UsageError
 from wfvae_cli.media.memory import free_memory
 from wfvae_cli.models.base import LoadedModel, Task
 from wfvae_cli.nn.accelerator import free_device_memory, total_device_memory
@@ -25,8 +22,6 @@ from wfvae_cli.nn.stream import Stream
 from wfvae_cli.pipeline.options import Tile
 from wfvae_cli.pipeline.tiles import Grid, check_tile
 from wfvae_cli.strides import latent_frames, latents_per_chunk, pad_to
-
-log = logging.getLogger("wfvae")
 
 _GIB = 2**30
 _DEVICE_BUDGET = 16 * _GIB
@@ -347,60 +342,3 @@ def check_memory(
             f"{frames} frames of {width}x{height} need about {needed / _GIB:.1f} GiB, and "
             f"{available / _GIB:.1f} GiB are free: use a smaller --size, --chunk or --tile"
         )
-
-
-def halved_if_too_large(
-    run: Callable[[Tensor, Stream], Tensor],
-    x: Tensor,
-    stream: Stream,
-    stride: int | None,
-    *,
-    alone: bool = True,
-) -> Tensor:
-    """Send the next chunk through a network; where memory runs out, once more in two halves.
-
-    Args:
-        run: takes a chunk and its stream, and raises `DeviceError` where memory runs out.
-        x: BCTHW.
-        stream: state of the clip's earlier chunks; changed in place.
-        stride: frames of `x` that belong together after the clip's first one, 1 for latents; None
-            where clips cannot be cut.
-        alone: whether a clip's first frame may go through by itself, with others to follow.
-
-    Returns:
-        What the whole chunk gives.
-
-    Raises:
-        DeviceError: a half does not fit either, or the chunk cannot be halved.
-    """
-    middle = 0
-    if stride is not None:
-        middle = stream.first + stride * ((x.size(2) - stream.first) // stride // 2)
-    if middle in (0, x.size(2)) or (middle == 1 and not alone):
-        return run(x, stream)  # a fork would only keep state alive that is being replaced
-    before = stream.fork()
-    try:
-        return run(x, stream)
-    except DeviceError as error:
-        what, _, _ = str(error).partition(":")
-    # Outside of the handler, whose traceback would keep the failed chunk's tensors alive.
-    log.info("%s: retrying in two halves", what)
-    stream.past, stream.first, last = before.past, before.first, stream.last
-    stream.last = False
-    early = run(x[:, :, :middle], stream)
-    stream.last = last
-    return torch.cat((early, run(x[:, :, middle:], stream)), dim=2)
-
-
-@contextmanager
-def explained_memory(frames: int, width: int, height: int) -> Iterator[None]:
-    """Turn running out of memory on a chunk into an error that says what to do."""
-    try:
-        yield
-    except (MemoryError, RuntimeError) as error:
-        if not is_out_of_memory(error):
-            raise
-        raise DeviceError(
-            f"out of memory in a chunk of {frames} frames of {width}x{height}: use a smaller "
-            "--chunk, a smaller --size, --dtype bfloat16, or --tile where the command has it"
-        ) from error
