@@ -173,10 +173,15 @@ def test_the_output_folder_needs_a_parent(source: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "options", [(), pytest.param(("--batch", "4", "--chunk", "5"), marks=pytest.mark.slow)]
+    ("clips", "kills", "options"),
+    [
+        (12, 1, ()),
+        pytest.param(24, 2, (), marks=pytest.mark.slow),
+        pytest.param(24, 2, ("--batch", "4", "--chunk", "5"), marks=pytest.mark.slow),
+    ],
 )
-def test_kill_and_resume(tmp_path: Path, options: tuple[str, ...]) -> None:
-    make_dataset(tmp_path / "in", 24)
-    verdict = compare_after_kills(tmp_path / "in", tmp_path, 2, seed=1, options=options)
+def test_kill_and_resume(tmp_path: Path, clips: int, kills: int, options: tuple[str, ...]) -> None:
+    make_dataset(tmp_path / "in", clips)
+    verdict = compare_after_kills(tmp_path / "in", tmp_path, kills, seed=1, options=options)
     assert verdict.differences == ()
-    assert verdict.outputs == 26
+    assert verdict.outputs == clips + 2

@@ -46,6 +46,7 @@ def running(tmp_path: Path) -> Iterator[subprocess.Popen[bytes]]:
             each.kill()
 
 
+@pytest.mark.slow
 def test_sigterm_ends_with_its_own_code(running: subprocess.Popen[bytes], tmp_path: Path) -> None:
     running.send_signal(signal.SIGTERM)
     running.wait(60)

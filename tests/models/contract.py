@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from itertools import accumulate, pairwise
 
 import torch
@@ -75,6 +75,30 @@ def decode_parts(vae: VideoVAE, z: Tensor, chunks: Chunks, stream: Stream) -> It
         yield vae.decode(z[:, :, begin:end], stream)
 
 
+def every_chunking(
+    run: Callable[[int, int, Stream], Tensor], total: int
+) -> Iterator[tuple[Chunks, list[Tensor]]]:
+    """Run a clip of `total` latent frames in every chunking; what begins alike is run once.
+
+    Args:
+        run: takes begin and end of a chunk in latent frames, and the stream of what came before.
+        total: latent frames of the clip.
+    """
+
+    def go_on(
+        stream: Stream, chunks: Chunks, parts: list[Tensor]
+    ) -> Iterator[tuple[Chunks, list[Tensor]]]:
+        begin = sum(chunks)
+        if begin == total:
+            yield chunks, parts
+        for end in range(begin + 1, total + 1):
+            fork = stream.fork()
+            fork.last = end == total
+            yield from go_on(fork, (*chunks, end - begin), [*parts, run(begin, end, fork)])
+
+    yield from go_on(Stream(), (), [])
+
+
 def check_every_chunking(vae: VideoVAE, longest: int = 6) -> None:
     """Chunked is whole, for every length and every chunking up to `longest` latent frames."""
     with torch.inference_mode():
@@ -85,15 +109,26 @@ def check_every_chunking(vae: VideoVAE, longest: int = 6) -> None:
             frames = vae.decode(mean, Stream.whole())
             assert moments.size(2) == latents
             assert frames.shape == x.shape
-            for chunks in compositions(latents):
-                parts = list(encode_parts(vae, x, chunks, Stream()))
-                assert [part.size(2) for part in parts] == list(chunks)
+
+            def encode(begin: int, end: int, stream: Stream, x: Tensor = x) -> Tensor:
+                part = x[:, :, frame_cut(vae, begin) : frame_cut(vae, end)]
+                return torch.cat(vae.encode(part, stream), dim=1)
+
+            def decode(begin: int, end: int, stream: Stream, z: Tensor = mean) -> Tensor:
+                return vae.decode(z[:, :, begin:end], stream)
+
+            for chunks, parts in every_chunking(encode, latents):
+                assert tuple(part.size(2) for part in parts) == chunks
                 difference = (torch.cat(parts, dim=2) - moments).abs().max().item()
                 assert difference <= TOLERANCE[x.dtype], f"encoding {chunks}: {difference}"
-                decoded = torch.cat(list(decode_parts(vae, mean, chunks, Stream())), dim=2)
+            count = 0
+            for chunks, parts in every_chunking(decode, latents):
+                decoded = torch.cat(parts, dim=2)
                 assert decoded.shape == frames.shape
                 difference = (decoded - frames).abs().max().item()
                 assert difference <= TOLERANCE[x.dtype], f"decoding {chunks}: {difference}"
+                count += 1
+            assert count == 2 ** (latents - 1)
 
 
 def check_strips(vae: VideoVAE, latents: int = 3, columns: int = 1) -> None:

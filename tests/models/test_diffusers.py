@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
+import importlib
 import json
-import subprocess
-import sys
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
@@ -371,14 +370,21 @@ def test_statistics_in_the_weights_are_shown_without_loading_them(
     json.dumps(shift)
 
 
-def test_constants_of_a_module_that_is_imported_while_building_have_values() -> None:
-    """In a process of its own, since a module is imported once."""
-    code = (
-        "import torch; from wfvae_cli.models.diffusers import DiffusersVAE;"
-        "from wfvae_cli.models.weights import build_on_meta;"
-        "build_on_meta(DiffusersVAE, {'_class_name': 'AutoencoderKLCosmos'});"
-        "from diffusers.models.autoencoders import autoencoder_kl_cosmos as module;"
-        "print(module._WAVELETS['haar'].device)"
-    )
-    answer = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
-    assert answer.stdout.strip() == "cpu", answer.stderr
+def test_modules_are_imported_off_the_meta_device(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Or constants of a module, such as Cosmos's wavelets, would have no values for good."""
+    made_on, import_module = [], importlib.import_module
+
+    class LazyPackage:
+        """Imports the module of a class when it is asked for the class, as diffusers does."""
+
+        def __getattr__(self, name: str) -> object:
+            made_on.append(torch.ones(1).device.type)
+            return getattr(diffusers, name)
+
+    def lazily(name: str, package: str | None = None) -> object:
+        return LazyPackage() if name == "diffusers" else import_module(name, package)
+
+    monkeypatch.setattr(importlib, "import_module", lazily)
+    name = "AutoencoderTiny"
+    build_on_meta(DiffusersVAE, {"_class_name": name, **CONFIGS[name]})
+    assert made_on == ["cpu"]
