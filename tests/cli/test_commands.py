@@ -143,3 +143,17 @@ def test_info_of_a_checkpoint() -> None:
     assert (facts["kind"], facts["family"]) == ("checkpoint", "wfvae")
     assert facts["latent_channels"] == 16
     assert len(facts["sha256"]) == 64
+
+
+def test_info_for_people_joins_sizes(latents: Path) -> None:
+    shown = wfvae("info", latents).stdout.splitlines()
+    rows = dict(line.split(maxsplit=1) for line in shown if line.strip())
+    assert rows["shape"].strip() == "16x4x6x8"
+    assert rows["strides"].strip() == "4x8x8"
+
+
+def test_info_for_people_tells_lists_once() -> None:
+    facts = json.loads(wfvae("info", "wfvae-tiny", "--json").stdout)
+    shown = wfvae("info", "wfvae-tiny").stdout
+    assert f"{facts['parameters']:,}" in shown
+    assert shown.count(f"{facts['config']['scale'][0]:.6g}") == 1

@@ -66,7 +66,7 @@ def test_the_table_on_the_terminal(videos: Path) -> None:
     rows = [line.split() for line in answer.stdout.splitlines()]
     assert ["channel", "mean", "std"] in [row[:3] for row in rows]
     assert [str(c) for c in range(16)] == [row[0] for row in rows if row and row[0].isdigit()]
-    assert "z = z_norm / scaling_factor + shift_factor" in answer.stdout
+    assert "z_norm = (z - shift_factor) * scaling_factor" in answer.stdout
 
 
 def test_limit_and_windows_repeat(tmp_path: Path, videos: Path) -> None:

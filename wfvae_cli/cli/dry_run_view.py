@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from wfvae_cli.cli.buckets_view import show_reasons, tell_buckets
 from wfvae_cli.cli.console import Console
+from wfvae_cli.cli.tables import size_text
 
 if TYPE_CHECKING:
     from wfvae_cli.dataset.dry_run import Estimate
@@ -28,7 +29,7 @@ def tell_estimate(console: Console, output: str, estimate: Estimate) -> None:
         console.say(f"opened {estimate.opened} of {estimate.files} files, which stand for all")
     console.say(
         f"all outputs: {about}{estimate.outputs} clips, {estimate.frames} frames, "
-        f"{_size(estimate.bytes)}"
+        f"{size_text(estimate.bytes)}"
     )
     if estimate.buckets:
         tell_buckets(console, estimate.buckets)
@@ -55,15 +56,9 @@ def _warn_of_space(console: Console, output: str, size: int) -> None:
         return
     free = shutil.disk_usage(folder).free
     if size > free:
-        console.note(f"{_size(size)} are more than the {_size(free)} that are free in {folder}")
-
-
-def _size(size: float) -> str:
-    for unit in ("bytes", "KiB", "MiB", "GiB"):
-        if size < 1024:
-            return f"{size:.0f} {unit}" if unit == "bytes" else f"{size:.1f} {unit}"
-        size /= 1024
-    return f"{size:.1f} TiB"
+        console.note(
+            f"{size_text(size)} are more than the {size_text(free)} that are free in {folder}"
+        )
 
 
 def _time(hours: float) -> str:

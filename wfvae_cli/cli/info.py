@@ -22,6 +22,10 @@ EXAMPLES = """
 """
 
 
+_SIZES = {"shape", "source_size", "strides"}
+"""Fields whose numbers belong together."""
+
+
 def info(
     source: Annotated[
         str,
@@ -129,22 +133,28 @@ def _plain(value: Any) -> Any:
 
 
 def _print_table(facts: Mapping[str, Any]) -> None:
-    from wfvae_cli.cli.tables import print_facts
+    from wfvae_cli.cli.tables import print_facts, size_text
 
-    print_facts(
-        {
-            name.replace("_", " "): _line(value)
-            for name, value in facts.items()
-            if value is not None and value not in ("", [], {})
-        }
-    )
+    shown = {k: v for k, v in facts.items() if v is not None and v not in ("", [], {})}
+    if "normalization" in shown and "config" in shown:  # whose lists they came from
+        lists = {k for k, v in shown["config"].items() if isinstance(v, list) and len(v) > 8}
+        shown["config"] = {k: v for k, v in shown["config"].items() if k not in lists}
+    lines = {name: _line(value) for name, value in shown.items()}
+    for name in shown.keys() & _SIZES:
+        sizes = shown[name]
+        lines[name] = "x".join(map(str, sizes.values() if isinstance(sizes, dict) else sizes))
+    if "bytes" in shown:
+        lines["bytes"] = f"{shown['bytes']} ({size_text(shown['bytes'])})"
+    if "parameters" in shown:
+        lines["parameters"] = f"{shown['parameters']:,}"
+    print_facts({name.replace("_", " "): line for name, line in lines.items()})
 
 
 def _line(value: Any) -> str:
     if isinstance(value, Mapping):
         return ", ".join(f"{key} {_line(inner)}" for key, inner in value.items())
-    if isinstance(value, list):
-        return " ".join(map(_line, value))
+    if isinstance(value, (list, tuple)):
+        return ", ".join(map(_line, value))
     if isinstance(value, bool):
         return "yes" if value else "no"
     return f"{value:.6g}" if isinstance(value, float) else str(value)

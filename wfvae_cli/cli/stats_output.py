@@ -133,7 +133,7 @@ def _print(report: StatsReport) -> None:
     title = f"Latents of {report.model.name}"
     print_table(*channel_table(report), spare=spare, words=spare[-1:], title=title)
     print_table(*summary_table(report), words=("value",))
-    print_table(*formula_table(), words=("formula",))
+    print_table(*formula_table(), words=("normalised",))
 
 
 def write_subbands(console: Console, done: SubbandStats, targets: Targets) -> None:

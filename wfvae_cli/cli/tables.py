@@ -63,6 +63,15 @@ def print_facts(facts: Mapping[str, str]) -> None:
     screen.print(table)
 
 
+def size_text(size: float) -> str:
+    """Write a number of bytes as people read it."""
+    for unit in ("bytes", "KiB", "MiB", "GiB"):
+        if size < 1024:
+            return f"{size:.0f} {unit}" if unit == "bytes" else f"{size:.1f} {unit}"
+        size /= 1024
+    return f"{size:.1f} TiB"
+
+
 def _screen() -> rich.console.Console:
     screen = _Screen(highlight=False)
     if not screen.is_terminal:

@@ -90,8 +90,9 @@ def summary_table(report: StatsReport) -> Table:
 
 
 def formula_table() -> Table:
-    """Tabulate each convention's fields, and what encoding and decoding do with them."""
-    return Table(("convention", "formula"), tuple(FORMULAS.items()))
+    """Tabulate each convention's fields, and what encoding does with them."""
+    rows = ((name, formula.partition(";")[0]) for name, formula in FORMULAS.items())
+    return Table(("convention", "normalised"), tuple(rows))
 
 
 def subband_table(stats: SubbandStats) -> Table:
