@@ -23,11 +23,13 @@ class Scale:
     cases: tuple[str, ...]
     clips: tuple[tuple[str, int], ...]
     """Sizes and frames."""
+    compiled: int
+    """Frames of the clip that is compiled: each kind of chunk costs a CPU minutes of g++."""
     runs: int
 
 
-FULL = Scale("cuda", LARGE, (("512x512", 65), ("1920x1080", 33)), runs=3)
-TINY = Scale("cpu", SMALL, (("32x32", 9),), runs=1)
+FULL = Scale("cuda", LARGE, (("512x512", 65), ("1920x1080", 33)), compiled=65, runs=3)
+TINY = Scale("cpu", SMALL, (("32x32", 9),), compiled=1, runs=1)
 
 
 @dataclass(frozen=True)
@@ -52,7 +54,7 @@ def steps(scale: Scale, models: Path, out: Path) -> Iterator[Step]:
                 yield Step(f"bench-{case}-{size}x{frames}-{dtype}", (*command, "--dtype", dtype))
     size, frames = scale.clips[0]
     yield Step("kernels", (*parts, "kernels", scale.device, "--tiny" * (scale is TINY) or "--full"))
-    command = _bench(models / cases[0], scale, size, frames)
+    command = _bench(models / cases[0], scale, size, scale.compiled)
     yield Step("compiled", (*command, "--compare", "compile=on"))
     for half in ("encode", "decode"):
         trace = out / f"profile-{half}.trace.json"
