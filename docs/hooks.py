@@ -173,6 +173,8 @@ def python_api() -> str:
             "# Python API",
             "`import wfvae_cli` offers all of these. Names are imported when first used, so that "
             "the import itself loads neither torch nor av.",
+            "Import it before torch: it sets `OMP_WAIT_POLICY=passive`, unless you have set it, "
+            "which torch reads when it is loaded ([why](../how-it-works.md#speed)).",
             *sections,
         )
     )
