@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, get_args, get_type_hints
 from typer.models import CommandInfo, OptionInfo, ParameterInfo
 
 import wfvae_cli
-from wfvae_cli.cli.app import app
+from wfvae_cli.cli.app import COMMANDS, command_app
 
 if TYPE_CHECKING:
     from mkdocs.config.defaults import MkDocsConfig
@@ -58,7 +58,7 @@ def command_line() -> str:
             "# Command line",
             "`wfvae COMMAND -h` lists the usual options of a command, `--help` all of them. This "
             "page is that help, written from the code when the site was built.",
-            *map(_command, app.registered_commands),
+            *(_command(command_app(name).registered_commands[0]) for name in COMMANDS),
             "See also the [exit codes](exit-codes.md).",
         )
     )
@@ -173,6 +173,8 @@ def python_api() -> str:
             "# Python API",
             "`import wfvae_cli` offers all of these. Names are imported when first used, so that "
             "the import itself loads neither torch nor av.",
+            "Import it before torch: it sets `OMP_WAIT_POLICY=passive`, unless you have set it, "
+            "which torch reads when it is loaded ([why](../how-it-works.md#speed)).",
             *sections,
         )
     )

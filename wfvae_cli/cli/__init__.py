@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import gc
 import os
 import sys
 import threading
@@ -39,6 +40,8 @@ def main() -> None:
         if any(thread.name.startswith("wfvae-") for thread in threading.enumerate()):
             leave()
         leave_at_signals(leave)
+        # Python would search all modules for garbage as it ends, a fifth of a short run's time.
+        gc.freeze()
         raise
 
 

@@ -2,30 +2,83 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+import importlib
+from collections.abc import Iterator, Mapping
+from typing import Annotated, Any
 
 import typer
+from typing_extensions import override
 
 from wfvae_cli import __version__
-from wfvae_cli.cli import (
-    audit,
-    bench,
-    compare,
-    convert,
-    convert_cache,
-    decode,
-    encode,
-    info,
-    models,
-    roundtrip,
-    stats,
-)
 from wfvae_cli.cli.params import add_command
 from wfvae_cli.cli.program import Program
 
+COMMANDS = (
+    "encode",
+    "decode",
+    "roundtrip",
+    "compare",
+    "stats",
+    "info",
+    "models",
+    "bench",
+    "convert",
+    "audit",
+    "convert-cache",
+)
+"""Names of the commands, in the order of `wfvae --help`."""
+
+
+def command_app(name: str) -> typer.Typer:
+    """Import a command's module, and make a program of this command alone."""
+    function = name.replace("-", "_")
+    module = importlib.import_module(f"wfvae_cli.cli.{function}")
+    alone = typer.Typer(add_completion=False, rich_markup_mode="rich")
+    add_command(alone, getattr(module, function), module.EXAMPLES)
+    return alone
+
+
+class _Commands(Mapping[str, Any]):
+    """Click's commands by name, each imported and built when it is asked for.
+
+    A run needs one of them; the modules and options of all would take as long again as its own.
+    """
+
+    def __init__(self) -> None:
+        self._built: dict[str, Any] = {}
+
+    @override
+    def __getitem__(self, name: str) -> Any:
+        if name not in COMMANDS:
+            raise KeyError(name)
+        if name not in self._built:
+            self._built[name] = typer.main.get_command(command_app(name))
+        return self._built[name]
+
+    @override
+    def __iter__(self) -> Iterator[str]:
+        return iter(COMMANDS)
+
+    @override
+    def __len__(self) -> int:
+        return len(COMMANDS)
+
+
+class _LazyProgram(Program):
+    """The program with all commands, none of which is imported yet."""
+
+    def __init__(self, **attributes: Any) -> None:
+        super().__init__(**attributes)
+        self.commands: Any = _Commands()
+
+    @override
+    def list_commands(self, ctx: Any) -> list[str]:
+        return list(self.commands)
+
+
 app = typer.Typer(
     name="wfvae",
-    cls=Program,
+    cls=_LazyProgram,
     help="Turn videos and images into the latents of a video VAE and back.\n\n"
     "Exact, streaming, and constant in memory: every frame comes back, however long the clip.",
     epilog="Exit codes: 0 done, 1 our bug, 2 usage, 3 input, 4 weights, 5 output, "
@@ -35,17 +88,6 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-add_command(app, encode.encode, encode.EXAMPLES)
-add_command(app, decode.decode, decode.EXAMPLES)
-add_command(app, roundtrip.roundtrip, roundtrip.EXAMPLES)
-add_command(app, compare.compare, compare.EXAMPLES)
-add_command(app, stats.stats, stats.EXAMPLES)
-add_command(app, info.info, info.EXAMPLES)
-add_command(app, models.models, models.EXAMPLES)
-add_command(app, bench.bench, bench.EXAMPLES)
-add_command(app, convert.convert, convert.EXAMPLES)
-add_command(app, audit.audit, audit.EXAMPLES)
-add_command(app, convert_cache.convert_cache, convert_cache.EXAMPLES)
 
 
 def _print_version(wanted: bool) -> None:

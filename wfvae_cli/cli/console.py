@@ -4,24 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import sys
-import time
 import unicodedata
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any
 
 import rich.console
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    ProgressColumn,
-    SpinnerColumn,
-    Task,
-    TextColumn,
-    TimeRemainingColumn,
-)
-from rich.progress_bar import ProgressBar
 from rich.text import Text
 
 from wfvae_cli.errors import UsageError
@@ -111,23 +99,13 @@ class Console:
         Yields:
             A function that is told how many more frames (or whatever `unit` says) are done.
         """
-        pace = _Pace()
-        columns = (
-            SpinnerColumn(),
-            TextColumn("{task.description}"),
-            _SteadyBar(pace),
-            MofNCompleteColumn(),
-            _Speed(unit),
-            TimeRemainingColumn(compact=True, elapsed_when_finished=True),
-        )
-        hidden = self.quiet or not stderr.is_terminal
-        with Progress(*columns, console=stderr, transient=True, disable=hidden, expand=True) as bar:
-            task = bar.add_task(printable(label), total=total)
+        if self.quiet or not stderr.is_terminal:
+            yield lambda count: None
+            return
+        # Here, because it is shown on terminals only.
+        from wfvae_cli.cli.progress import show_progress
 
-            def advance(count: int) -> None:
-                pace.advance(count)
-                bar.advance(task, count)
-
+        with show_progress(stderr, printable(label), total, unit) as advance:
             yield advance
 
 
@@ -135,53 +113,3 @@ def _print(text: Text) -> None:
     with contextlib.suppress(OSError):  # of a terminal that was closed
         # A terminal would break lines in the middle of words; a log wants them whole.
         stderr.print(text, soft_wrap=not stderr.is_terminal)
-
-
-class _Pace:
-    """Progress within the current chunk of a clip, at the pace of the one before."""
-
-    def __init__(self) -> None:
-        self._done = self._last = 0
-        self._at = time.monotonic()
-        self._seconds: float | None = None
-
-    def advance(self, count: int) -> None:
-        """Take note of a chunk that is done."""
-        now = time.monotonic()
-        self._seconds, self._at = max(now - self._at, 1e-3), now
-        self._done, self._last = self._done + count, count
-
-    @property
-    def position(self) -> float | None:
-        """Units done, with an estimate for the current chunk; None before the first one."""
-        if self._seconds is None:
-            return None
-        share = (time.monotonic() - self._at) / self._seconds
-        return self._done + self._last * min(0.95, share)
-
-
-class _SteadyBar(BarColumn):
-    """A bar that moves within chunks, too."""
-
-    def __init__(self, pace: _Pace) -> None:
-        super().__init__(bar_width=None)
-        self._pace = pace
-
-    def render(self, task: Task) -> ProgressBar:
-        position = self._pace.position
-        bar = super().render(task)
-        bar.pulse = position is None or task.total is None
-        bar.completed = min(position or 0, task.total or 0)
-        return bar
-
-
-class _Speed(ProgressColumn):
-    """Frames per second so far, or whatever is counted."""
-
-    def __init__(self, unit: str) -> None:
-        super().__init__()
-        self._unit = unit
-
-    def render(self, task: Task) -> Text:
-        speed = task.finished_speed or task.speed
-        return Text(self._unit if speed is None else f"{self._unit}, {speed:.1f}/s", no_wrap=True)

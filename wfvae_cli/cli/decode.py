@@ -9,13 +9,14 @@ from typing import TYPE_CHECKING, Annotated
 from wfvae_cli.cli.console import Console
 from wfvae_cli.cli.dataset import DatasetOptions, is_dataset, list_items, run_job, use_threads
 from wfvae_cli.cli.output import Overwrite, display
+from wfvae_cli.cli.run import import_torch
 from wfvae_cli.dataset.options import EngineOptions, Selection, WorkOptions
 from wfvae_cli.errors import LatentError, UsageError
 from wfvae_cli.heap import keep_freed_memory
 from wfvae_cli.media.options import VideoOptions
 from wfvae_cli.models.options import RunOptions, model_names
 from wfvae_cli.option import Argument, Option
-from wfvae_cli.pipeline.options import ChunkOptions, DecodedPart, Limits
+from wfvae_cli.pipeline.options import ChunkOptions, DecodedPart, Limits, check_batch
 
 if TYPE_CHECKING:
     from wfvae_cli.dataset.items import Item, Kind
@@ -144,7 +145,6 @@ def _decode_one(
 ) -> None:
     from wfvae_cli.atomic import check_output
     from wfvae_cli.cli.paths import check_outputs
-    from wfvae_cli.dataset.config import check_batch
     from wfvae_cli.latents.file import LatentFile
 
     check_outputs([output], [source, audio_from], model)
@@ -153,10 +153,12 @@ def _decode_one(
     with LatentFile(sys.stdin.buffer if source == "-" else source) as file:
         from wfvae_cli.models.hub import source_named_by_file
         from wfvae_cli.models.names import check_could_have_made
-        from wfvae_cli.pipeline.decode import decode_clip
 
         made, name = file.metadata, model or file.metadata.model
         check_could_have_made(name, made.family, made.channels, made.strides)
+        import_torch()
+        from wfvae_cli.pipeline.decode import decode_clip
+
         loaded = run.load(model or source_named_by_file(name), "decode")
         use_threads(run.device, work.threads)
         keep_freed_memory(loaded.nbytes)

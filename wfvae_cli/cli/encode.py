@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 from wfvae_cli.cli.console import Console
 from wfvae_cli.cli.dataset import DatasetOptions, is_dataset, list_items, run_job, use_threads
 from wfvae_cli.cli.output import Overwrite, display
+from wfvae_cli.cli.run import import_torch
 from wfvae_cli.dataset.options import (
     DryRun,
     EngineOptions,
@@ -23,7 +24,7 @@ from wfvae_cli.errors import UsageError, WeightsError
 from wfvae_cli.media.options import Hwaccel, ImageMemory, Sampling
 from wfvae_cli.models.options import DEFAULT_MODEL, ModelName, RunOptions
 from wfvae_cli.option import Argument, Option
-from wfvae_cli.pipeline.options import EncodeOptions, Limits
+from wfvae_cli.pipeline.options import EncodeOptions, Limits, check_batch
 from wfvae_cli.strides import Strides
 
 if TYPE_CHECKING:
@@ -259,9 +260,7 @@ def _encode_one(
 ) -> None:
     from wfvae_cli.atomic import check_output
     from wfvae_cli.cli.paths import check_latents_name, check_outputs
-    from wfvae_cli.dataset.config import check_batch
     from wfvae_cli.media.reader import open_clip
-    from wfvae_cli.pipeline.encode import encode_clip
 
     check_outputs([output], [source, normalize.stats], model)
     check_latents_name(output)
@@ -270,6 +269,9 @@ def _encode_one(
     with open_clip(
         source, sampling, hwaccel=hwaccel, image_memory=image_memory, trusted=True
     ) as reader:
+        import_torch()  # what is wrong with the input or output has been told without it
+        from wfvae_cli.pipeline.encode import encode_clip
+
         loaded = run.load(model, "encode")
         use_threads(run.device, work.threads)
         options = normalize.applied(options, model, loaded.sha256, loaded.vae.normalization)

@@ -16,12 +16,13 @@ from wfvae_cli.cli.console import Console
 from wfvae_cli.cli.dataset import DatasetOptions, is_dataset, run_job, use_threads
 from wfvae_cli.cli.output import display
 from wfvae_cli.cli.paths import check_outputs
+from wfvae_cli.cli.run import import_torch
 from wfvae_cli.cli.scores import Side, Subject, summary, write
 from wfvae_cli.errors import PartialFailureError, UsageError
 from wfvae_cli.heap import keep_freed_memory
 from wfvae_cli.media.options import Sampling, VideoOptions
 from wfvae_cli.models.options import RunOptions
-from wfvae_cli.pipeline.options import ChunkOptions
+from wfvae_cli.pipeline.options import ChunkOptions, check_batch
 
 if TYPE_CHECKING:
     from wfvae_cli.dataset.result import ItemResult
@@ -130,12 +131,10 @@ def model_labels(names: Sequence[str]) -> tuple[str, ...]:
 def run_one(console: Console, job: Roundtrip) -> None:
     """Take one clip through one model."""
     from wfvae_cli.atomic import check_output
-    from wfvae_cli.dataset.config import check_batch
     from wfvae_cli.media.audio import has_sound
     from wfvae_cli.media.opening import is_playlist
     from wfvae_cli.media.reader import open_clip
     from wfvae_cli.metrics.result import Comparison, FileResult
-    from wfvae_cli.pipeline.roundtrip import roundtrip_clip
 
     (source,), output, targets, learned = job.sources, job.output, job.targets, job.learned
     check_outputs(
@@ -156,6 +155,9 @@ def run_one(console: Console, job: Roundtrip) -> None:
     )
     with opened as reader, _report(job) as report:
         recorder = job.recorder(report, 0)
+        import_torch()
+        from wfvae_cli.pipeline.roundtrip import roundtrip_clip
+
         loaded = job.run.load(job.models[0])
         use_threads(job.run.device, job.dataset.work.threads)
         keep_freed_memory(loaded.nbytes)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import gc
 import logging
 import os
 import sys
@@ -67,6 +68,20 @@ def run_reported(call: Callable[[], None], console: Console) -> None:
         drop_unwritable_output()
         console.error(message)
         raise typer.Exit(code) from None
+
+
+def import_torch() -> None:
+    """Import PyTorch, without searching for garbage in what it makes: all of that stays.
+
+    Call it after a command's checks, which are told sooner without it.
+    """
+    gc.disable()
+    try:
+        import torch  # noqa: F401
+
+        gc.freeze()
+    finally:
+        gc.enable()
 
 
 def _forward_notices(console: Console) -> None:

@@ -19,7 +19,7 @@ from wfvae_cli.dataset.windows import Windows
 from wfvae_cli.errors import UsageError
 from wfvae_cli.media.options import Sampling, VideoOptions
 from wfvae_cli.models.base import LoadedModel
-from wfvae_cli.pipeline.options import Batch, DecodedPart, EncodeOptions, Tile
+from wfvae_cli.pipeline.options import Batch, DecodedPart, EncodeOptions, Tile, check_batch
 
 WEIGHTS = "model_sha256"
 """The option that the weights' hash is compared as."""
@@ -100,18 +100,6 @@ class Config(ABC):
             UsageError: it does.
         """
         check_batch(self.batch, self.tile)
-
-
-def check_batch(batch: Batch, tile: Tile) -> None:
-    """Refuse impossible batch sizes.
-
-    Raises:
-        UsageError: the number is out of range, or tiles take clips one by one.
-    """
-    if batch != "auto" and not 1 <= batch <= 4096:
-        raise UsageError(f"expected a batch of 1 to 4096 or auto, got {batch}")
-    if batch != 1 and isinstance(tile, int):
-        raise UsageError("--tile takes clips one by one: leave --batch out")
 
 
 def sampling_of(sampling: Sampling, item: Item) -> Sampling:

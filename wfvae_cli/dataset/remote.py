@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import IO, Any
 
 from wfvae_cli.errors import InputError, MissingExtraError, OutputError
-from wfvae_cli.media import web
 
 _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
 _WEB = ("http://", "https://")  # servers list nothing, and FFmpeg opens them by itself
@@ -107,6 +106,9 @@ def stamp(url: str) -> str:
         InputError: there is no such file.
     """
     if is_web(url):
+        # Here, because it imports http and ssl; every command asks whether a path `is_url`.
+        from wfvae_cli.media import web
+
         headers = web.request(url, method="HEAD").headers
         version = headers.get("ETag") or headers.get("Last-Modified") or ""
         return f"{headers.get('Content-Length', '')}:{version}"
@@ -123,6 +125,8 @@ def download(url: str, target: str, heartbeat: Callable[[], None]) -> None:
         InputError: it cannot be had, or is more than fits.
     """
     if is_web(url):
+        from wfvae_cli.media import web
+
         source = web.request(url)
         announced = web.whole_size(source)
     else:

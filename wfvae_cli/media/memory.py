@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import psutil
-
 from wfvae_cli.errors import VideoError
 
 MAX_PIXELS = 1 << 28
@@ -23,6 +21,8 @@ _UNLIMITED = 1 << 60
 
 def free_memory() -> int:
     """Bytes that this process can still take: of the system, and of its Linux control group."""
+    import psutil  # here, because only large pictures need it
+
     return min([psutil.virtual_memory().available, *_free_in_cgroups()])
 
 

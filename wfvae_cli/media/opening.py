@@ -16,7 +16,6 @@ from av.container import InputContainer
 
 from wfvae_cli.errors import VideoError
 from wfvae_cli.media.inputs import Input, LocalFile
-from wfvae_cli.media.web import WebFile
 from wfvae_cli.unreadable import why_unreadable
 
 _HEAD = 4096
@@ -247,17 +246,3 @@ def _is_text(head: bytes) -> bool:
             return False
         text = head[: error.start].decode()
     return all(char.isprintable() or char.isspace() for char in text)
-
-
-def of_url(url: str) -> WebFile:
-    """Connect to the host that a URL names.
-
-    Raises:
-        VideoError: it is no URL of a web server, or there is no answer.
-    """
-    if not url.lower().startswith(("http://", "https://")):
-        raise VideoError(
-            f"{url}: expected http:// or https://: download it first, or pipe it "
-            "(ffmpeg -i URL -c copy -f matroska - | wfvae ... -)"
-        )
-    return WebFile(url)

@@ -25,7 +25,7 @@ from wfvae_cli.media.frames import planes_of
 from wfvae_cli.media.images import ImageSource
 from wfvae_cli.media.inputs import LocalFile, Pipe
 from wfvae_cli.media.memory import MAX_PIXELS
-from wfvae_cli.media.opening import check_exists, of_url
+from wfvae_cli.media.opening import check_exists
 from wfvae_cli.media.options import Fit, Sampling
 from wfvae_cli.media.sampling import Geometry, Orientation, Timed, plan_geometry, seconds, select
 from wfvae_cli.media.source import VideoSource
@@ -316,6 +316,9 @@ def _open_source(
 
 
 def _open_url(url: str, threads: int, hwaccel: str) -> _Source:
+    # Here, because it imports http and ssl, which files do without.
+    from wfvae_cli.media.web import of_url
+
     file = of_url(url)
     try:
         return VideoSource(file, threads=threads, device=hwaccel)

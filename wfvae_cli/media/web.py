@@ -242,3 +242,17 @@ def whole_size(response: Any) -> int | None:
         return int(whole) if whole.isdigit() else None
     length = response.headers.get("Content-Length") or ""
     return int(length) if length.isdigit() else None
+
+
+def of_url(url: str) -> WebFile:
+    """Connect to the host that a URL names.
+
+    Raises:
+        VideoError: it is no URL of a web server, or there is no answer.
+    """
+    if not url.lower().startswith(("http://", "https://")):
+        raise VideoError(
+            f"{url}: expected http:// or https://: download it first, or pipe it "
+            "(ffmpeg -i URL -c copy -f matroska - | wfvae ... -)"
+        )
+    return WebFile(url)

@@ -44,6 +44,18 @@ def parse_batch(text: str) -> Batch:
     return int(text)
 
 
+def check_batch(batch: Batch, tile: Tile) -> None:
+    """Refuse impossible batch sizes.
+
+    Raises:
+        UsageError: the number is out of range, or tiles take clips one by one.
+    """
+    if batch != "auto" and not 1 <= batch <= 4096:
+        raise UsageError(f"expected a batch of 1 to 4096 or auto, got {batch}")
+    if batch != 1 and isinstance(tile, int):
+        raise UsageError("--tile takes clips one by one: leave --batch out")
+
+
 Chunk = Annotated[
     int | None,
     Option(
