@@ -67,8 +67,7 @@ class DiffusersVAE(VideoVAE):
         self.entry = entry
         self.family = entry.family
         self.patch = entry.patch(autoencoder)
-        space = entry.space(autoencoder) * self.patch
-        self.strides = Strides(entry.time(autoencoder), space, space)
+        self.strides = _strides(entry, autoencoder, self.patch)
         self.latent_channels = entry.channels(autoencoder) * self.patch**2
         self.peak_values_per_pixel = 6.0 * entry.width(autoencoder)
         self.whole_clip_only = entry.whole_clip_only
@@ -79,8 +78,11 @@ class DiffusersVAE(VideoVAE):
             self.normalization = _normalization(self.config, self.latent_channels)
         for name in {name.partition(".")[0] for name in self.statistics}:
             delattr(autoencoder, name)
-        # Whole clips only: no tiles, which overlap and leave seams.
+        # Whole clips only: no tiles, which overlap and leave seams, but where the model was
+        # published with them. Allegro's take one clip at a time, which is what slicing means.
         autoencoder.use_framewise_encoding = autoencoder.use_framewise_decoding = False
+        if entry.is_tiled:
+            autoencoder.use_tiling = autoencoder.use_slicing = True
         self.autoencoder = autoencoder
 
     @classmethod
@@ -94,8 +96,6 @@ class DiffusersVAE(VideoVAE):
         """
         name = str(config.get("_class_name", _DEFAULT_CLASS))
         entry = CLASSES[name]
-        if entry.refused is not None:
-            raise WeightsError(f"{name} cannot be run here: {entry.refused}")
         _refuse_variants(name, config)
         _check_bounds(config)
         autoencoder = _build(_find_class(name), name, config)
@@ -134,7 +134,7 @@ class DiffusersVAE(VideoVAE):
     def _decode(self, latents: Tensor, stream: Stream) -> Tensor:
         del stream
         if self.entry.takes == "clips":
-            return _sample(self.autoencoder.decode(latents.contiguous()))
+            return self._to_rgb(_sample(self.autoencoder.decode(latents.contiguous())))
         pattern = "b (c i j) t h w -> (b t) c (h i) (w j)"
         images = rearrange(latents, pattern, i=self.patch, j=self.patch)
         decoded = _sample(self.autoencoder.decode(images))
@@ -143,7 +143,21 @@ class DiffusersVAE(VideoVAE):
     def _encode_clip(self, frames: Tensor) -> Posterior:
         if self.entry.leads:
             frames = torch.cat((*[frames[:, :, :1]] * (self.strides.time - 1), frames), dim=2)
-        return self._posterior(self.autoencoder.encode(frames.contiguous()))
+        return self._posterior(self.autoencoder.encode(self._from_rgb(frames).contiguous()))
+
+    def _from_rgb(self, frames: Tensor) -> Tensor:
+        """Normalise RGB in [-1, 1] as the class expects it."""
+        if self.entry.pixels is None:
+            return frames
+        mean, std = (frames.new_tensor(x).view(3, 1, 1, 1) for x in self.entry.pixels)
+        return ((frames + 1) / 2 - mean) / std
+
+    def _to_rgb(self, frames: Tensor) -> Tensor:
+        """Undo `_from_rgb`."""
+        if self.entry.pixels is None:
+            return frames
+        mean, std = (frames.new_tensor(x).view(3, 1, 1, 1) for x in self.entry.pixels)
+        return (frames * std + mean) * 2 - 1
 
     def _posterior(self, encoded: Any) -> Posterior:
         """Read what `encode` of any of the classes returned."""
@@ -200,6 +214,19 @@ def _build(autoencoder: Any, name: str, config: Mapping[str, Any]) -> Any:
     return built
 
 
+def _strides(entry: DiffusersClass, autoencoder: Any, patch: int) -> Strides:
+    space = entry.space(autoencoder) * patch
+    if entry.takes == "images":
+        return Strides(1, space, space)
+    return Strides(
+        entry.time(autoencoder),
+        space,
+        space,
+        None if entry.clips is None else entry.clips(autoencoder),
+        *((None, None) if entry.sizes is None else entry.sizes(autoencoder)),
+    )
+
+
 def _inputs(autoencoder: Any) -> int:
     return int(autoencoder.config.get("in_channels", 3))
 
@@ -220,6 +247,11 @@ def _refuse_variants(name: str, config: Mapping[str, Any]) -> None:
         raise WeightsError(
             f"config.json: regularizer = {config['regularizer']!r} gives an {name} discrete "
             "tokens, which are no latents; known: 'kl'"
+        )
+    if name == "AutoencoderKLAllegro" and config.get("sample_size", 320) <= 120:
+        raise WeightsError(
+            f"config.json: sample_size should be above 120, by which tiles of an {name} overlap, "
+            f"got {config['sample_size']}"
         )
     if not config.get("is_causal", True):
         raise WeightsError(
