@@ -107,9 +107,9 @@ CONFIGS: dict[str, dict[str, Any]] = {
     },
     "AutoencoderKLAllegro": {
         "latent_channels": 4,
-        "block_out_channels": [8, 8, 8, 8],
+        "block_out_channels": [2, 2, 2, 2],
         "layers_per_block": 1,
-        "norm_num_groups": 4,
+        "norm_num_groups": 1,
         "sample_size": 128,
         "scaling_factor": 0.13,
     },

@@ -68,6 +68,9 @@ class VideoVAE(nn.Module, ABC):
     peak_values_per_pixel: float
     """Numbers that a pixel of a chunk needs at the peak of decoding, as measured: a chunk takes
     about this times its pixels and the bytes of a number."""
+    own_tile: int | None = None
+    """Pixels, of all of its frames, of the overlapping tiles that the network itself cuts a clip
+    into: no more go through it together. None where there are none."""
     footprint: Footprint | None = None
     """Memory per pixel, to plan row bands with; None where a layer sees too far for bands."""
     normalization: Normalization | None = None

@@ -7,12 +7,13 @@ Diffusion's (arXiv 2112.10752), take a video frame by frame; video VAEs take a c
 from __future__ import annotations
 
 import importlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
 from einops import rearrange
 from torch import Tensor
+from torch.overrides import TorchFunctionMode
 
 from wfvae_cli.errors import MissingExtraError, WeightsError
 from wfvae_cli.latents.normalization import Normalization
@@ -81,7 +82,8 @@ class DiffusersVAE(VideoVAE):
         # Whole clips only: no tiles, which overlap and leave seams, but where the model was
         # published with them. Allegro's take one clip at a time, which is what slicing means.
         autoencoder.use_framewise_encoding = autoencoder.use_framewise_decoding = False
-        if entry.is_tiled:
+        if entry.tile is not None:
+            self.own_tile = entry.tile(autoencoder)
             autoencoder.use_tiling = autoencoder.use_slicing = True
         self.autoencoder = autoencoder
 
@@ -134,7 +136,8 @@ class DiffusersVAE(VideoVAE):
     def _decode(self, latents: Tensor, stream: Stream) -> Tensor:
         del stream
         if self.entry.takes == "clips":
-            return self._to_rgb(_sample(self.autoencoder.decode(latents.contiguous())))
+            decoded = _sample(self.autoencoder.decode(latents.contiguous()))
+            return self._to_rgb(decoded.transpose(1, 2) if self.entry.gives_time_first else decoded)
         pattern = "b (c i j) t h w -> (b t) c (h i) (w j)"
         images = rearrange(latents, pattern, i=self.patch, j=self.patch)
         decoded = _sample(self.autoencoder.decode(images))
@@ -192,17 +195,34 @@ def _find_class(name: str) -> Any:
     return found
 
 
+class _WithoutWeights(TorchFunctionMode):
+    """Builds layers without memory for weights, which they allocate by `torch.empty`."""
+
+    def __torch_function__(
+        self,
+        func: Callable[..., Any],
+        types: Sequence[type],
+        args: tuple[Any, ...] = (),
+        kwargs: dict[str, Any] | None = None,
+    ) -> Any:
+        options = kwargs or {}
+        if func is torch.empty:
+            options = options | {"device": "meta"}
+        return func(*args, **options)
+
+
 def _build(autoencoder: Any, name: str, config: Mapping[str, Any]) -> Any:
     """Build without memory for weights where the caller asks for that, with constants in any case.
 
-    On the meta device a buffer that no checkpoint holds would have no values.
+    On the meta device a buffer that no checkpoint holds would have no values: those are a second
+    module's, whose weights are on the meta device, too.
     """
     try:
         built = autoencoder.from_config(dict(config))
         persistent = built.state_dict().keys()
         lost = [n for n, b in built.named_buffers() if b.is_meta and n not in persistent]
         if lost:
-            with torch.device("cpu"):
+            with torch.device("cpu"), _WithoutWeights():
                 buffers = dict(autoencoder.from_config(dict(config)).named_buffers())
             for buffer in lost:
                 owner, _, leaf = buffer.rpartition(".")

@@ -6,6 +6,7 @@ Sources: the code of the classes in diffusers 0.42, and of its pipelines for the
 from __future__ import annotations
 
 import importlib.util
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
@@ -80,8 +81,11 @@ class DiffusersClass:
     pixels: PixelScale | None = None
     """Normalisation of RGB that the class leaves to its caller; None where it takes and gives
     RGB in [-1, 1]."""
-    is_tiled: bool = False
-    """True where the class's own overlapping tiles are part of the model as it was published."""
+    tile: Measure | None = None
+    """Pixels of all frames of the class's own overlapping tiles, where they are part of the model
+    as it was published; None where clips run whole."""
+    gives_time_first: bool = False
+    """True where decoding gives BTCHW."""
     leads: bool = False
     """True where copies of a clip's first frame go in front, until they fill a latent frame: the
     publishers' code does so, and diffusers leaves it to the caller."""
@@ -129,6 +133,12 @@ def _minimax_sizes(vae: Any) -> tuple[Progression, Progression]:
     """Sizes of two latent positions or more: its convolutions mirror the pictures' edges."""
     stride = int(vae.spatial_compression_ratio)
     return Progression(2 * stride, stride), Progression(2 * stride, stride)
+
+
+def _minimax_tile(vae: Any) -> int:
+    """Pixels of a tile as it is decoded, which is longer than one that is encoded."""
+    frames = (vae.tokens_chunk_size + vae.token_overlap) * vae.temporal_compression_ratio
+    return int(frames * vae.tile_sample_min_height * vae.tile_sample_min_width)
 
 
 _NO_STATE = "diffusers keeps no state for it between chunks"
@@ -214,7 +224,8 @@ CLASSES: Mapping[str, DiffusersClass] = {
         "clips",
         clips=_allegro_clips,
         sizes=_allegro_sizes,
-        is_tiled=True,
+        tile=lambda vae: math.prod(vae.kernel),
+        gives_time_first=True,
         whole_clip_only="its tiles overlap in time, and diffusers blends those of a whole clip",
     ),
     "AutoencoderKLMiniMaxH3": DiffusersClass(
@@ -223,7 +234,7 @@ CLASSES: Mapping[str, DiffusersClass] = {
         clips=_minimax_clips,
         sizes=_minimax_sizes,
         pixels=PixelScale((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),  # ImageNet's
-        is_tiled=True,
+        tile=_minimax_tile,
         whole_clip_only="its groups of frames overlap when they are decoded, and diffusers blends "
         "those of a whole clip",
     ),

@@ -45,6 +45,8 @@ _TILES = (1024, 768, 512, 384, 256)
 """Tile sides in pixels that `--tile auto` tries. Smaller ones are less exact, and overlap more."""
 _BLENDED = 12.0
 """float32 values for each pixel of a frame while tiles are blended."""
+_OWN_BLENDED = 16.0
+"""Values for each pixel of a frame while a network blends tiles of its own, all at once."""
 
 
 @dataclass(frozen=True)
@@ -267,6 +269,9 @@ class Picture:
         vae = self.model.vae
         frames = vae.strides.frames_of(plan.first)
         working, state, outside = vae.peak_values_per_pixel * frames, 0.0, 0.0
+        if vae.own_tile is not None:
+            most = vae.peak_values_per_pixel * vae.own_tile / (self.width * self.height)
+            working = min(working, most) + _OWN_BLENDED * frames
         if vae.footprint is not None:
             working, outside = vae.footprint.working * frames, vae.footprint.outside * frames
             state += vae.footprint.encoder_state if self.task != "decode" else 0.0
