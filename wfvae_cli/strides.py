@@ -19,11 +19,15 @@ _PROGRESSION = re.compile(r"([0-9]{1,9}) \+ ([0-9]{1,9})k")
 
 @dataclass(frozen=True)
 class Progression:
-    """The lengths `first + step*k` for all k from 0."""
+    """The lengths `first + step*k` for all k from 0, both numbers at least 1."""
 
     first: int
-    """At least 1, as is `step`."""
     step: int
+
+    def __post_init__(self) -> None:
+        """Refuse what is no progression."""
+        if min(self.first, self.step) < 1:
+            raise ValueError(f"expected numbers of at least 1, got {self}")
 
     @classmethod
     def multiples(cls, unit: int) -> Progression:
@@ -38,9 +42,9 @@ class Progression:
             ValueError: it is something else.
         """
         match = _PROGRESSION.fullmatch(text)
-        if match is None or 0 in (terms := (int(match[1]), int(match[2]))):
+        if match is None:
             raise ValueError(f"expected two numbers such as 22 + 17k, got {text!r}")
-        return cls(*terms)
+        return cls(int(match[1]), int(match[2]))
 
     def __str__(self) -> str:
         return f"{self.first} + {self.step}k"

@@ -422,7 +422,9 @@ def test_mean_and_std_go_with_the_scaling_factor() -> None:
         ("AutoencoderKLMochi", {"in_channels": 3}, "expected 15 in_channels .* got 3 and 3"),
         ("AutoencoderKLLTXVideo", {"timestep_conditioning": True}, "draws noise when it decodes"),
         ("AutoencoderVidTok", {"is_causal": False}, "takes clips of 16n frames"),
-        ("AutoencoderKLAllegro", {"sample_size": 120}, "sample_size should be above 120"),
+        ("AutoencoderKLAllegro", {"sample_size": 120}, r"cut into such tiles: .* 120 \+ 0k"),
+        ("AutoencoderKLAllegro", {"temporal_compression_ratio": 32}, r"such tiles: .* 0 \+ 0k"),
+        ("AutoencoderKLMiniMaxH3", {"clip_length": 0}, "diffusers cannot build an Auto"),
         (
             "AutoencoderVidTok",
             {"regularizer": "fsq", "codebook_size": 4096, "double_z": False},

@@ -227,7 +227,7 @@ def _build(autoencoder: Any, name: str, config: Mapping[str, Any]) -> Any:
             for buffer in lost:
                 owner, _, leaf = buffer.rpartition(".")
                 setattr(built.get_submodule(owner), leaf, buffers[buffer])
-    except (TypeError, ValueError, AttributeError, LookupError) as error:
+    except (TypeError, ValueError, AttributeError, LookupError, ArithmeticError) as error:
         raise WeightsError(
             f"diffusers cannot build an {name} from this config.json: {error}"
         ) from error
@@ -238,13 +238,17 @@ def _strides(entry: DiffusersClass, autoencoder: Any, patch: int) -> Strides:
     space = entry.space(autoencoder) * patch
     if entry.takes == "images":
         return Strides(1, space, space)
-    return Strides(
-        entry.time(autoencoder),
-        space,
-        space,
-        None if entry.clips is None else entry.clips(autoencoder),
-        *((None, None) if entry.sizes is None else entry.sizes(autoencoder)),
-    )
+    clips = heights = widths = None
+    try:
+        if entry.clips is not None:
+            clips = entry.clips(autoencoder)
+        if entry.sizes is not None:
+            heights, widths = entry.sizes(autoencoder)
+    except ValueError as error:
+        raise WeightsError(
+            f"config.json: clips of no length or size can be cut into such tiles: {error}"
+        ) from error
+    return Strides(entry.time(autoencoder), space, space, clips, heights, widths)
 
 
 def _inputs(autoencoder: Any) -> int:
@@ -267,11 +271,6 @@ def _refuse_variants(name: str, config: Mapping[str, Any]) -> None:
         raise WeightsError(
             f"config.json: regularizer = {config['regularizer']!r} gives an {name} discrete "
             "tokens, which are no latents; known: 'kl'"
-        )
-    if name == "AutoencoderKLAllegro" and config.get("sample_size", 320) <= 120:
-        raise WeightsError(
-            f"config.json: sample_size should be above 120, by which tiles of an {name} overlap, "
-            f"got {config['sample_size']}"
         )
     if not config.get("is_causal", True):
         raise WeightsError(

@@ -270,8 +270,10 @@ class Picture:
         frames = vae.strides.frames_of(plan.first)
         working, state, outside = vae.peak_values_per_pixel * frames, 0.0, 0.0
         if vae.own_tile is not None:
-            most = vae.peak_values_per_pixel * vae.own_tile / (self.width * self.height)
-            working = min(working, most) + _OWN_BLENDED * frames
+            width, height = vae.strides.padded_size(self.width, self.height)
+            pixels = frames * width * height
+            values = vae.peak_values_per_pixel * min(pixels, vae.own_tile) + _OWN_BLENDED * pixels
+            working = values / (self.width * self.height)
         if vae.footprint is not None:
             working, outside = vae.footprint.working * frames, vae.footprint.outside * frames
             state += vae.footprint.encoder_state if self.task != "decode" else 0.0
