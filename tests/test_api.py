@@ -14,6 +14,7 @@ from torch import Tensor
 import wfvae_cli as wfvae
 from tests.cli.reports import scenery
 from tests.media.conftest import write_clip
+from tests.models.diffusers_configs import CONFIGS
 from wfvae_cli import api
 from wfvae_cli.models.base import LoadedModel
 
@@ -46,6 +47,18 @@ def test_there_and_back(model: LoadedModel, frames: Tensor) -> None:
     assert torch.equal(again, decoded)
     assert (scores.frames, scores.width, scores.height) == (11, 44, 28)
     assert scores.psnr == wfvae.compare(frames, decoded).psnr > 15
+
+
+def test_a_model_with_lengths_of_its_own_pads_and_cuts_alike(tmp_path: Path) -> None:
+    diffusers = pytest.importorskip("diffusers", reason="it runs through diffusers")
+    config = CONFIGS["AutoencoderKLMiniMaxH3"]
+    diffusers.AutoencoderKLMiniMaxH3.from_config(config).save_pretrained(tmp_path)
+    frames = torch.randint(0, 256, (23, 3, 20, 37), dtype=torch.uint8)
+    z = wfvae.encode(frames, str(tmp_path))
+    assert z.shape == (4, 12, 2, 3)  # 39 frames of 48x32
+    assert wfvae.decode(z, str(tmp_path), frames=23, size=(37, 20)).shape == frames.shape
+    with pytest.raises(wfvae.UsageError, match=r"4 channels and 7 \+ 5k frames"):
+        wfvae.decode(z[:, :11], str(tmp_path))
 
 
 def test_chunks_and_floats_change_nothing(model: LoadedModel, frames: Tensor) -> None:

@@ -28,7 +28,6 @@ from wfvae_cli.pipeline.options import Batch, EncodeOptions
 from wfvae_cli.pipeline.plan import ChunkPlan
 from wfvae_cli.stats.accumulate import ClipStats, LatentStats
 from wfvae_cli.stats.summary import Summary, summarise
-from wfvae_cli.strides import pad_to, padded_frames
 
 if TYPE_CHECKING:
     from wfvae_cli.dataset.run import Summary as DatasetSummary
@@ -68,13 +67,14 @@ def encode(
     s = loaded.vae.strides
     t, _, h, w = x.shape
     plan = ChunkPlan.of(loaded, chunk, w, h, task="encode")
+    width, height = s.padded_size(w, h)
     x = functional.pad(
         x.transpose(0, 1)[None],
-        (0, pad_to(w, s.width), 0, pad_to(h, s.height), 0, padded_frames(t, s.time) - t),
+        (0, width - w, 0, height - h, 0, s.padded_frames(t) - t),
         mode="replicate",
     )
     stream, parts = plan.stream(), []
-    sizes = [1 + (plan.first - 1) * s.time]
+    sizes = [s.frames_of(plan.first)]
     while sum(sizes) < x.size(2):
         sizes.append(plan.later * s.time)
     for number, part in enumerate(torch.split(x, _cut(sizes, x.size(2)), 2), start=1):

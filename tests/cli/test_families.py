@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -340,6 +341,134 @@ def test_a_model_for_whole_clips_alone(tmp_path: Path, clip: Path) -> None:
     answer = wfvae("encode", clip, "-o", raw, "-m", folder, "--chunk", "5", "--overwrite")
     assert_refused(answer, 2, "takes whole clips only: its GroupNorm takes statistics over")
     assert "whole" in json.dumps(json.loads(wfvae("info", folder, "--json").stdout))
+
+
+LENGTHS = {"allegro": (24, 16, 6, 4), "minimax-h3": (22, 17, 7, 5)}
+"""The shortest clip and the steps between lengths; of latents the same."""
+OWN_LENGTHS = {"allegro": "AutoencoderKLAllegro", "minimax-h3": "AutoencoderKLMiniMaxH3"}
+
+
+@pytest.fixture(scope="module")
+def own_lengths(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+    """The folder of a model whose clips have lengths of their own."""
+    diffusers = pytest.importorskip("diffusers", reason="they run through diffusers")
+    root = tmp_path_factory.mktemp("own-lengths")
+
+    def make(family: str) -> Path:
+        folder, name = root / family, OWN_LENGTHS[family]
+        if not folder.exists():
+            torch.manual_seed(0)
+            getattr(diffusers, name).from_config(CONFIGS[name]).save_pretrained(folder)
+        return folder
+
+    return make
+
+
+@pytest.mark.parametrize(
+    ("family", "shape", "padding"),
+    [("allegro", (4, 6, 16, 16), (14, 64, 80)), ("minimax-h3", (4, 7, 3, 4), (12, 0, 0))],
+)
+def test_a_clip_is_padded_to_a_length_that_the_model_takes_and_cut_back(
+    tmp_path: Path,
+    clip: Path,
+    own_lengths: Callable[[str], Path],
+    family: str,
+    shape: tuple[int, ...],
+    padding: tuple[int, int, int],
+) -> None:
+    model, z, out = own_lengths(family), tmp_path / "z.safetensors", tmp_path / "out.mkv"
+    answer = wfvae("encode", clip, "-o", z, "--model", model, "--normalize")
+    assert answer.code == 0, answer
+    with LatentFile(z) as file:
+        meta = file.metadata
+        assert (meta.family, file.shape, meta.frames) == (family, shape, 10)
+        assert (meta.pad_frames, meta.pad_right, meta.pad_bottom) == padding
+    frames, more, latents, more_latents = LENGTHS[family]
+    clips = {"clip_frames": f"{frames} + {more}k", "clip_latents": f"{latents} + {more_latents}k"}
+    facts = json.loads(wfvae("info", z, "--json").stdout)
+    time, height, width = strides_of(model)
+    assert facts["strides"] == {"time": time, "height": height, "width": width, **clips}
+    assert clips.items() <= json.loads(wfvae("info", model, "--json").stdout).items()
+    assert wfvae("decode", z, "-o", out, "--codec", "ffv1").code == 0
+    with open_clip(out) as decoded, open_clip(clip) as original:
+        times = [frame.pts * original.info.time_base for frame in original]
+        assert [frame.pts * decoded.info.time_base for frame in decoded] == times
+        assert (decoded.info.width, decoded.info.height) == (64, 48)
+    answer = wfvae("roundtrip", clip, "-o", tmp_path / "again.mkv", "-m", model, "--json")
+    assert answer.code == 0, answer
+    assert json.loads(answer.stdout)["frames"] == 10
+
+
+@pytest.mark.parametrize("family", OWN_LENGTHS)
+def test_a_dataset_of_a_model_with_lengths_of_its_own(
+    tmp_path: Path, clip: Path, own_lengths: Callable[[str], Path], family: str
+) -> None:
+    model, folder, out = own_lengths(family), tmp_path / "in", tmp_path / "out"
+    folder.mkdir()
+    (folder / "clip.mp4").write_bytes(clip.read_bytes())
+    Image.new("RGB", (48, 40), (200, 30, 90)).save(folder / "still.png")
+    told = json.loads(wfvae("encode", folder, "-o", out, "-m", model, "--dry-run", "--json").stdout)
+    assert (told["frames"], told["outputs"]) == (11, 2)
+    answer = wfvae("encode", folder, "-o", out, "-m", model)
+    assert answer.code == 0, answer
+    values = 0
+    for name in out.glob("*.safetensors"):
+        with LatentFile(name) as file:
+            values += math.prod(file.shape)
+    assert told["bytes"] == 4 * values + 2 * 2048  # headers are estimated
+    answer = wfvae("audit", out, "--source", folder, "--json")
+    assert answer.code == 0, answer
+    assert {each["kind"] for each in json.loads(answer.stdout)["comparisons"]} == {"equal"}
+    for source in (folder, out):  # of videos, and of latents
+        report = tmp_path / "stats.json"
+        answer = wfvae("stats", source, "-o", report, "-m", model, "--overwrite")
+        assert answer.code == 0, answer
+        assert json.loads(report.read_text())["clips"] == 2
+    back = tmp_path / "back"
+    assert wfvae("decode", out, "-o", back).code == 0
+    assert Image.open(next(back.glob("still*"))).size == (48, 40)
+
+
+@pytest.mark.parametrize(
+    ("family", "options", "words"),
+    [
+        ("allegro", ["--buckets", "128x128x25"], ["24 + 16k frames", "nearest: 128x128x24"]),
+        ("allegro", ["--buckets", "160x128x24"], ["(128 + 48k)x(128 + 8k) pixels", "176x128x24"]),
+        ("minimax-h3", ["--buckets", "64x48x33"], ["22 + 17k frames", "(nearest: 64x48x39)"]),
+        ("minimax-h3", ["--buckets", "64x48"], ["22 + 17k frames", "(nearest: 64x48x22)"]),
+        ("allegro", ["--chunk", "24"], ["takes whole clips only: its tiles overlap in time"]),
+        ("minimax-h3", ["--chunk", "22"], ["takes whole clips only: its groups of frames"]),
+        ("allegro", ["--tile", "128"], ["into overlapping tiles of its own: leave --tile out"]),
+    ],
+)
+def test_lengths_and_sizes_that_a_model_does_not_take_are_told(
+    tmp_path: Path,
+    clip: Path,
+    own_lengths: Callable[[str], Path],
+    family: str,
+    options: list[str],
+    words: list[str],
+) -> None:
+    folder, out = tmp_path / "in", tmp_path / "out"
+    folder.mkdir()
+    (folder / "clip.mp4").write_bytes(clip.read_bytes())
+    answer = wfvae("encode", folder, "-o", out, "-m", own_lengths(family), *options)
+    assert_refused(answer, 2, *words)
+    assert not list(out.glob("*.safetensors"))
+
+
+def test_named_models_say_which_lengths_they_take(tmp_path: Path, clip: Path) -> None:
+    rows = {row["name"]: row for row in json.loads(wfvae("models", "--json").stdout)["models"]}
+    assert rows["allegro"]["clip_frames"] == "24 + 16k"
+    assert rows["minimax-h3"]["clip_latents"] == "7 + 5k"
+    assert "clip_frames" not in rows["wan-2.1"]
+    folder = tmp_path / "in"
+    folder.mkdir()
+    (folder / "clip.mp4").write_bytes(clip.read_bytes())
+    answer = wfvae(
+        "encode", folder, "-o", tmp_path / "out", "-m", "allegro", "--buckets", "1280x704x88"
+    )
+    assert_refused(answer, 2, "(320 + 240k)x(320 + 200k) pixels", "(nearest: 1280x720x88)")
 
 
 def test_models_in_the_cache_are_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -12,7 +12,7 @@ from wfvae_cli.errors import LatentError
 from wfvae_cli.latents.metadata import LONGEST_HOLD, SCHEMA_VERSION, LatentMetadata, PosteriorKind
 from wfvae_cli.latents.normalization import AppliedNormalization
 from wfvae_cli.latents.strings import clean_text
-from wfvae_cli.strides import Strides, pad_to, padded_frames
+from wfvae_cli.strides import ClipLengths, Progression, Strides
 
 text = st.text(st.characters(exclude_categories=("Cs", "Cc")), max_size=20)
 name = text.filter(bool)
@@ -28,7 +28,9 @@ size = st.integers(1, 10**6)
 @st.composite
 def metadata(draw: st.DrawFn) -> LatentMetadata:
     channels = draw(st.integers(1, 5))
-    strides = draw(st.builds(Strides, stride, stride, stride))
+    lengths = st.builds(Progression, st.integers(1, 64), stride)
+    clips = st.none() | st.builds(ClipLengths, lengths, lengths)
+    strides = draw(st.builds(Strides, stride, stride, stride, clips))
     frames, height, width = draw(size), draw(size), draw(size)
     shift = st.lists(finite, min_size=channels, max_size=channels).map(tuple)
     scale = st.lists(finite.filter(bool), min_size=channels, max_size=channels).map(tuple)
@@ -47,9 +49,9 @@ def metadata(draw: st.DrawFn) -> LatentMetadata:
         width=width,
         height=height,
         frames=frames,
-        pad_right=pad_to(width, strides.width),
-        pad_bottom=pad_to(height, strides.height),
-        pad_frames=padded_frames(frames, strides.time) - frames,
+        pad_right=-width % strides.width,
+        pad_bottom=-height % strides.height,
+        pad_frames=strides.padded_frames(frames) - frames,
         posterior=posterior,
         seed=draw(st.integers(0, 2**63 - 1)) if posterior == "sample" else None,
         normalization=normalization,
@@ -83,6 +85,32 @@ def test_strings_carry_everything(original: LatentMetadata) -> None:
 def test_the_latent_shape_covers_clip_and_padding() -> None:
     assert describe(frames=6, pad_frames=3).latent_shape == (4, 3, 3, 4)
     assert describe(frames=1).latent_shape == (4, 1, 3, 4)
+
+
+def test_lengths_of_clips_are_recorded_where_the_model_is_not_causal() -> None:
+    assert not {"clip_frames", "clip_latents"} & set(describe(frames=5).to_strings())
+    clips = ClipLengths(Progression(22, 17), Progression(7, 5))
+    original = describe(frames=30, pad_frames=9, strides=Strides(4, 8, 8, clips))
+    assert original.latent_shape[1] == 12
+    strings = original.to_strings()
+    assert (strings["clip_frames"], strings["clip_latents"]) == ("22 + 17k", "7 + 5k")
+    assert LatentMetadata.from_strings(strings) == original
+    with pytest.raises(LatentError, match=r"'pad_frames' should be .* 22 \+ 17k, got 30 \+ 8"):
+        describe(frames=30, pad_frames=8, strides=Strides(4, 8, 8, clips))
+
+
+@pytest.mark.parametrize("key", ["clip_frames", "clip_latents"])
+@pytest.mark.parametrize(
+    "text", ["", "22", "22+17k", "0 + 17k", "22 + 0k", "22 + -1k", "2 + 4096k"]
+)
+def test_lengths_that_make_no_sense_are_refused(key: str, text: str) -> None:
+    clips = ClipLengths(Progression(22, 17), Progression(7, 5))
+    strings = describe(frames=22, strides=Strides(4, 8, 8, clips)).to_strings()
+    with pytest.raises(LatentError, match=f"'{key}' should be"):
+        LatentMetadata.from_strings(strings | {key: text})
+    del strings["clip_latents"]
+    with pytest.raises(LatentError, match="'clip_latents' is missing"):
+        LatentMetadata.from_strings(strings)
 
 
 def test_a_hold_is_left_out_where_there_is_none() -> None:

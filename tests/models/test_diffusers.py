@@ -5,6 +5,8 @@ from __future__ import annotations
 import importlib
 import json
 from collections.abc import Iterator
+from copy import deepcopy
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from types import ModuleType
@@ -20,17 +22,18 @@ from wfvae_cli.errors import MissingExtraError, UsageError, WeightsError
 from wfvae_cli.latents.normalization import Normalization
 from wfvae_cli.models.base import LoadedModel
 from wfvae_cli.models.diffusers import LEAST_LOGVAR, DiffusersVAE
-from wfvae_cli.models.diffusers_table import CLASSES, RUNNABLE
+from wfvae_cli.models.diffusers_table import CLASSES
 from wfvae_cli.models.load import describe_checkpoint, load_model
-from wfvae_cli.models.registry import FAMILIES, find_family, supported
+from wfvae_cli.models.published import PUBLISHED
+from wfvae_cli.models.registry import FAMILIES, find_family
 from wfvae_cli.models.weights import build_on_meta
 from wfvae_cli.nn.stream import Stream
-from wfvae_cli.strides import Strides
+from wfvae_cli.strides import ClipLengths, Progression, Strides
 
 diffusers = pytest.importorskip("diffusers", reason="the adapter runs diffusers (extra diffusers)")
 
-IMAGES = [name for name in RUNNABLE if CLASSES[name].takes == "images"]
-CLIPS = [name for name in RUNNABLE if CLASSES[name].takes == "clips"]
+IMAGES = [name for name in CLASSES if CLASSES[name].takes == "images"]
+CLIPS = [name for name in CLASSES if CLASSES[name].takes == "clips"]
 WHOLE = [name for name in CLIPS if name != "AutoencoderKLCogVideoX"]
 STRIDES = {
     "AutoencoderKL": (1, 8, 4),
@@ -46,8 +49,18 @@ STRIDES = {
     "AutoencoderKLCosmos": (8, 8, 4),
     "AutoencoderKLKVAEVideo": (4, 4, 4),
     "AutoencoderVidTok": (4, 8, 4),
+    "AutoencoderKLAllegro": (4, 8, 4),
+    "AutoencoderKLMiniMaxH3": (4, 16, 4),
 }
 """Of time and of each side of a frame, and channels."""
+LENGTHS = {
+    "AutoencoderKLAllegro": ClipLengths(Progression(24, 16), Progression(6, 4)),
+    "AutoencoderKLMiniMaxH3": ClipLengths(Progression(22, 17), Progression(7, 5)),
+}
+"""Of clips, where they are not 1 + k latent frames."""
+
+IMAGENET_MEAN = torch.tensor([0.485, 0.456, 0.406]).view(1, 3, 1, 1, 1)
+IMAGENET_STD = torch.tensor([0.229, 0.224, 0.225]).view(1, 3, 1, 1, 1)
 
 
 @cache
@@ -60,19 +73,37 @@ def oracle(name: str) -> Any:
     for key, value in built.state_dict().items():  # statistics that are no identity
         if key in CLASSES[name].statistics and value.is_floating_point():
             value.copy_(torch.rand_like(value) + 0.5)
+        if key.endswith(("scale1", "scale2", "register_tokens")):  # 0 when they are made
+            value.copy_(torch.randn_like(value))
+    if name == "AutoencoderKLAllegro":
+        built.enable_tiling()  # as its pipeline does
+        in_small_tiles(built)
     return built
+
+
+def in_small_tiles(allegro: Any) -> None:
+    """Cut clips into tiles of 32 pixels in place of 128: those take seconds each.
+
+    In float64: norms over few channels make much of rounding.
+    """
+    allegro.double()
+    allegro.kernel, allegro.stride = (24, 32, 32), (16, 24, 16)
 
 
 @pytest.fixture(scope="module")
 def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    return {name: tmp_path_factory.mktemp(name) for name in RUNNABLE}
+    return {name: tmp_path_factory.mktemp(name) for name in CLASSES}
 
 
 @cache
 def load(name: str, folder: Path) -> LoadedModel:
     """Load as the program does, what diffusers saved."""
-    oracle(name).save_pretrained(folder)
-    return load_model(str(folder), device="cpu", dtype="float32")
+    deepcopy(oracle(name)).float().save_pretrained(folder)
+    model = load_model(str(folder), device="cpu", dtype="float32")
+    if name == "AutoencoderKLAllegro":
+        in_small_tiles(model.vae.autoencoder)
+        return replace(model, vae=DiffusersVAE(model.vae.autoencoder, CLASSES[name]))
+    return model
 
 
 @pytest.fixture
@@ -82,17 +113,33 @@ def inference() -> Iterator[None]:
 
 
 def clip_for(model: LoadedModel, latents: int) -> Tensor:
-    """A random clip of few pixels, though of enough for every network."""
+    """A random clip of few pixels, though of enough for every network.
+
+    Of the first length that the model takes, the second, and so on.
+    """
     s = model.vae.strides
-    height, width = max(2 * s.height, 32), max(3 * s.width, 48)
+    width, height = s.padded_size(max(3 * s.width, 48), max(2 * s.height, 32))
+    return random_frames(model, s.lengths.frames.at(latents - 1), height, width)
+
+
+def random_frames(model: LoadedModel, frames: int, height: int, width: int) -> Tensor:
     generator = torch.Generator().manual_seed(0)
-    shape = (1, 3, 1 + s.time * (latents - 1), height, width)
-    return torch.rand(shape, generator=generator) * 2 - 1
+    values = torch.rand((1, 3, frames, height, width), generator=generator)
+    return values.to(model.dtype_of("encode")) * 2 - 1
+
+
+def as_given(name: str, frames: Tensor) -> Tensor:
+    """Prepare RGB in [-1, 1] as the publishers' pipelines do."""
+    if name == "AutoencoderVidTok":
+        return torch.cat((*[frames[:, :, :1]] * 3, frames), dim=2)
+    if name == "AutoencoderKLMiniMaxH3":
+        return (frames * 0.5 + 0.5 - IMAGENET_MEAN) / IMAGENET_STD
+    return frames
 
 
 def encoded(name: str, frames: Tensor) -> Tensor:
     """The mean that diffusers itself gives."""
-    answer = oracle(name).encode(frames)
+    answer = oracle(name).encode(as_given(name, frames))
     if name == "AutoencoderDC":
         return answer.latent  # type: ignore[no-any-return]
     if name == "AutoencoderTiny":
@@ -102,7 +149,12 @@ def encoded(name: str, frames: Tensor) -> Tensor:
 
 def decoded(name: str, latents: Tensor) -> Tensor:
     answer = oracle(name).decode(latents)
-    return answer if isinstance(answer, Tensor) else answer.sample
+    frames: Tensor = answer if isinstance(answer, Tensor) else answer.sample
+    if name == "AutoencoderKLAllegro":
+        return frames.permute(0, 2, 1, 3, 4)  # as in AllegroPipeline.decode_latents
+    if name == "AutoencoderKLMiniMaxH3":
+        return (frames * IMAGENET_STD + IMAGENET_MEAN) * 2 - 1
+    return frames
 
 
 def close(actual: Tensor, expected: Tensor) -> None:
@@ -110,14 +162,14 @@ def close(actual: Tensor, expected: Tensor) -> None:
 
 
 def test_every_class_that_runs_is_tested() -> None:
-    assert set(RUNNABLE) == set(CONFIGS) == set(STRIDES)
+    assert set(CLASSES) == set(CONFIGS) == set(STRIDES)
 
 
-@pytest.mark.parametrize("name", RUNNABLE)
+@pytest.mark.parametrize("name", CLASSES)
 def test_what_a_checkpoint_is(name: str, folders: dict[str, Path]) -> None:
     model = load(name, folders[name])
     time, space, channels = STRIDES[name]
-    assert model.vae.strides == Strides(time, space, space)
+    assert model.vae.strides == Strides(time, space, space, LENGTHS.get(name))
     assert model.vae.latent_channels == channels
     assert model.vae.family == CLASSES[name].family
     assert (model.vae.whole_clip_only is None) == (name not in WHOLE)
@@ -157,17 +209,14 @@ def test_a_video_vae_takes_clips_as_a_whole(
     model = load(name, folders[name])
     clip = clip_for(model, latents)
     posterior = model.vae.encode(clip, Stream.whole())
-    theirs = clip
-    if name == "AutoencoderVidTok":  # as its publishers pad it
-        theirs = torch.cat((*[clip[:, :, :1]] * 3, clip), dim=2)
-    mean = encoded(name, theirs)
-    assert posterior.mean.size(2) == latents
+    mean = encoded(name, clip)
+    assert posterior.mean.size(2) == model.vae.strides.lengths.latents.at(latents - 1)
     close(posterior.mean, mean)
     frames = model.vae.decode(mean, Stream.whole())
     assert frames.shape == clip.shape
     close(frames, decoded(name, mean))
     if CLASSES[name].has_variance:
-        close(posterior.logvar, oracle(name).encode(theirs).latent_dist.logvar)
+        close(posterior.logvar, oracle(name).encode(as_given(name, clip)).latent_dist.logvar)
     else:
         assert (posterior.logvar == LEAST_LOGVAR).all()
 
@@ -178,6 +227,70 @@ def test_longer_clips_than_a_tile_are_still_whole(folders: dict[str, Path]) -> N
     model = load(name, folders[name])
     clip = clip_for(model, 6)
     close(model.vae.encode(clip, Stream.whole()).mean, encoded(name, clip))
+
+
+@pytest.mark.usefixtures("inference")
+@pytest.mark.parametrize(
+    ("name", "frames", "height", "width"),
+    [
+        ("AutoencoderKLAllegro", 40, 56, 48),  # two tiles along each axis
+        ("AutoencoderKLMiniMaxH3", 22, 272, 32),  # tiles of 256 pixels
+        ("AutoencoderKLMiniMaxH3", 22, 32, 272),
+    ],
+)
+def test_tiles_of_the_classes_own_are_theirs(
+    name: str, frames: int, height: int, width: int, folders: dict[str, Path]
+) -> None:
+    model = load(name, folders[name])
+    clip = random_frames(model, frames, height, width)
+    mean = encoded(name, clip)
+    close(model.vae.encode(clip, Stream.whole()).mean, mean)
+    close(model.vae.decode(mean, Stream.whole()), decoded(name, mean))
+
+
+@pytest.mark.usefixtures("inference")
+@pytest.mark.parametrize("name", LENGTHS)
+def test_a_batch_of_clips_keeps_its_order(name: str, folders: dict[str, Path]) -> None:
+    vae = load(name, folders[name]).vae
+    clip = clip_for(load(name, folders[name]), 1)
+    both = vae.encode(torch.cat((clip, clip.flip(4))), Stream.whole()).mean
+    frames = vae.decode(both, Stream.whole())
+    for row, each in enumerate((clip, clip.flip(4))):
+        close(both[row], vae.encode(each, Stream.whole()).mean[0])
+        close(frames[row], vae.decode(both[row : row + 1], Stream.whole())[0])
+
+
+@pytest.mark.parametrize(
+    ("name", "shape", "message"),
+    [
+        ("AutoencoderKLAllegro", (25, 32, 32), r"expected 24 \+ 16k frames first .* got 25"),
+        ("AutoencoderKLAllegro", (24, 32, 40), r"\(32 \+ 16k\)x\(32 \+ 24k\), got"),
+        ("AutoencoderKLMiniMaxH3", (5, 32, 32), r"expected 22 \+ 17k frames first .* got 5"),
+        ("AutoencoderKLMiniMaxH3", (22, 32, 16), r"\(32 \+ 16k\)x\(32 \+ 16k\), got"),
+    ],
+)
+def test_clips_that_a_class_would_cut_are_refused(
+    name: str, shape: tuple[int, int, int], message: str, folders: dict[str, Path]
+) -> None:
+    model = load(name, folders[name])
+    with pytest.raises(UsageError, match=message):
+        model.vae.encode(random_frames(model, *shape), Stream.whole())
+
+
+@pytest.mark.parametrize(
+    ("name", "shape", "message"),
+    [
+        ("AutoencoderKLAllegro", (7, 4, 4), r"4 channels and 6 \+ 4k frames"),
+        ("AutoencoderKLAllegro", (6, 4, 5), r"pictures of \(32 \+ 16k\)x\(32 \+ 24k\) pixels"),
+        ("AutoencoderKLMiniMaxH3", (1, 2, 2), r"4 channels and 7 \+ 5k frames"),
+    ],
+)
+def test_latents_that_a_class_would_cut_are_refused(
+    name: str, shape: tuple[int, int, int], message: str, folders: dict[str, Path]
+) -> None:
+    vae = load(name, folders[name]).vae
+    with pytest.raises(UsageError, match=message):
+        vae.decode(torch.zeros(1, 4, *shape), Stream.whole())
 
 
 @pytest.mark.parametrize("name", WHOLE)
@@ -199,14 +312,14 @@ def pipelines_way(name: str, latents: Tensor) -> Tensor:
         std = torch.sqrt(vae.bn.running_var + vae.config.batch_norm_eps)
     elif name == "AutoencoderKLLTXVideo":
         shift, std = vae.latents_mean, vae.latents_std
-    elif name == "AutoencoderKLMochi":
+    elif name in ("AutoencoderKLMochi", "AutoencoderKLMiniMaxH3"):
         shift, std = torch.tensor(vae.config.latents_mean), torch.tensor(vae.config.latents_std)
     normalised: Tensor = (latents - shift.view(1, -1, 1, 1, 1)) * factor
     return normalised / std.view(1, -1, 1, 1, 1)
 
 
 @pytest.mark.usefixtures("inference")
-@pytest.mark.parametrize("name", RUNNABLE)
+@pytest.mark.parametrize("name", CLASSES)
 def test_normalised_as_the_pipelines_of_diffusers_do_and_back(
     name: str, folders: dict[str, Path]
 ) -> None:
@@ -265,7 +378,7 @@ def test_old_names_of_attention_weights_are_known(folders: dict[str, Path]) -> N
 
 def test_the_family_is_recognised_by_config_and_by_tensors() -> None:
     names = list(oracle("AutoencoderKL").state_dict())
-    for name in RUNNABLE:
+    for name in CLASSES:
         assert issubclass(find_family({"_class_name": name}, [], "x").load(), DiffusersVAE)
     assert find_family({}, names, "x").load() is DiffusersVAE
 
@@ -308,6 +421,9 @@ def test_mean_and_std_go_with_the_scaling_factor() -> None:
         ("AutoencoderKLMochi", {"in_channels": 3}, "expected 15 in_channels .* got 3 and 3"),
         ("AutoencoderKLLTXVideo", {"timestep_conditioning": True}, "draws noise when it decodes"),
         ("AutoencoderVidTok", {"is_causal": False}, "takes clips of 16n frames"),
+        ("AutoencoderKLAllegro", {"sample_size": 120}, r"cut into such tiles: .* 120 \+ 0k"),
+        ("AutoencoderKLAllegro", {"temporal_compression_ratio": 32}, r"such tiles: .* 0 \+ 0k"),
+        ("AutoencoderKLMiniMaxH3", {"clip_length": 0}, "diffusers cannot build an Auto"),
         (
             "AutoencoderVidTok",
             {"regularizer": "fsq", "codebook_size": 4096, "double_z": False},
@@ -322,17 +438,14 @@ def test_a_config_it_cannot_run_is_an_answer(
         build(name, CONFIGS[name] | change)
 
 
-@pytest.mark.parametrize(
-    ("name", "message"),
-    [
-        ("AutoencoderKLMiniMaxH3", r"takes clips of 17n \+ 5 frames \(22, 39"),
-        ("AutoencoderKLAllegro", r"takes clips of 24 \+ 16n frames \(24, 40"),
-    ],
-)
-def test_fixed_lengths_are_named(name: str, message: str) -> None:
-    assert name not in supported()
-    with pytest.raises(WeightsError, match=message):
-        build(name, {})
+@pytest.mark.parametrize("name", LENGTHS)
+def test_published_lengths_and_sizes_are_those_of_the_class(name: str) -> None:
+    entry = next(each for each in PUBLISHED if each.family == CLASSES[name].family)
+    vae = build(name, {})
+    assert (vae.strides, vae.latent_channels) == (entry.strides, entry.channels)
+    sizes = vae.strides.heights, vae.strides.widths
+    assert sizes == (entry.strides.heights, entry.strides.widths) != (None, None)
+    assert sum(weight.numel() for weight in vae.parameters()) == entry.parameters
 
 
 def test_what_the_table_does_not_know_gets_the_nearest() -> None:

@@ -166,7 +166,7 @@ def test_a_missing_field_is_named() -> None:
     ("shape", "stream", "message"),
     [
         ((1, 4, 5, 16, 16), Stream(), "expected B3THW"),
-        ((1, 3, 5, 12, 16), Stream(), "height a multiple of 8"),
+        ((1, 3, 5, 12, 16), Stream(), "width and height multiples of 8x8"),
         ((1, 3, 4, 16, 16), Stream(), r"expected 1 \+ 4k frames first in this stream, got 4"),
         ((1, 3, 5, 16, 16), Stream(first=False), "expected 4k frames next in this stream, got 5"),
     ],

@@ -1,3 +1,4 @@
+import sys
 from fractions import Fraction
 from pathlib import Path
 
@@ -20,7 +21,7 @@ from wfvae_cli.media.yuv import PictureFormat
 from wfvae_cli.pipeline import chunks
 from wfvae_cli.pipeline.chunks import FrameChunk, PendingPixels, convert_on, read_chunks
 from wfvae_cli.pipeline.plan import ChunkPlan
-from wfvae_cli.strides import Strides, latent_frames
+from wfvae_cli.strides import ClipLengths, Progression, Strides
 
 CPU = torch.device("cpu")
 
@@ -46,7 +47,8 @@ def test_chunks_hold_every_frame_once_and_pad_by_repetition(
 ) -> None:
     frames = make_frames(count, height, width)
     plan = ChunkPlan(1 + later, later)
-    chunks = list(read_chunks(frames, Strides(time, 8, 8), plan))
+    strides = Strides(time, 8, 8)
+    chunks = list(read_chunks(frames, strides, plan))
 
     assert [chunk.last for chunk in chunks] == [False] * (len(chunks) - 1) + [True]
     assert [pts for chunk in chunks for pts in chunk.pts] == [frame.pts for frame in frames]
@@ -55,18 +57,34 @@ def test_chunks_hold_every_frame_once_and_pad_by_repetition(
         t, h, w, _ = chunk.pixels.shape
         assert (t - (i == 0)) % time == 0
         assert h % 8 == w % 8 == 0
-        latents += latent_frames(t, time) if i == 0 else t // time
+        latents += strides.latent_frames(t) if i == 0 else t // time
         kept = chunk.pixels[: len(chunk.pts)]
         assert (kept[:, height:, :] == kept[:, height - 1 : height, :]).all()
         assert (kept[:, :, width:] == kept[:, :, width - 1 : width]).all()
         assert (chunk.pixels[len(chunk.pts) :] == kept[-1]).all()
-    assert latents == latent_frames(count, time)
+    assert latents == strides.latent_frames(count)
     seen = np.concatenate([c.pixels[: len(c.pts), :height, :width] for c in chunks])
     assert (seen == np.stack([frame.pixels for frame in frames])).all()
     assert [end - begin for begin, end in plan.cuts(latents)] == [
-        latent_frames(c.pixels.shape[0], time) if i == 0 else c.pixels.shape[0] // time
+        strides.latent_frames(c.pixels.shape[0]) if i == 0 else c.pixels.shape[0] // time
         for i, c in enumerate(chunks)
     ]
+
+
+@pytest.mark.parametrize(("count", "full"), [(1, 24), (24, 24), (25, 40)])
+def test_a_whole_clip_is_padded_to_what_the_model_takes(count: int, full: int) -> None:
+    clips = ClipLengths(Progression(24, 16), Progression(6, 4))
+    strides = Strides(4, 8, 8, clips, Progression(32, 16), Progression(40, 8))
+    frames = make_frames(count, 33, 12)
+    whole = ChunkPlan(sys.maxsize, sys.maxsize)
+    (chunk,) = read_chunks(frames, strides, whole)
+    assert chunk.last
+    assert chunk.pixels.shape == (full, 48, 40, 3)
+    assert len(chunk.pts) == count
+    assert (chunk.pixels[:, 33:] == chunk.pixels[:, 32:33]).all()
+    assert (chunk.pixels[:, :, 12:] == chunk.pixels[:, :, 11:12]).all()
+    assert (chunk.pixels[count:] == chunk.pixels[count - 1]).all()
+    assert (chunk.pixels[:count, :33, :12] == np.stack([frame.pixels for frame in frames])).all()
 
 
 def conversion_of(width: int, height: int) -> PlanarConversion:

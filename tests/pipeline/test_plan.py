@@ -163,6 +163,17 @@ def test_a_whole_clip_model_takes_whole_clips() -> None:
         ChunkPlan.of(groupnorm, 17, 64, 64)
 
 
+def test_a_network_with_tiles_of_its_own_takes_no_more_than_one_at_a_time() -> None:
+    loaded = LoadedModel(build("mini-wfvae-groupnorm"), "tiled", "0" * 64, {})
+    loaded.vae.own_tile = 24 * 64 * 64
+    values, memory = loaded.vae.peak_values_per_pixel, Memory(2**40)
+    for frames, size in ((25, 640), (9, 32)):
+        plan = ChunkPlan(loaded.vae.strides.latent_frames(frames), 1)
+        needed, _ = Picture(loaded, size, size).needs(plan, memory)
+        at_once = min(frames * size**2, loaded.vae.own_tile)
+        assert needed == pytest.approx(4 * (values * at_once + 16 * frames * size**2))
+
+
 def test_cuts_cover_everything_once() -> None:
     assert list(ChunkPlan(3, 2).cuts(8)) == [(0, 3), (3, 5), (5, 7), (7, 8)]
     assert list(ChunkPlan(3, 2).cuts(1)) == [(0, 1)]

@@ -25,6 +25,7 @@ from wfvae_cli.stats.draw import Draw, Source, latent_window, open_window
 from wfvae_cli.stats.measure import MeasuredClip, analyse_clip, measure_latents
 from wfvae_cli.stats.report import ModelIdentity, StatsReport, merge_reports
 from wfvae_cli.stats.subband_clip import Kind
+from wfvae_cli.strides import Strides
 
 T = TypeVar("T")
 Floats = NDArray[np.float64]
@@ -238,9 +239,9 @@ def test_short_clips_and_images_are_taken_whole(tmp_path: Path, make_clip: MakeC
 
 
 def test_windows_of_latents() -> None:
-    assert latent_window("a", Draw(), 7, 4) == (0, 7)
-    assert latent_window("a", Draw(sample_frames=33), 7, 4) == (0, 7)
-    windows = {latent_window(f"{i}", Draw(sample_frames=9), 7, 4) for i in range(99)}
+    assert latent_window("a", Draw(), 7, Strides(4, 8, 8)) == (0, 7)
+    assert latent_window("a", Draw(sample_frames=33), 7, Strides(4, 8, 8)) == (0, 7)
+    windows = {latent_window(f"{i}", Draw(sample_frames=9), 7, Strides(4, 8, 8)) for i in range(99)}
     assert windows == {(begin, begin + 3) for begin in range(5)}
 
 

@@ -25,7 +25,7 @@ from wfvae_cli.errors import InputError, LatentError, UsageError
 from wfvae_cli.latents.header import LatentDtype
 from wfvae_cli.latents.metadata import LatentMetadata
 from wfvae_cli.latents.normalization import AppliedNormalization, Normalization
-from wfvae_cli.models.load import describe_checkpoint
+from wfvae_cli.models.load import describe_checkpoint, find_strides
 from wfvae_cli.models.published import find_published
 from wfvae_cli.pipeline.encode import SOURCE_SIZE
 from wfvae_cli.pipeline.options import EncodeOptions
@@ -192,8 +192,9 @@ def _metadata(
             f"{entry.name}: expected {model.channels} channels of {model.name}, got the shape "
             f"{list(entry.shape)}"
         )
-    padded = 1 + (grid[1] - 1) * strides.time
-    frames = entry.frames if entry.frames and 0 <= padded - entry.frames < strides.time else padded
+    padded = strides.frames_of(grid[1])
+    fits = entry.frames and strides.padded_frames(entry.frames) == padded
+    frames = entry.frames if entry.frames and fits else padded
     rate = entry.frame_rate
     return LatentMetadata(
         model=model.name,
@@ -235,7 +236,7 @@ def _model_of(cache: Cache, name: str | None) -> _Model:
         name,
         facts["sha256"],
         facts["family"],
-        Strides(*facts["strides"]),
+        find_strides(name),
         facts["latent_channels"],
         None if values is None else Normalization(values["shift"], values["scale"]),
     )

@@ -96,7 +96,7 @@ def compare_clip(entry: CacheEntry, source: Path, model: LoadedModel) -> Compari
     plain = match(first, encode(model, base), model.vae.normalization)
     best = plain
     if plain.kind not in ("equal", "sample"):
-        clip_frames = 1 + (total - 1) * strides.time
+        clip_frames = strides.frames_of(total)
         best = _search(source, reading, base, stored, kept, clip_frames, plain, model)
     return Comparison(entry, source, best, plain, (*problems, *_problems(entry, best)))
 

@@ -72,7 +72,7 @@ def reading_of(entry: CacheEntry, strides: Strides, latents: int) -> Reading:
     grid = entry.grid
     assert grid is not None
     width, height = grid[3] * strides.width, grid[2] * strides.height
-    frames = 1 + (latents - 1) * strides.time
+    frames = strides.frames_of(latents)
     recorded = _recorded(entry)
     if recorded is not None:
         return Reading(recorded, _window_start(entry), frames, width, height)

@@ -210,9 +210,9 @@ def _strides_of(model: str) -> Strides:
     if published is not None:
         return published.strides
 
-    from wfvae_cli.models.load import describe_checkpoint
+    from wfvae_cli.models.load import find_strides
 
-    return Strides(*describe_checkpoint(model)["strides"])
+    return find_strides(model)
 
 
 def _dataset_options(

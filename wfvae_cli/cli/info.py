@@ -69,6 +69,7 @@ def _describe_latents(source: str) -> dict[str, Any]:
 
     with LatentFile(source) as file:
         fields = {name: _plain(value) for name, value in asdict(file.metadata).items()}
+        fields["strides"] = file.metadata.strides.to_json()
         return {
             "kind": "latents",
             "shape": list(file.shape),

@@ -179,25 +179,16 @@ def check_buckets(buckets: Sequence[Bucket], strides: Strides) -> None:
     """Refuse buckets that the model would have to pad.
 
     Raises:
-        UsageError: a side is no multiple of the strides, or the frames are not 1 + s*k.
+        UsageError: the model takes no pictures of a bucket's size, or no clips of its length.
     """
-    wrong = [(b, near) for b in buckets if (near := _nearest(b, strides)) != b]
+    nearest = [(b, Bucket(*strides.nearest(b.width, b.height, b.frames))) for b in buckets]
+    wrong = [(bucket, near) for bucket, near in nearest if near != bucket]
     if not wrong:
         return
     shown = ", ".join(f"{bucket} (nearest: {near})" for bucket, near in wrong[:_EXAMPLES])
     more = f" and {len(wrong) - _EXAMPLES} more" if len(wrong) > _EXAMPLES else ""
-    time = "any number of" if strides.time == 1 else f"1 + {strides.time}k"
+    frames = strides.lengths.frames.form
     raise UsageError(
-        f"buckets of this model are multiples of {strides.width}x{strides.height} pixels with "
-        f"{time} frames, got {shown}{more}"
-    )
-
-
-def _nearest(bucket: Bucket, strides: Strides) -> Bucket:
-    def multiple(size: int, stride: int) -> int:
-        return stride * max(1, math.floor(size / stride + 0.5))
-
-    frames = 1 + strides.time * math.floor((bucket.frames - 1) / strides.time + 0.5)
-    return Bucket(
-        multiple(bucket.width, strides.width), multiple(bucket.height, strides.height), frames
+        f"buckets of this model are {strides.sizes_form} pixels with {frames} frames, "
+        f"got {shown}{more}"
     )

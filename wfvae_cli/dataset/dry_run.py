@@ -38,7 +38,6 @@ from wfvae_cli.pipeline.job import Chunk, Heartbeat, Job, ModelOutput, Ready, Si
 from wfvae_cli.pipeline.pipeline import Pipeline
 from wfvae_cli.pipeline.plan import ChunkPlan
 from wfvae_cli.pipeline.staging import download
-from wfvae_cli.strides import latent_frames, pad_to
 
 _MOST_SECONDS = 10.0
 """Seconds that opening files may take; those opened by then stand for all."""
@@ -179,10 +178,11 @@ def _look(item: Item, encoding: EncodeItems, job: EncodeJob, model: LoadedModel)
         [promised_frames(info) or 1] if cut is None else [window.frames for window in cut.windows]
     )
     strides, options = model.vae.strides, job.config.options
+    width, height = strides.padded_size(info.width, info.height)
     positions = (
-        sum(latent_frames(length, strides.time) for length in lengths)
-        * ((info.width + pad_to(info.width, strides.width)) // strides.width)
-        * ((info.height + pad_to(info.height, strides.height)) // strides.height)
+        sum(map(strides.latent_frames, lengths))
+        * (width // strides.width)
+        * (height // strides.height)
     )
     tensors = 2 if options.posterior == "moments" else 1
     size = positions * model.vae.latent_channels * _BYTES[options.save_dtype] * tensors

@@ -26,7 +26,7 @@ from wfvae_cli.dataset.source import stamp
 from wfvae_cli.errors import InputError, OutputError, PartialFailureError, UsageError
 from wfvae_cli.latents.normalization import Normalization
 from wfvae_cli.media.options import Sampling
-from wfvae_cli.models.load import describe_checkpoint
+from wfvae_cli.models.load import describe_checkpoint, find_strides
 from wfvae_cli.pipeline.job import NoCallbacks
 from wfvae_cli.stats.accumulate import FailedClip
 from wfvae_cli.stats.draw import Draw, Source
@@ -178,7 +178,7 @@ def expected_model(name: str) -> ExpectedModel:
     return ExpectedModel(
         ModelIdentity(name, facts["sha256"], facts["family"]),
         None if scale is None else Normalization(**scale),
-        facts["strides"][0],
+        find_strides(name),
     )
 
 

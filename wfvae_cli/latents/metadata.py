@@ -13,7 +13,7 @@ from typing import Literal
 from wfvae_cli.errors import LatentError
 from wfvae_cli.latents.normalization import AppliedNormalization
 from wfvae_cli.latents.strings import LARGEST_TERM, Strings, clean_text, format_value, require
-from wfvae_cli.strides import Strides, latent_frames
+from wfvae_cli.strides import ClipLengths, Progression, Strides
 
 SCHEMA = "wfvae-latents"
 SCHEMA_VERSION = 1
@@ -105,7 +105,7 @@ class LatentMetadata:
 
     def __post_init__(self) -> None:
         """Check every field that has a range, and every pair that must agree."""
-        for name, stride in zip(_STRIDE_KEYS, _stride_values(self.strides), strict=True):
+        for name, stride in zip(_STRIDE_KEYS, self.strides.values, strict=True):
             require(1 <= stride <= _LARGEST_STRIDE, name, f"1 to {_LARGEST_STRIDE}", stride)
         for name in ("channels", "width", "height"):
             require(getattr(self, name) >= 1, name, "at least 1", getattr(self, name))
@@ -127,7 +127,7 @@ class LatentMetadata:
     def _check_grid(self) -> None:
         width, height = self.width + self.pad_right, self.height + self.pad_bottom
         frames = self.frames + self.pad_frames
-        time = self.strides.time
+        lengths = self.strides.lengths.frames
         require(
             width % self.strides.width == 0,
             "pad_right",
@@ -141,9 +141,9 @@ class LatentMetadata:
             f"{self.height} + {self.pad_bottom}",
         )
         require(
-            frames == 0 or (self.frames > 0 and (frames - 1) % time == 0),
+            frames == 0 or (self.frames > 0 and frames in lengths),
             "pad_frames",
-            f"frames and padding to be 1 + {time}k",
+            f"frames and padding to be {lengths}",
             f"{self.frames} + {self.pad_frames}",
         )
 
@@ -214,7 +214,7 @@ class LatentMetadata:
         """The shape `[Z, T', H', W']` of this clip's latents."""
         return (
             self.channels,
-            latent_frames(self.frames + self.pad_frames, self.strides.time),
+            self.strides.latent_frames(self.frames + self.pad_frames),
             (self.height + self.pad_bottom) // self.strides.height,
             (self.width + self.pad_right) // self.strides.width,
         )
@@ -226,7 +226,8 @@ class LatentMetadata:
         values: dict[str, str | int | bool | Fraction | None] = {
             "schema": SCHEMA,
             "schema_version": SCHEMA_VERSION,
-            **dict(zip(_STRIDE_KEYS, _stride_values(self.strides), strict=True)),
+            **dict(zip(_STRIDE_KEYS, self.strides.values, strict=True)),
+            **self.strides.clip_strings,
             **{name: getattr(self, name) for name in _PLAIN_FIELDS},
             "normalization": "none",
         }
@@ -250,7 +251,7 @@ class LatentMetadata:
             model=parse.text("model"),
             model_sha256=parse.text("model_sha256"),
             family=parse.text("family"),
-            strides=Strides(*(parse.integer(name) for name in _STRIDE_KEYS)),
+            strides=_parse_strides(parse, strings),
             channels=parse.integer("channels"),
             width=parse.integer("width"),
             height=parse.integer("height"),
@@ -294,10 +295,6 @@ _PLAIN_FIELDS = tuple(
 """Fields that are one string under their own name."""
 
 
-def _stride_values(strides: Strides) -> tuple[int, int, int]:
-    return strides.time, strides.height, strides.width
-
-
 def _check_schema(strings: Strings) -> None:
     schema = strings.text("schema")
     require(schema == SCHEMA, "schema", repr(SCHEMA), repr(schema[:80]))
@@ -307,6 +304,28 @@ def _check_schema(strings: Strings) -> None:
             f"latent metadata has schema version {version}, but this wfvae reads version "
             f"{SCHEMA_VERSION}: upgrade wfvae, or encode the source again"
         )
+
+
+def _parse_strides(parse: Strings, strings: Mapping[str, str]) -> Strides:
+    """Read the strides, and the lengths of clips that only models that are not causal record."""
+    clips = None
+    if "clip_frames" in strings:
+        clips = ClipLengths(*(_progression(parse, key) for key in ("clip_frames", "clip_latents")))
+    time, height, width = (parse.integer(name) for name in _STRIDE_KEYS)
+    return Strides(time, height, width, clips)
+
+
+def _progression(parse: Strings, name: str) -> Progression:
+    text = parse.text(name)
+    try:
+        found = Progression.parse(text)
+    except ValueError:
+        raise LatentError(
+            f"latent metadata: {name!r} should be two numbers such as '22 + 17k', got {text[:80]!r}"
+        ) from None
+    largest = max(found.first, found.step)
+    require(largest <= _LARGEST_STRIDE, name, f"of numbers up to {_LARGEST_STRIDE}", text)
+    return found
 
 
 def _parse_normalization(strings: Strings) -> AppliedNormalization | None:

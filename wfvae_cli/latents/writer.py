@@ -22,7 +22,6 @@ from wfvae_cli.latents.header import SAFETENSORS_DTYPES, LatentDtype, encode_hea
 from wfvae_cli.latents.metadata import LatentMetadata
 from wfvae_cli.latents.raw import Digest, Writable, write_all
 from wfvae_cli.latents.spool import PlaneSpool
-from wfvae_cli.strides import latent_frames, padded_frames
 
 
 class LatentWriter:
@@ -148,16 +147,16 @@ class LatentWriter:
             LatentError: `pts` do not increase.
             OutputError: the file cannot be written.
         """
-        stride = self._metadata.strides.time
-        if frames < 1 or latent_frames(frames, stride) != self.latent_frames:
+        strides = self._metadata.strides
+        if frames < 1 or strides.latent_frames(frames) != self.latent_frames:
             raise ValueError(
-                f"{frames} frames at temporal stride {stride} do not make the "
+                f"{frames} frames at temporal stride {strides.time} do not make the "
                 f"{self.latent_frames} latent frames that were appended"
             )
         metadata = replace(
             self._metadata,
             frames=frames,
-            pad_frames=padded_frames(frames, stride) - frames,
+            pad_frames=strides.padded_frames(frames) - frames,
             last_duration=last_duration,
         )
         times = None if pts is None else _checked_pts(pts, frames).astype("<i8")

@@ -15,7 +15,7 @@ from wfvae_cli.latents.normalization import Normalization
 from wfvae_cli.nn.arithmetic import convolved_in
 from wfvae_cli.nn.row_bands import Footprint
 from wfvae_cli.nn.stream import Stream
-from wfvae_cli.strides import Strides
+from wfvae_cli.strides import Progression, Strides
 
 Half = Literal["encode", "decode"]
 Task = Literal["encode", "decode", "both"]
@@ -68,6 +68,9 @@ class VideoVAE(nn.Module, ABC):
     peak_values_per_pixel: float
     """Numbers that a pixel of a chunk needs at the peak of decoding, as measured: a chunk takes
     about this times its pixels and the bytes of a number."""
+    own_tile: int | None = None
+    """Pixels, of all of its frames, of the overlapping tiles that the network itself cuts a clip
+    into: no more go through it together. None where there are none."""
     footprint: Footprint | None = None
     """Memory per pixel, to plan row bands with; None where a layer sees too far for bands."""
     normalization: Normalization | None = None
@@ -131,8 +134,9 @@ class VideoVAE(nn.Module, ABC):
         """Encode the next chunk of a clip.
 
         Args:
-            frames: BCTHW in [-1, 1], RGB. The stream's first chunk has `1 + k*strides.time`
-                frames, every later one `k*strides.time`; H and W are multiples of the strides.
+            frames: BCTHW in [-1, 1], RGB. The stream's first chunk has one of the lengths that
+                `strides` gives, mostly `1 + k*strides.time`; every later one `k*strides.time`
+                frames. H and W are of its sizes, mostly multiples of the strides.
             stream: state of this clip's earlier chunks; changed in place.
 
         Returns:
@@ -144,13 +148,12 @@ class VideoVAE(nn.Module, ABC):
         """
         _, c, t, h, w = frames.shape
         s = self.strides
-        if c != 3 or h % s.height or w % s.width:
+        if c != 3 or s.padded_size(w, h) != (w, h):
             raise UsageError(
-                f"expected B3THW with height a multiple of {s.height} and width of {s.width}, "
-                f"got {frames.shape = }"
+                f"expected B3THW with width and height {s.sizes_form}, got {frames.shape = }"
             )
-        if t < 1 or (t - stream.first) % s.time:
-            form = f"1 + {s.time}k frames first" if stream.first else f"{s.time}k frames next"
+        if t not in (s.lengths.frames if stream.first else Progression.multiples(s.time)):
+            form = f"{s.lengths.frames} frames first" if stream.first else f"{s.time}k frames next"
             raise UsageError(f"expected {form} in this stream, got {t}")
         self._enter(stream, "encode")
         run = self._encode if self.compiled is None else self.compiled.encode
@@ -162,8 +165,8 @@ class VideoVAE(nn.Module, ABC):
         """Decode the next chunk of a clip's latents.
 
         Args:
-            latents: BCTHW, not normalised, any number of latent frames from 1; of any type, since
-                the encoder may compute in another one.
+            latents: BCTHW, not normalised, any number of latent frames from 1, if `strides` gives
+                no other lengths; of any type, since the encoder may compute in another one.
             stream: state of this clip's earlier chunks; changed in place. Set
                 `stream.last` before the final chunk.
 
@@ -175,10 +178,16 @@ class VideoVAE(nn.Module, ABC):
             UsageError: the chunk's shape does not fit, this configuration cannot be chunked, or
                 the model was loaded for encoding only.
         """
-        if latents.size(1) != self.latent_channels or latents.size(2) < 1:
+        _, c, t, h, w = latents.shape
+        s = self.strides
+        if c != self.latent_channels or t not in s.lengths.latents:
             raise UsageError(
-                f"expected latents BCTHW with {self.latent_channels} channels, "
-                f"got {latents.shape = }"
+                f"expected latents BCTHW with {self.latent_channels} channels and "
+                f"{s.lengths.latents.form} frames, got {latents.shape = }"
+            )
+        if s.padded_size(w * s.width, h * s.height) != (w * s.width, h * s.height):
+            raise UsageError(
+                f"expected latents of pictures of {s.sizes_form} pixels, got {latents.shape = }"
             )
         self._enter(stream, "decode")
         run = self._decode if self.compiled is None else self.compiled.decode

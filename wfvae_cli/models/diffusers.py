@@ -7,12 +7,13 @@ Diffusion's (arXiv 2112.10752), take a video frame by frame; video VAEs take a c
 from __future__ import annotations
 
 import importlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
 from einops import rearrange
 from torch import Tensor
+from torch.overrides import TorchFunctionMode
 
 from wfvae_cli.errors import MissingExtraError, WeightsError
 from wfvae_cli.latents.normalization import Normalization
@@ -67,8 +68,7 @@ class DiffusersVAE(VideoVAE):
         self.entry = entry
         self.family = entry.family
         self.patch = entry.patch(autoencoder)
-        space = entry.space(autoencoder) * self.patch
-        self.strides = Strides(entry.time(autoencoder), space, space)
+        self.strides = _strides(entry, autoencoder, self.patch)
         self.latent_channels = entry.channels(autoencoder) * self.patch**2
         self.peak_values_per_pixel = 6.0 * entry.width(autoencoder)
         self.whole_clip_only = entry.whole_clip_only
@@ -79,8 +79,12 @@ class DiffusersVAE(VideoVAE):
             self.normalization = _normalization(self.config, self.latent_channels)
         for name in {name.partition(".")[0] for name in self.statistics}:
             delattr(autoencoder, name)
-        # Whole clips only: no tiles, which overlap and leave seams.
+        # Whole clips only: no tiles, which overlap and leave seams, but where the model was
+        # published with them. Allegro's take one clip at a time, which is what slicing means.
         autoencoder.use_framewise_encoding = autoencoder.use_framewise_decoding = False
+        if entry.tile is not None:
+            self.own_tile = entry.tile(autoencoder)
+            autoencoder.use_tiling = autoencoder.use_slicing = True
         self.autoencoder = autoencoder
 
     @classmethod
@@ -94,8 +98,6 @@ class DiffusersVAE(VideoVAE):
         """
         name = str(config.get("_class_name", _DEFAULT_CLASS))
         entry = CLASSES[name]
-        if entry.refused is not None:
-            raise WeightsError(f"{name} cannot be run here: {entry.refused}")
         _refuse_variants(name, config)
         _check_bounds(config)
         autoencoder = _build(_find_class(name), name, config)
@@ -134,7 +136,8 @@ class DiffusersVAE(VideoVAE):
     def _decode(self, latents: Tensor, stream: Stream) -> Tensor:
         del stream
         if self.entry.takes == "clips":
-            return _sample(self.autoencoder.decode(latents.contiguous()))
+            decoded = _sample(self.autoencoder.decode(latents.contiguous()))
+            return self._to_rgb(decoded.transpose(1, 2) if self.entry.gives_time_first else decoded)
         pattern = "b (c i j) t h w -> (b t) c (h i) (w j)"
         images = rearrange(latents, pattern, i=self.patch, j=self.patch)
         decoded = _sample(self.autoencoder.decode(images))
@@ -143,7 +146,21 @@ class DiffusersVAE(VideoVAE):
     def _encode_clip(self, frames: Tensor) -> Posterior:
         if self.entry.leads:
             frames = torch.cat((*[frames[:, :, :1]] * (self.strides.time - 1), frames), dim=2)
-        return self._posterior(self.autoencoder.encode(frames.contiguous()))
+        return self._posterior(self.autoencoder.encode(self._from_rgb(frames).contiguous()))
+
+    def _from_rgb(self, frames: Tensor) -> Tensor:
+        """Normalise RGB in [-1, 1] as the class expects it."""
+        if self.entry.pixels is None:
+            return frames
+        mean, std = (frames.new_tensor(x).view(3, 1, 1, 1) for x in self.entry.pixels)
+        return ((frames + 1) / 2 - mean) / std
+
+    def _to_rgb(self, frames: Tensor) -> Tensor:
+        """Undo `_from_rgb`."""
+        if self.entry.pixels is None:
+            return frames
+        mean, std = (frames.new_tensor(x).view(3, 1, 1, 1) for x in self.entry.pixels)
+        return (frames * std + mean) * 2 - 1
 
     def _posterior(self, encoded: Any) -> Posterior:
         """Read what `encode` of any of the classes returned."""
@@ -178,26 +195,60 @@ def _find_class(name: str) -> Any:
     return found
 
 
+class _WithoutWeights(TorchFunctionMode):
+    """Builds layers without memory for weights, which they allocate by `torch.empty`."""
+
+    def __torch_function__(
+        self,
+        func: Callable[..., Any],
+        types: Sequence[type],
+        args: tuple[Any, ...] = (),
+        kwargs: dict[str, Any] | None = None,
+    ) -> Any:
+        options = kwargs or {}
+        if func is torch.empty:
+            options = options | {"device": "meta"}
+        return func(*args, **options)
+
+
 def _build(autoencoder: Any, name: str, config: Mapping[str, Any]) -> Any:
     """Build without memory for weights where the caller asks for that, with constants in any case.
 
-    On the meta device a buffer that no checkpoint holds would have no values.
+    On the meta device a buffer that no checkpoint holds would have no values: those are a second
+    module's, whose weights are on the meta device, too.
     """
     try:
         built = autoencoder.from_config(dict(config))
         persistent = built.state_dict().keys()
         lost = [n for n, b in built.named_buffers() if b.is_meta and n not in persistent]
         if lost:
-            with torch.device("cpu"):
+            with torch.device("cpu"), _WithoutWeights():
                 buffers = dict(autoencoder.from_config(dict(config)).named_buffers())
             for buffer in lost:
                 owner, _, leaf = buffer.rpartition(".")
                 setattr(built.get_submodule(owner), leaf, buffers[buffer])
-    except (TypeError, ValueError, AttributeError, LookupError) as error:
+    except (TypeError, ValueError, AttributeError, LookupError, ArithmeticError) as error:
         raise WeightsError(
             f"diffusers cannot build an {name} from this config.json: {error}"
         ) from error
     return built
+
+
+def _strides(entry: DiffusersClass, autoencoder: Any, patch: int) -> Strides:
+    space = entry.space(autoencoder) * patch
+    if entry.takes == "images":
+        return Strides(1, space, space)
+    clips = heights = widths = None
+    try:
+        if entry.clips is not None:
+            clips = entry.clips(autoencoder)
+        if entry.sizes is not None:
+            heights, widths = entry.sizes(autoencoder)
+    except ValueError as error:
+        raise WeightsError(
+            f"config.json: clips of no length or size can be cut into such tiles: {error}"
+        ) from error
+    return Strides(entry.time(autoencoder), space, space, clips, heights, widths)
 
 
 def _inputs(autoencoder: Any) -> int:

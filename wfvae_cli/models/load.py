@@ -39,6 +39,7 @@ from wfvae_cli.models.weights import (
 )
 from wfvae_cli.nn.accelerator import available_devices
 from wfvae_cli.nn.arithmetic import multiplies_bfloat16, probe_conv3d_tf32
+from wfvae_cli.strides import Strides
 
 _log = logging.getLogger("wfvae")
 
@@ -163,7 +164,8 @@ def describe_checkpoint(name: str) -> dict[str, Any]:
         "path": str(found.files),
         "family": vae.family,
         "recognised_by": found.recognised_by,
-        "strides": [vae.strides.time, vae.strides.height, vae.strides.width],
+        "strides": list(vae.strides.values),
+        **vae.strides.clip_strings,
         "latent_channels": vae.latent_channels,
         "parameters": count_parameters(weights),
         "dtypes": sorted({entry.dtype for entry in weights}),
@@ -174,6 +176,18 @@ def describe_checkpoint(name: str) -> dict[str, Any]:
         "state_growth_per_latent": vae.state_growth_per_latent or None,
         "config": found.config,
     }
+
+
+def find_strides(name: str) -> Strides:
+    """Give the strides of a checkpoint, without loading its weights.
+
+    Args:
+        name: as for `load_model`.
+
+    Raises:
+        WeightsError: as `describe_checkpoint`.
+    """
+    return _find(name).vae.strides
 
 
 def normalization_of(model: LoadedModel) -> Normalization:

@@ -80,11 +80,10 @@ def check_could_have_made(name: str, family: str, channels: int, strides: Stride
         strides,
     ):
         return
-    theirs, ours = ("x".join(map(str, vars(s).values())) for s in (strides, entry.strides))
     raise LatentError(
         f"these latents were made by a model of the family {family} with {channels} channels and "
-        f"strides {theirs}, but {name!r} is {entry.family} with {entry.channels} channels and "
-        f"strides {ours}: give the model that made it with --model"
+        f"strides {strides}, but {name!r} is {entry.family} with {entry.channels} channels and "
+        f"strides {entry.strides}: give the model that made it with --model"
     )
 
 

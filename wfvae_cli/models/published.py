@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from wfvae_cli.strides import Strides
+from wfvae_cli.strides import ClipLengths, Progression, Strides
 
 
 @dataclass(frozen=True)
@@ -60,6 +60,10 @@ class PublishedModel:
 # - hunyuanvideo, ltx-video, flux-1, dc-ae: diffusers' pipelines load them.
 # - flux-2: the config of copies of it names this repository; README of black-forest-labs/flux2
 #   (klein 4B is Apache-2.0, and so is the VAE of all of FLUX.2).
+# - allegro: README of rhymes-ai/Allegro (Apache-2.0) links the repository; diffusers' pipeline
+#   loads its folder `vae`.
+# - minimax-h3: diffusers' modular pipeline loads this repository, and the config.json in its folder
+#   `vae` is of AutoencoderKLMiniMaxH3; the licence is what the card of Comfy-Org's copy names.
 # Open-Sora Plan v1.5's 8x8x8 VAE is not here: its README links LanguageBind/Open-Sora-Plan-v1.5.0
 # without saying which of its files is the VAE. It loads by path once converted.
 PUBLISHED: tuple[PublishedModel, ...] = (
@@ -158,6 +162,38 @@ PUBLISHED: tuple[PublishedModel, ...] = (
         HubSource("genmo/mochi-1-preview", "vae"),
         "Apache-2.0",
         459_748_611,
+    ),
+    PublishedModel(
+        "allegro",
+        "allegro",
+        Strides(
+            4,
+            8,
+            8,
+            clips=ClipLengths(Progression(24, 16), Progression(6, 4)),
+            heights=Progression(320, 200),
+            widths=Progression(320, 240),
+        ),
+        4,
+        HubSource("rhymes-ai/Allegro", "vae"),
+        "Apache-2.0",
+        174_955_751,
+    ),
+    PublishedModel(
+        "minimax-h3",
+        "minimax-h3",
+        Strides(
+            4,
+            16,
+            16,
+            clips=ClipLengths(Progression(22, 17), Progression(7, 5)),
+            heights=Progression(32, 16),
+            widths=Progression(32, 16),
+        ),
+        24,
+        HubSource("MiniMaxAI/MiniMax-H3", "vae"),
+        "MiniMax-H3 Community",
+        2_603_868_984,
     ),
     PublishedModel(
         "flux-2",

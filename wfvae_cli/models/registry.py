@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from wfvae_cli.errors import WeightsError
 from wfvae_cli.models.detect import infer_config, nearest_layout
-from wfvae_cli.models.diffusers_table import CLASSES, RUNNABLE
+from wfvae_cli.models.diffusers_table import CLASSES
 
 if TYPE_CHECKING:
     from wfvae_cli.models.base import VideoVAE
@@ -186,5 +186,4 @@ def _find_by_tensors(names: set[str], where: str) -> Family:
 
 def supported() -> list[str]:
     """Every `_class_name` that loads."""
-    names = dict.fromkeys(name for family in FAMILIES for name in family.class_names)
-    return [name for name in names if name not in CLASSES or name in RUNNABLE]
+    return list(dict.fromkeys(name for family in FAMILIES for name in family.class_names))

@@ -23,7 +23,7 @@ from wfvae_cli.pipeline.halves import explained_memory
 from wfvae_cli.pipeline.job import ClipSource, Heartbeat
 from wfvae_cli.pipeline.plan import ChunkPlan
 from wfvae_cli.pipeline.staging import download, upload
-from wfvae_cli.strides import Strides, pad_to, padded_frames
+from wfvae_cli.strides import Strides
 
 _AT_ONCE = 2**23
 """Pixels whose colours a device converts together: some 50 bytes each while that lasts."""
@@ -143,7 +143,7 @@ def read_chunks(
         is_followed: whether the same task has another stream behind this one.
     """
     group: list[Frame] = []
-    room = 1 + (plan.first - 1) * strides.time
+    room = strides.frames_of(plan.first)
     begun = False
     for frame in frames:
         if len(group) == room:
@@ -157,21 +157,21 @@ def read_chunks(
 
 
 def _pad_chunk(group: list[Frame], strides: Strides, *, first: bool, last: bool) -> FrameChunk:
-    """Stack frames; repeat the last frame, and the right and bottom edge, to full strides."""
+    """Stack frames; repeat the last one, and the right and bottom edge, to what the model takes."""
     count = len(group)
-    full = padded_frames(count, strides.time) if first else count + pad_to(count, strides.time)
+    full = strides.padded_frames(count) if first else count + -count % strides.time
     pts, conversion = [frame.pts for frame in group], group[0].conversion
     if conversion is not None and all(frame.conversion is conversion for frame in group):
         w, h = conversion.size
         repeated = group + group[-1:] * (full - count)
         planes = np.stack([frame.pixels for frame in repeated], dtype=np.uint8)
-        padding = pad_to(h, strides.height), pad_to(w, strides.width)
-        return FrameChunk(planes, pts, last, conversion, padding)
+        width, height = strides.padded_size(w, h)
+        return FrameChunk(planes, pts, last, conversion, (height - h, width - w))
     # Where the format changes within a chunk, some frames may have been converted already.
     pictures = [frame.in_rgb() for frame in group]
     h, w, c = pictures[0].shape
-    shape = (full, h + pad_to(h, strides.height), w + pad_to(w, strides.width), c)
-    pixels = np.empty(shape, pictures[0].dtype)
+    width, height = strides.padded_size(w, h)
+    pixels = np.empty((full, height, width, c), pictures[0].dtype)
     for i, picture in enumerate(pictures):
         pixels[i, :h, :w] = picture
     pixels[count:, :h, :w] = pictures[-1]

@@ -118,7 +118,7 @@ class LatentSource(ClipSource):
             if metadata.normalization is not None:
                 latents = metadata.normalization.undo(latents)
             _, count, height, width = latents.shape
-            frames = count * strides.time - (strides.time - 1 if begin == 0 else 0)
+            frames = strides.frames_of(count) if begin == 0 else count * strides.time
             shape = frames, height * strides.height, width * strides.width
             # Frames that are decoded do not change with what follows, so any later chunk may be
             # the last one.
@@ -339,17 +339,16 @@ def check_made_by(file: LatentFile, model: LoadedModel, *, force: bool) -> None:
     """
     metadata = file.metadata
     made_by = f"{file.name}: made by {metadata.model!r} ({metadata.family}, {metadata.channels} "
-    made_by += f"channels, strides {'x'.join(map(str, vars(metadata.strides).values()))})"
+    made_by += f"channels, strides {metadata.strides})"
     vae = model.vae
     if (metadata.family, metadata.channels, metadata.strides) != (
         vae.family,
         vae.latent_channels,
         vae.strides,
     ):
-        strides = "x".join(map(str, vars(vae.strides).values()))
         raise LatentError(
             f"{made_by}, but {model.name!r} is {vae.family} with {vae.latent_channels} channels "
-            f"and strides {strides}: give the model that made it with --model"
+            f"and strides {vae.strides}: give the model that made it with --model"
         )
     if metadata.model_sha256 != model.sha256 and not force:
         raise LatentError(

@@ -16,7 +16,7 @@ def describe_run(model: LoadedModel, plan: ChunkPlan) -> str:
     if vae.whole_clip_only is not None:
         chunk = "whole clips"
     else:
-        chunk = f"{1 + (plan.first - 1) * vae.strides.time} frames a chunk"
+        chunk = f"{vae.strides.frames_of(plan.first)} frames a chunk"
     parts = [f"{model.name} ({vae.family})", str(model.device), model.compute_dtype, chunk]
     if model.device.type == "cpu":
         parts.append(_cores(torch.get_num_threads()))

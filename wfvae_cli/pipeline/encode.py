@@ -27,7 +27,6 @@ from wfvae_cli.pipeline.options import Batch, EncodeOptions
 from wfvae_cli.pipeline.pipeline import run_one
 from wfvae_cli.pipeline.plan import ChunkPlan
 from wfvae_cli.pipeline.staging import Download, download
-from wfvae_cli.strides import pad_to
 
 SOURCE_SIZE = "source_size"
 """The header's extra string with the width and height of the file's pictures, such as 1920x1080."""
@@ -226,6 +225,7 @@ def describe(
 ) -> LatentMetadata:
     """Make the header of a clip's latent file; its length is not known yet."""
     strides = model.vae.strides
+    width, height = strides.padded_size(info.width, info.height)
     extra = dict(options.extra)
     if info.source_size is not None:
         extra[SOURCE_SIZE] = "{}x{}".format(*info.source_size)
@@ -239,8 +239,8 @@ def describe(
         channels=model.vae.latent_channels,
         width=info.width,
         height=info.height,
-        pad_right=pad_to(info.width, strides.width),
-        pad_bottom=pad_to(info.height, strides.height),
+        pad_right=width - info.width,
+        pad_bottom=height - info.height,
         posterior=options.posterior,
         seed=options.seed if options.posterior == "sample" else None,
         normalization=options.normalization,

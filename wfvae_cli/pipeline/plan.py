@@ -21,7 +21,6 @@ from wfvae_cli.nn.accelerator import free_device_memory, total_device_memory
 from wfvae_cli.nn.stream import Stream
 from wfvae_cli.pipeline.options import Tile
 from wfvae_cli.pipeline.tiles import Grid, check_tile
-from wfvae_cli.strides import latent_frames, latents_per_chunk, pad_to
 
 _GIB = 2**30
 _DEVICE_BUDGET = 16 * _GIB
@@ -41,6 +40,8 @@ _TILES = (1024, 768, 512, 384, 256)
 """Tile sides in pixels that `--tile auto` tries. Smaller ones are less exact, and overlap more."""
 _BLENDED = 12.0
 """float32 values for each pixel of a frame while tiles are blended."""
+_OWN_BLENDED = 16.0
+"""Values for each pixel of a frame while a network blends tiles of its own, all at once."""
 
 
 @dataclass(frozen=True)
@@ -149,7 +150,7 @@ class ChunkPlan:
         if chunk is None:
             later = unit * max(1, _default_latents(model, pixels) // unit)
         else:
-            later = latents_per_chunk(chunk, stride)
+            later = model.vae.strides.latents_per_chunk(chunk)
         if later % unit:
             raise UsageError(
                 f"--chunk {chunk} cannot be used with {model.name}, which takes {stride * unit} "
@@ -217,16 +218,15 @@ class Picture:
     def growth(self) -> int:
         """Bytes that state grows by with every latent frame, in the halves that are used."""
         vae = self.model.vae
-        height = (self.height + pad_to(self.height, vae.strides.height)) // vae.strides.height
-        width = (self.width + pad_to(self.width, vae.strides.width)) // vae.strides.width
-        numbers = vae.state_growth_per_latent * height * width * (2 if self.task == "both" else 1)
+        width, height = vae.strides.padded_size(self.width, self.height)
+        positions = (height // vae.strides.height) * (width // vae.strides.width)
+        numbers = vae.state_growth_per_latent * positions * (2 if self.task == "both" else 1)
         return numbers * self.model.value_bytes
 
     def grid(self, tile: int) -> Grid:
         """Lay tiles over the padded picture."""
         strides = self.model.vae.strides
-        height = self.height + pad_to(self.height, strides.height)
-        width = self.width + pad_to(self.width, strides.width)
+        width, height = strides.padded_size(self.width, self.height)
         return Grid.of(height, width, tile, strides)
 
     def first_that_fits(
@@ -262,8 +262,13 @@ class Picture:
     def needs(self, plan: ChunkPlan, memory: Memory) -> tuple[float, float]:
         """Estimate bytes at the peak: on the device, and of state offloaded to the host."""
         vae = self.model.vae
-        frames = vae.strides.time * (plan.first - 1) + 1
+        frames = vae.strides.frames_of(plan.first)
         working, state, outside = vae.peak_values_per_pixel * frames, 0.0, 0.0
+        if vae.own_tile is not None:
+            width, height = vae.strides.padded_size(self.width, self.height)
+            pixels = frames * width * height
+            values = vae.peak_values_per_pixel * min(pixels, vae.own_tile) + _OWN_BLENDED * pixels
+            working = values / (self.width * self.height)
         if vae.footprint is not None:
             working, outside = vae.footprint.working * frames, vae.footprint.outside * frames
             state += vae.footprint.encoder_state if self.task != "decode" else 0.0
@@ -334,7 +339,7 @@ def check_memory(
     """
     if model.device.type != "cpu":
         return
-    cut = replace(plan, first=latent_frames(frames, model.vae.strides.time))
+    cut = replace(plan, first=model.vae.strides.latent_frames(frames))
     available = free_memory()
     needed, _ = Picture(model, width, height, task).needs(cut, Memory(available))
     if needed > available:

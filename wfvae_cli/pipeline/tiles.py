@@ -92,9 +92,16 @@ class Grid:
 def check_tile(tile: Tile, strides: Strides) -> None:
     """Refuse tiles that are no whole number of latent positions, or too few for an overlap.
 
+    Models that take certain sizes of pictures only have tiles of their own, and take no others.
+
     Raises:
         UsageError: such tiles were asked for.
     """
+    if isinstance(tile, int) and strides.heights is not None:
+        raise UsageError(
+            f"--tile {tile} cannot be used with this model, which cuts pictures into overlapping "
+            "tiles of its own: leave --tile out"
+        )
     unit = max(strides.height, strides.width)
     if isinstance(tile, int) and (tile % unit or tile < LEAST_POSITIONS * unit):
         near = unit * max(LEAST_POSITIONS, round(tile / unit))

@@ -21,7 +21,7 @@ from wfvae_cli.media.options import DATASET_IMAGE_MEMORY, Sampling
 from wfvae_cli.media.reader import ClipReader, open_clip
 from wfvae_cli.media.sampling import seconds
 from wfvae_cli.stats.accumulate import file_identity
-from wfvae_cli.strides import latent_frames
+from wfvae_cli.strides import Strides
 from wfvae_cli.unreadable import why_unreadable
 
 _LATENTS = ".safetensors"
@@ -162,21 +162,21 @@ def open_window(source: Source, draw: Draw, *, threads: int = 0) -> tuple[ClipRe
     return _open(source, sampling, threads)
 
 
-def latent_window(name: str, draw: Draw, total: int, stride: int) -> tuple[int, int]:
+def latent_window(name: str, draw: Draw, total: int, strides: Strides) -> tuple[int, int]:
     """Draw the window of a latent file, in latent frames: as many as hold the frames of a window.
 
     Args:
         name: of the clip.
         draw: what is drawn.
         total: latent frames in the file.
-        stride: frames that a latent frame stands for.
+        strides: of the model that made it.
 
     Returns:
         Begin and end.
     """
     if draw.sample_frames is None:
         return 0, total
-    length = min(total, latent_frames(draw.sample_frames, stride))
+    length = min(total, strides.latent_frames(draw.sample_frames))
     begin = draw.window(name, total, length)
     return begin, begin + length
 

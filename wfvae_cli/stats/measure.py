@@ -156,17 +156,17 @@ def measure_latents(
         applied: AppliedNormalization | Normalization | None
         if source.size is None and is_musubi(source.path):
             file = cache = stack.enter_context(MusubiCache(source.path, expected))
-            stride, applied, model = cache.stride, cache.applied, cache.model
+            strides, applied, model = cache.strides, cache.applied, cache.model
             posterior, compute_dtype = "mean", cache.compute_dtype
         else:
             file = latents = stack.enter_context(LatentFile(opened))
             meta = latents.metadata
-            stride, applied = meta.strides.time, meta.normalization
+            strides, applied = meta.strides, meta.normalization
             model = ModelIdentity(meta.model, meta.model_sha256, meta.family)
             posterior = "sample" if meta.posterior == "sample" else "mean"
             compute_dtype = meta.compute_dtype
         total = file.shape[1]
-        begin, end = latent_window(source.name, draw, total, stride)
+        begin, end = latent_window(source.name, draw, total, strides)
         whole = (begin, end) == (0, total)
         clip = ClipStats(source.name, source.identity("" if whole else f"latents {begin} to {end}"))
         for mean, logvar in _blocks(file, begin, end, applied):

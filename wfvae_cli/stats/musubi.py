@@ -108,7 +108,7 @@ class MusubiCache:
                 f"{len(expected.normalization.shift)}"
             )
         self.applied, self.model = expected.normalization, expected.identity
-        self.stride = expected.stride
+        self.strides = expected.strides
         self.compute_dtype = str(options.get("compute_dtype", "unknown"))
 
     def __enter__(self) -> MusubiCache:

@@ -23,6 +23,7 @@ from wfvae_cli.stats.summary import Summary, summarise
 
 if TYPE_CHECKING:
     from wfvae_cli.latents.normalization import Normalization
+    from wfvae_cli.strides import Strides
 
 
 @dataclass(frozen=True)
@@ -41,8 +42,7 @@ class ExpectedModel:
 
     identity: ModelIdentity
     normalization: Normalization | None
-    stride: int
-    """Frames that a latent frame stands for."""
+    strides: Strides
 
 
 @dataclass(frozen=True)

@@ -26,7 +26,6 @@ from wfvae_cli.errors import InputError, LatentError, UsageError
 from wfvae_cli.latents.metadata import LatentMetadata
 from wfvae_cli.pipeline.encode import LatentOutput
 from wfvae_cli.pipeline.options import EncodeOptions
-from wfvae_cli.strides import padded_frames
 
 
 class PtCache(Exporter):
@@ -101,10 +100,8 @@ class _PtOutput(SpooledOutput):
         self, frames: int, pts: Sequence[int] | None, last_duration: Fraction | None
     ) -> Written:
         del pts, last_duration  # the trainers count frames
-        stride = self._metadata.strides.time
-        metadata = replace(
-            self._metadata, frames=frames, pad_frames=padded_frames(frames, stride) - frames
-        )
+        padded = self._metadata.strides.padded_frames(frames)
+        metadata = replace(self._metadata, frames=frames, pad_frames=padded - frames)
         shape = self._shape
         planes = self._part.with_suffix(".planes")
         try:
