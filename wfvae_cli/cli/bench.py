@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import sys
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -154,6 +155,9 @@ def _bench(result: BenchResult) -> None:
         for stage in result.stages
     ]
     header = ("stage", "frames/s", "Mpixel/s", "GFLOP", "GFLOP/s", "of the ceiling")
+    chunks = f"{result.latents_per_chunk} latent frames a chunk"
+    if result.latents_per_chunk == sys.maxsize:
+        chunks = "whole clips"
     compiled = ""
     if result.compile_seconds is not None:
         compiled = f", compiled in {result.compile_seconds:.1f} s"
@@ -162,8 +166,7 @@ def _bench(result: BenchResult) -> None:
         rows,
         spare=("device MiB", "Mpixel/s", "GFLOP", "host MiB", "GFLOP/s"),
         title=f"{result.setting.model}: {result.frames} frames of {result.width}x{result.height}, "
-        f"{result.latents_per_chunk} latent frames a chunk, start-up "
-        f"{result.start_up_seconds:.1f} s{compiled}; {result.machine}",
+        f"{chunks}, start-up {result.start_up_seconds:.1f} s{compiled}; {result.machine}",
     )
 
 

@@ -140,10 +140,11 @@ def _print_table(facts: Mapping[str, Any]) -> None:
     if "normalization" in shown and "config" in shown:  # whose lists they came from
         lists = {k for k, v in shown["config"].items() if isinstance(v, list) and len(v) > 8}
         shown["config"] = {k: v for k, v in shown["config"].items() if k not in lists}
+    if isinstance(strides := shown.get("strides"), dict):
+        shown["strides"] = [value for value in strides.values() if isinstance(value, int)]
+        shown |= {name: value for name, value in strides.items() if isinstance(value, str)}
     lines = {name: _line(value) for name, value in shown.items()}
-    for name in shown.keys() & _SIZES:
-        sizes = shown[name]
-        lines[name] = "x".join(map(str, sizes.values() if isinstance(sizes, dict) else sizes))
+    lines |= {name: "x".join(map(str, shown[name])) for name in shown.keys() & _SIZES}
     if "bytes" in shown:
         lines["bytes"] = f"{shown['bytes']} ({size_text(shown['bytes'])})"
     if "parameters" in shown:
