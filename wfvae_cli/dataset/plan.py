@@ -118,7 +118,7 @@ def plan_run(
             return _Conflicting(item, found, replaces, "not what the manifest knows")
         now = {**outputs.how.recorded(item, model), WEIGHTS: model.model_sha256}
         differs = difference(found.options, now)
-        if not differs and windows is not None:
+        if not differs and (windows is not None or found.is_window):
             return Task(item)
         if not differs:
             return Task(item, found.source_sha256, _found(item, found, outputs, model))

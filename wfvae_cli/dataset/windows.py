@@ -72,6 +72,11 @@ class Windows:
             return cls(mode, numbers[0] if len(numbers) > 1 else None, numbers[-1])
         return cls(mode, numbers[0] if numbers else None)
 
+    @property
+    def is_single(self) -> bool:
+        """True where every clip gives one window."""
+        return self.mode in ("head", "middle") or (self.mode == "uniform" and self.number == 1)
+
     def of(self, total: int, frames: int) -> list[Window]:
         """Choose the windows of a clip, in order of their start.
 

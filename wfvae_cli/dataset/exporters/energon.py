@@ -1,14 +1,14 @@
 """Tar shards for NVIDIA's Energon (https://github.com/NVIDIA/Megatron-Energon), as DFM reads them.
 
-A clip is two members of one key: `KEY.pth`, `torch.save` of `[C, T, H, W]` bfloat16, normalised;
-and `KEY.json`, how many frames and pixels were encoded, and the strings of a latent file's header.
+A clip is members of one key: `KEY.pth`, `torch.save` of `[C, T, H, W]` bfloat16, normalised;
+`KEY.json`, how many frames and pixels were encoded, caption and columns, and the strings of a
+latent file's header; and `KEY.txt`, its caption, if it has one.
 DFM's `WanTaskEncoder` wants the text's embedding as `KEY.pickle`, too, which is not written here.
 """
 
 from __future__ import annotations
 
 import io
-import json
 from pathlib import Path
 
 from typing_extensions import override
@@ -16,7 +16,7 @@ from typing_extensions import override
 from wfvae_cli.dataset.exporters.base import Written
 from wfvae_cli.dataset.exporters.content import check_content
 from wfvae_cli.dataset.exporters.pt_file import save_object
-from wfvae_cli.dataset.exporters.webdataset import TarShards
+from wfvae_cli.dataset.exporters.webdataset import TarShards, text_members
 from wfvae_cli.dataset.items import Item
 from wfvae_cli.latents.file import LatentFile
 from wfvae_cli.latents.metadata import LatentMetadata
@@ -47,4 +47,4 @@ class EnergonShards(TarShards):
             "processed_height": info.height + info.pad_bottom,
             "processed_width": info.width + info.pad_right,
         }
-        return {"pth": target.getvalue(), "json": json.dumps({**strings, **fields}).encode()}
+        return {"pth": target.getvalue(), **text_members({**strings, **fields})}

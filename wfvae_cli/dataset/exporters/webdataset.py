@@ -30,6 +30,7 @@ from wfvae_cli.dataset.plan import Conflict, Plan, plan_run
 from wfvae_cli.dataset.result import ItemResult
 from wfvae_cli.dataset.source import content_sha256, stamp
 from wfvae_cli.dataset.store import OutputStore
+from wfvae_cli.dataset.windows import Window
 from wfvae_cli.errors import InputError, LatentError, MissingExtraError, OutputError, UsageError
 from wfvae_cli.latents.header import read_header
 from wfvae_cli.latents.metadata import LatentMetadata
@@ -295,21 +296,8 @@ class TarShards(Exporter):
         return placed
 
     def members(self, item: str, path: Path) -> dict[str, bytes]:
-        """Return the members of a clip by their suffix, made of its latent file.
-
-        A caption is a text file beside the latents, as trainers read them.
-        """
-        strings = _strings(path)
-        fields: dict[str, Any] = {"item": item, **strings}
-        members = {"safetensors": path.read_bytes()}
-        caption, columns = strings.get("extra.caption"), strings.get("extra.columns")
-        if caption is not None:
-            fields["caption"] = caption
-            members["txt"] = caption.encode()
-        if columns is not None:
-            fields["columns"] = json.loads(columns)
-        members["json"] = json.dumps(fields).encode()
-        return members
+        """Return the members of a clip by their suffix, made of its latent file."""
+        return {"safetensors": path.read_bytes(), **text_members({"item": item, **_strings(path)})}
 
     def _write_tars(
         self, name: str, done: Sequence[ItemResult]
@@ -350,10 +338,13 @@ class TarShards(Exporter):
 
 
 def _names(result: ItemResult) -> list[str]:
-    """Return the names of an item's clips: one, or that of each window."""
+    """Return the names of an item's clips: one, or that of each window.
+
+    Their `output` does not tell: once they are packed, it names the shard.
+    """
     if result.windows is None:
         return [result.item]
-    return [window.output.removesuffix(SUFFIX) for window in result.windows]
+    return [f"{result.item}_{Window(each.start, each.frames)}" for each in result.windows]
 
 
 def _placed(result: ItemResult, members: Mapping[str, str]) -> ItemResult:
@@ -368,6 +359,22 @@ def _is_recorded(result: ItemResult, last: Mapping[str, ItemResult]) -> bool:
     """Return True where the manifest has a line of a result; a killed run may lack it."""
     known = last.get(result.item)
     return known is not None and (known.status, known.output) == (result.status, result.output)
+
+
+def text_members(fields: Mapping[str, Any]) -> dict[str, bytes]:
+    """Return the members of a clip beside its latents: JSON, and its caption where it has one.
+
+    Args:
+        fields: the strings of the clip's header, and what else its JSON is to hold.
+    """
+    found, members = dict(fields), dict[str, bytes]()
+    caption, columns = fields.get("extra.caption"), fields.get("extra.columns")
+    if caption is not None:
+        found["caption"] = caption
+        members["txt"] = caption.encode()
+    if columns is not None:
+        found["columns"] = json.loads(columns)
+    return {**members, "json": json.dumps(found).encode()}
 
 
 def key_of(name: str) -> str:
