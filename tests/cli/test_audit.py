@@ -164,6 +164,38 @@ def test_conversions_give_what_encoding_gives(
     assert json.loads(again.stdout)["current"] == 2
 
 
+@pytest.mark.parametrize("form", ["musubi", "simpletuner", "ltx"])
+@pytest.mark.parametrize("windows", ["slide:9:8", "middle:9"])
+def test_windows_are_converted_one_by_one(
+    form: str, windows: str, videos: Path, wan: Path, tmp_path: Path
+) -> None:
+    """From files and back, under the names that encoding gives."""
+    model = wan if form != "ltx" else checkpoints.write_ltx2(tmp_path / "ltx")
+    options = ("--size", "32x32", "--windows", windows, "--model", model, "--quiet")
+
+    def names(folder: Path) -> set[str]:
+        return {
+            p.relative_to(folder).as_posix() for p in folder.rglob("*.*") if p.suffix != ".jsonl"
+        }
+
+    for output, more in (("raw", ()), ("direct", ("--format", form))):
+        answer = wfvae("encode", videos, "-o", tmp_path / output, *options, *more)
+        assert answer.code == 0, answer
+    for source in ("raw", "direct"):
+        made = tmp_path / f"made-of-{source}"
+        answer = wfvae(
+            "convert-cache", tmp_path / source, "-o", made, "--format", form, "-m", model
+        )
+        assert answer.code == 0, answer
+        assert names(made) == names(tmp_path / "direct")
+        answer = wfvae("audit", made, "--model", model, "--source", videos, "--json")
+        assert {each["kind"] for each in json.loads(answer.stdout)["comparisons"]} == {"equal"}
+        back = tmp_path / f"back-of-{source}"
+        answer = wfvae("convert-cache", made, "-o", back, "--format", "files", "-m", model)
+        assert answer.code == 0, answer
+        assert len(names(back)) == len(names(tmp_path / "raw"))
+
+
 def test_what_cannot_be_converted_is_refused(videos: Path, wan: Path, tmp_path: Path) -> None:
     sample = encode(videos, tmp_path / "sample", "--model", wan, "--posterior", "sample")
     answer = wfvae("convert-cache", sample, "-o", tmp_path / "a", "--format", "musubi")

@@ -32,6 +32,14 @@ class Window:
         """Return what names of outputs end in."""
         return f"{self.start:05d}-{self.frames:03d}"
 
+    @classmethod
+    def parse(cls, text: str) -> Window | None:
+        """Read what `__str__` gives, as headers record it; None of something else."""
+        start, _, frames = text.partition("-")
+        if not (start.isdecimal() and frames.isdecimal()):
+            return None
+        return cls(int(start), int(frames))
+
 
 @dataclass(frozen=True)
 class Windows:

@@ -26,6 +26,7 @@ from wfvae_cli.dataset.items import Item
 from wfvae_cli.dataset.outputs import Existing, parse_options
 from wfvae_cli.dataset.result import ItemResult
 from wfvae_cli.dataset.store import OutputStore
+from wfvae_cli.dataset.windows import Window
 from wfvae_cli.errors import InputError, LatentError, UsageError
 from wfvae_cli.latents.file import CHECKSUM
 from wfvae_cli.latents.header import encode_header, read_header
@@ -75,10 +76,10 @@ class MusubiFiles(Exporter):
             )
         items = list(items)
         super().check(items)
-        seen: dict[tuple[str, int], Item] = {}
+        seen: dict[tuple[str, int, Window | None], Item] = {}
         for item in items:
-            start = self.how.sampling_of(item).start
-            other = seen.setdefault((_name(item), round(start * 1000)), item)
+            start = round(self.how.sampling_of(item).start * 1000)
+            other = seen.setdefault((_name(item), start, item.window), item)
             if other != item:
                 raise InputError(
                     f"{item.path} and {other.path} would both be {_name(item)!r} to musubi-tuner, "
