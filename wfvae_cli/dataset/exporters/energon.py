@@ -15,9 +15,10 @@ from typing_extensions import override
 
 from wfvae_cli.dataset.exporters.base import Written
 from wfvae_cli.dataset.exporters.content import check_content
-from wfvae_cli.dataset.exporters.pt_file import save_object
+from wfvae_cli.dataset.exporters.pt_file import is_sound, save_object
 from wfvae_cli.dataset.exporters.webdataset import TarShards, text_members
 from wfvae_cli.dataset.items import Item
+from wfvae_cli.errors import LatentError
 from wfvae_cli.latents.file import LatentFile
 from wfvae_cli.latents.metadata import LatentMetadata
 from wfvae_cli.pipeline.encode import LatentOutput
@@ -33,6 +34,17 @@ class EnergonShards(TarShards):
     ) -> LatentOutput[Written]:
         check_content(self.how.format, metadata)
         return super().open(item, metadata, options)
+
+    @override
+    def verify(self, shard: Path) -> None:
+        """Check that a shard holds its clips, and that these match `torch.save`'s checksums."""
+        from wfvae_cli.dataset.training import tar_members
+
+        with shard.open("rb") as file:
+            for member in tar_members(shard, ".pth"):
+                file.seek(member.begin)
+                if not is_sound(io.BytesIO(file.read(member.size or 0))):
+                    raise LatentError(f"{shard}: {member.item} is damaged")
 
     @override
     def members(self, item: str, path: Path) -> dict[str, bytes]:

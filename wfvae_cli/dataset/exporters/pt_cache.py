@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import zipfile
 from abc import abstractmethod
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
@@ -18,7 +17,7 @@ from wfvae_cli.atomic import atomic_file
 from wfvae_cli.dataset.config import WEIGHTS
 from wfvae_cli.dataset.exporters.base import Exporter, Written
 from wfvae_cli.dataset.exporters.content import check_content, stem_of
-from wfvae_cli.dataset.exporters.pt_file import read_strings, save_object
+from wfvae_cli.dataset.exporters.pt_file import is_sound, read_strings, save_object
 from wfvae_cli.dataset.exporters.spooled import SpooledOutput
 from wfvae_cli.dataset.items import Item
 from wfvae_cli.dataset.outputs import Existing, parse_options
@@ -105,11 +104,7 @@ class PtCache(Exporter):
     def is_intact(self, output: ItemResult | Existing) -> bool:
         """Compare the data of a file with the checksums that its ZIP archive has."""
         assert output.output is not None, "only what is done has an output"
-        try:
-            with zipfile.ZipFile(self.store.root / output.output) as archive:
-                return archive.testzip() is None
-        except (OSError, zipfile.BadZipFile):
-            return False
+        return is_sound(self.store.root / output.output)
 
     @override
     def open(
