@@ -191,6 +191,11 @@ def test_the_only_window_is_replaced_by_another_when_asked(
             "--size", "32x32", "--windows", "middle:5",
         )  # fmt: skip
         assert_refused(answer, 5, "windows: head:5, now middle:5")
+        answer = wfvae(
+            "encode", source, "-o", tmp_path / "out", "--model", models[model], "--format", form,
+            "--size", "32x32",
+        )  # fmt: skip
+        assert_refused(answer, 5, "windows: head:5, now unset")
     encode(source, tmp_path / "out", models[model], form, "--windows", "head:5")
     assert {path: path.read_bytes() for path in _outputs(tmp_path / "out")} == before
     assert '"windows": [{' in manifest.read_text()
