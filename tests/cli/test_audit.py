@@ -103,6 +103,16 @@ def test_a_cache_whose_model_is_not_known_is_not_judged(tmp_path: Path) -> None:
     assert "hypothesis" not in answer.stdout
 
 
+def test_published_figures_need_no_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("wfvae_cli.models.load.describe_checkpoint", None)  # nothing is loaded
+    for index in range(4):
+        seed = torch.Generator().manual_seed(index)
+        torch.save(torch.randn(16, 3, 8, 8, generator=seed), tmp_path / f"{index}.pt")
+    answer = wfvae("audit", tmp_path, "--model", "wan-2.1")
+    assert answer.code == 0, answer
+    assert "latents are  normalised, as expected" in answer.stdout
+
+
 def test_what_is_no_cache(tmp_path: Path) -> None:
     (tmp_path / "a.mp4").write_bytes(b"video")
     answer = wfvae("audit", tmp_path)

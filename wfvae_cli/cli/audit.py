@@ -112,6 +112,7 @@ def audit(
 def _known(name: str | None, entries: tuple[CacheEntry, ...]) -> KnownModel:
     """Describe the model without its weights: by the checkpoint, or by the cache's headers."""
     from wfvae_cli.audit.audit import KnownModel, known_model
+    from wfvae_cli.audit.hypotheses import known_normalization
     from wfvae_cli.errors import WeightsError
     from wfvae_cli.latents.normalization import Normalization
     from wfvae_cli.models.load import describe_checkpoint
@@ -124,6 +125,9 @@ def _known(name: str | None, entries: tuple[CacheEntry, ...]) -> KnownModel:
     published = find_published(named)
     if name is None and (published is None or published.source is not None):
         return of_cache  # a header's word is no reason to download weights
+    figures = None if published is None else known_normalization(published.family)
+    if published is not None and figures is not None:
+        return KnownModel(named, published.channels, figures, published.family)
     try:
         facts = describe_checkpoint(named)
     except WeightsError:
