@@ -6,6 +6,7 @@ import hashlib
 import io
 import json
 import pickle
+import re
 import tarfile
 from pathlib import Path
 from typing import Any
@@ -17,11 +18,13 @@ from safetensors.torch import save_file
 from tests.audit.make import Musubi
 from tests.cli.program import assert_refused, wfvae
 from tests.dataset.clips import write_clip
+from wfvae_cli.audit.audit import KnownModel, audit_cache
 from wfvae_cli.audit.cache import open_cache
 from wfvae_cli.audit.entry import CacheEntry
 from wfvae_cli.audit.hypotheses import judge_scale, known_normalization
 from wfvae_cli.audit.measure import find_mixed_shapes, find_outliers, measure
 from wfvae_cli.errors import InputError
+from wfvae_cli.latents.normalization import Normalization
 
 INPUT, PARTIAL = 3, 7
 
@@ -166,7 +169,10 @@ def test_nothing_is_executed(tmp_path: Path) -> None:
     torch.save({"latents": _Evil()}, tmp_path / "evil.pt")
     torch.save(random(4, 2, 3, 4), tmp_path / "good.pt")
     evil, good = open_cache(tmp_path).entries
-    assert "is not unpickled" in evil.problems[0]
+    assert evil.problems == (
+        "cannot be read: it holds more than tensors, numbers and strings, and is not unpickled "
+        "(it calls for exec)",
+    )
     assert good.problems == ()
 
 
@@ -190,7 +196,7 @@ def test_bad_numbers(tmp_path: Path) -> None:
     assert problems(tmp_path) == ("all values of each channel are equal",)
     torch.save(random(3, 16, 4, 4), tmp_path / "a.pt")
     assert "channels and time are transposed" in problems(tmp_path, 16)[0]
-    assert problems(tmp_path, 48) == ("the model has 48 channels, these latents have 3",)
+    assert problems(tmp_path, 48) == ("expected the model's 48 channels, got 3",)
 
 
 def test_outliers(tmp_path: Path) -> None:
@@ -200,6 +206,26 @@ def test_outliers(tmp_path: Path) -> None:
     figures = [measure(entry, None) for entry in open_cache(tmp_path).entries]
     assert list(find_outliers(figures)) == ["05.pt"]
     assert find_outliers(figures[:7]) == {}
+
+
+def test_one_clip_does_not_hide_what_all_others_are(tmp_path: Path) -> None:
+    for index in range(12):
+        scale = 1e4 if index == 5 else 1.0
+        torch.save(random(4, 2, 8, 8, seed=index) * scale, tmp_path / f"{index:02}.pt")
+    model = KnownModel("wan", 4, Normalization((0.5, -1.0, 0.0, 2.0), (0.5, 2.0, 3.0, 0.4)))
+    report = audit_cache(open_cache(tmp_path), model)
+    assert report.figures is not None
+    assert report.figures.clips == 11
+    assert max(report.figures.std) < 1.2
+    assert report.scale.verdict == "normalised"
+    assert re.fullmatch(
+        r"0\.\d\d away from normalised latents; the next, .*, is \d\.\d\d away",
+        report.scale.evidence,
+    )
+    torch.save(torch.full((4, 2, 8, 8), float("nan")), tmp_path / "05.pt")
+    report = audit_cache(open_cache(tmp_path), model)
+    assert report.by_clip == {"05.pt": ("512 NaN and 0 infinities",)}
+    assert report.scale.verdict == "normalised"
 
 
 @pytest.mark.parametrize(

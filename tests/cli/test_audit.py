@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from pathlib import Path
 
@@ -70,7 +71,55 @@ def test_a_sound_cache(videos: Path, tmp_path: Path) -> None:
     assert Image.open(sheet).size == (6 * 48, 2 * 32)
     answer = wfvae("audit", cache)
     assert answer.code == 0
-    assert "wfvae: 2 clips" in answer.stdout
+    assert "wfvae, 2 clips" in answer.stdout
+
+
+def test_the_verdict_comes_first(videos: Path, tmp_path: Path, wan: Path) -> None:
+    """And the one factor that is free, and fits best always, comes behind what it may mean."""
+    cache = encode(videos, tmp_path / "z", "--model", wan, "--format", "simpletuner")
+    name = hashlib.sha256(b"0").hexdigest()
+    torch.save(torch.full((4, 3, 4, 6), float("inf")), cache / f"{name}.pt")
+    text = wfvae("audit", cache, "--model", wan).stdout
+    order = [
+        "verdict      something is wrong with 1 of 2 clips",
+        "latents are  ",
+        "evidence     ",
+        f"problem 1    {name[:12]}….pt: 0 NaN and 288 infinities",
+        "what was done",
+        "a second time",
+        "the one factor that fits best",
+        "channel",
+    ]
+    found = [text.index(words) for words in order]
+    assert found == sorted(found)
+    assert text.index(f" {name[:12]}….pt") < text.index("(1.mkv)"), "clips with problems come first"
+
+
+def test_a_cache_whose_model_is_not_known_is_not_judged(tmp_path: Path) -> None:
+    torch.save(torch.rand(16, 2, 3, 4), tmp_path / "a.pt")
+    answer = wfvae("audit", tmp_path)
+    assert "latents are  not judged" in answer.stdout
+    assert "nothing says which model made the cache: give it with --model" in answer.stdout
+    assert "hypothesis" not in answer.stdout
+
+
+def test_published_figures_need_no_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("wfvae_cli.models.load.describe_checkpoint", None)  # nothing is loaded
+    for index in range(4):
+        seed = torch.Generator().manual_seed(index)
+        torch.save(torch.randn(16, 3, 8, 8, generator=seed), tmp_path / f"{index}.pt")
+    answer = wfvae("audit", tmp_path, "--model", "wan-2.1")
+    assert answer.code == 0, answer
+    assert "latents are  normalised, as expected" in answer.stdout
+
+
+def test_what_is_no_cache(tmp_path: Path) -> None:
+    (tmp_path / "a.mp4").write_bytes(b"video")
+    answer = wfvae("audit", tmp_path)
+    assert_refused(answer, INPUT, "got no file that ends in .safetensors, .pt, .tar or .parquet")
+    (tmp_path / "a.pt").write_bytes(b"no latents")
+    answer = wfvae("audit", tmp_path)
+    assert_refused(answer, INPUT, "got a file without; a.pt: cannot be read: not a file of")
 
 
 def test_what_is_wrong_ends_with_7(videos: Path, tmp_path: Path, wan: Path) -> None:
@@ -123,6 +172,38 @@ def test_conversions_give_what_encoding_gives(
         assert file.shape == (4, 3, 4, 6)
     again = wfvae("convert-cache", raw, "-o", tmp_path / "made", "--format", form, "--json")
     assert json.loads(again.stdout)["current"] == 2
+
+
+@pytest.mark.parametrize("form", ["musubi", "simpletuner", "ltx"])
+@pytest.mark.parametrize("windows", ["slide:9:8", "middle:9"])
+def test_windows_are_converted_one_by_one(
+    form: str, windows: str, videos: Path, wan: Path, tmp_path: Path
+) -> None:
+    """From files and back, under the names that encoding gives."""
+    model = wan if form != "ltx" else checkpoints.write_ltx2(tmp_path / "ltx")
+    options = ("--size", "32x32", "--windows", windows, "--model", model, "--quiet")
+
+    def names(folder: Path) -> set[str]:
+        return {
+            p.relative_to(folder).as_posix() for p in folder.rglob("*.*") if p.suffix != ".jsonl"
+        }
+
+    for output, more in (("raw", ()), ("direct", ("--format", form))):
+        answer = wfvae("encode", videos, "-o", tmp_path / output, *options, *more)
+        assert answer.code == 0, answer
+    for source in ("raw", "direct"):
+        made = tmp_path / f"made-of-{source}"
+        answer = wfvae(
+            "convert-cache", tmp_path / source, "-o", made, "--format", form, "-m", model
+        )
+        assert answer.code == 0, answer
+        assert names(made) == names(tmp_path / "direct")
+        answer = wfvae("audit", made, "--model", model, "--source", videos, "--json")
+        assert {each["kind"] for each in json.loads(answer.stdout)["comparisons"]} == {"equal"}
+        back = tmp_path / f"back-of-{source}"
+        answer = wfvae("convert-cache", made, "-o", back, "--format", "files", "-m", model)
+        assert answer.code == 0, answer
+        assert len(names(back)) == len(names(tmp_path / "raw"))
 
 
 def test_what_cannot_be_converted_is_refused(videos: Path, wan: Path, tmp_path: Path) -> None:

@@ -11,8 +11,10 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.cli.program import assert_refused, wfvae
 from tests.dataset.clips import contents, write_clip, write_image
 from tests.dataset.conftest import run
+from wfvae_cli.cli.buckets_view import show_reasons
 from wfvae_cli.dataset.buckets import (
     Bucket,
     Buckets,
@@ -204,3 +206,45 @@ def test_batches_within_buckets_change_no_byte_with_who_shares_them(
         LatentFile(tmp_path / "one/still.png.safetensors").metadata.extra["options"]
     )
     assert (options["batch"], options["fit"]) == ("2", "crop")
+
+
+@pytest.mark.parametrize(
+    ("options", "name"),
+    [
+        (("--buckets", "32x24x5"), "--buckets"),
+        (("--windows", "all:5"), "--windows"),
+        (("--format", "webdataset"), "--format webdataset"),
+        (("--dry-run",), "--dry-run"),
+    ],
+)
+def test_one_clip_in_buckets_or_windows_still_needs_a_folder(
+    tmp_path: Path, options: tuple[str, ...], name: str
+) -> None:
+    clip = write_clip(tmp_path / "a.mp4")
+    answer = wfvae("encode", clip, "-o", tmp_path / "z.safetensors", *options)
+    assert_refused(answer, 2, f"with {name} the outputs go into a folder, even those of one clip")
+    answer = wfvae("encode", clip, "-o", "-", *options)
+    assert_refused(answer, 2, f"{name} needs files and a folder")
+    answer = wfvae("encode", "-", "-o", tmp_path / "z", *options)
+    assert_refused(answer, 2, f"{name} needs files and a folder")
+
+
+def test_one_clip_in_a_bucket(tmp_path: Path) -> None:
+    clip = write_clip(tmp_path / "a.mp4", 7)
+    answer = wfvae("encode", clip, "-o", tmp_path / "z", "--buckets", "32x24x5")
+    assert answer.code == 0, answer
+    assert "32x24x5" in answer.stderr
+    with LatentFile(tmp_path / "z/a.mp4.safetensors") as file:
+        assert file.metadata.frames == 5
+
+
+def test_reasons_that_differ_in_numbers_are_shown_by_an_example() -> None:
+    reasons = {
+        "too short: it has 4 frames": 2,
+        "too short: it has 5 frames": 1,
+        "too small: 8x8": 9,
+    }
+    assert show_reasons(reasons) == [
+        "9 because 'too small: 8x8'",
+        "3 because 'too short', such as 'it has 4 frames'",
+    ]

@@ -250,6 +250,18 @@ def test_what_a_folder_leaves_out_is_said_once(
         assert part in message
 
 
+def test_sidecars_of_clips_are_not_called_left_out(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    for name in ("a.mp4", "a.txt", "a.json", "b.txt", "deep/a.txt"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    with caplog.at_level("INFO", "wfvae"):
+        find_inputs([str(tmp_path)])
+    (record,) = caplog.records
+    assert "left out 2 files by suffix: 2 .txt" in record.getMessage()
+
+
 def test_links_that_lead_out_are_followed_and_said(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

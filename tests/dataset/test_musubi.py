@@ -68,6 +68,16 @@ def test_names_tensors_and_metadata(tmp_path: Path, wan: str) -> None:
         assert "frame_count" not in file.metadata()
 
 
+def test_images_among_videos_are_warned_of(
+    tmp_path: Path, wan: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    write_clip(tmp_path / "in/a.mp4")
+    for name, warned in (("b.mp4", False), ("c.png", True)):
+        (write_image if warned else write_clip)(tmp_path / "in" / name)
+        run(find_inputs([str(tmp_path / "in")]), tmp_path / "out", wan)
+        assert ("1 images among 2 videos" in caplog.text) is warned
+
+
 def test_a_part_has_its_position(tmp_path: Path, wan: str) -> None:
     path = write_clip(tmp_path / "film.mp4", 24, 32, 32, rate=8)
     items = [Item(str(path), "film.mp4@1.5+1", 1.5, 1.0), Item(str(path), "film.mp4")]

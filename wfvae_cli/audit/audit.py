@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -12,6 +12,7 @@ from wfvae_cli.audit.cache import Cache
 from wfvae_cli.audit.entry import CacheEntry
 from wfvae_cli.audit.hypotheses import ScaleVerdict, judge_scale, known_normalization
 from wfvae_cli.audit.measure import (
+    LOADER_LIMIT,
     CacheFigures,
     ClipFigures,
     find_mixed_shapes,
@@ -37,6 +38,7 @@ class KnownModel:
     name: str | None
     channels: int | None
     normalization: Normalization | None
+    family: str | None = None
 
 
 @dataclass
@@ -62,6 +64,12 @@ class AuditReport:
         return {name: tuple(dict.fromkeys(each)) for name, each in found.items() if each}
 
     @property
+    def claimed(self) -> Content | None:
+        """Raw or normalised latents, where the format or the headers of all clips say so."""
+        contents = {clip.entry.content for clip in self.clips if clip.count}
+        return next(iter(contents)) if len(contents) == 1 else None
+
+    @property
     def is_sound(self) -> bool:
         """True where nothing is wrong; outliers are reported, but are no fault by themselves."""
         return not self.problems and not self.by_clip
@@ -76,7 +84,11 @@ class AuditReport:
             "clips": len(self.clips),
             "sound": self.is_sound,
             "problems": self.problems,
-            "scale": {"verdict": self.scale.verdict, "distances": dict(self.scale.distances)},
+            "scale": {
+                "verdict": self.scale.verdict,
+                "evidence": self.scale.evidence,
+                "distances": dict(self.scale.distances),
+            },
             "mean": None if self.figures is None else list(self.figures.mean),
             "std": None if self.figures is None else list(self.figures.std),
             "files": [
@@ -110,30 +122,41 @@ def audit_cache(
         progress: called after every clip with 1.
     """
     mixed = find_mixed_shapes(cache.entries)
-    clips, figures = [], None
+    clips: list[ClipFigures] = []
+    first: int | None = None
     for entry in cache.entries:
         clip = measure(entry, model.channels)
         extra = [mixed[entry.name]] if entry.name in mixed else []
         if entry.format != cache.format and entry.read is not None:
             extra.append(f"a file of {entry.format} among those of {cache.format}")
-        clip = replace(clip, problems=(*clip.problems, *extra))
-        clips.append(clip)
         if clip.count:
-            figures = figures or CacheFigures(len(clip.mean))
-            if len(clip.mean) == figures.channels:
-                figures.add(clip)
-            elif model.channels is None:
-                told = f"{len(clip.mean)} channels, the clips before have {figures.channels}"
-                clips[-1] = replace(clip, problems=(*clip.problems, told))
+            first = first or len(clip.mean)
+            if len(clip.mean) != first and model.channels is None:
+                extra.append(f"{len(clip.mean)} channels, the clips before have {first}")
+        clips.append(replace(clip, problems=(*clip.problems, *extra)))
         progress(1)
     outliers = find_outliers(clips)
     clips = [replace(clip, outlier=outliers.get(clip.entry.name)) for clip in clips]
+    figures = _figures(clips)
     scale = ScaleVerdict("unknown", {})
     if figures is not None:
         scale = judge_scale(figures.mean, figures.std, model.normalization)
     report = AuditReport(cache, model, clips, figures, scale)
     report.problems += _scale_problems(report)
     return report
+
+
+def _figures(clips: Sequence[ClipFigures]) -> CacheFigures | None:
+    """Take the figures of a cache; one clip that stands out would hide what all others are."""
+    readable = [clip for clip in clips if clip.count]
+    usable = [c for c in readable if c.outlier is None and c.largest <= LOADER_LIMIT] or readable
+    if not usable:
+        return None
+    figures = CacheFigures(len(usable[0].mean))
+    for clip in usable:
+        if len(clip.mean) == figures.channels:
+            figures.add(clip)
+    return figures
 
 
 def compare_with_sources(
@@ -207,10 +230,11 @@ def known_model(entries: tuple[CacheEntry, ...]) -> KnownModel:
         info = infos[0]
         applied = info.normalization
         of_header = None if applied is None else Normalization(applied.shift, applied.scale)
-        return KnownModel(info.model, info.channels, of_header or known_normalization(family))
+        normalization = of_header or known_normalization(family)
+        return KnownModel(info.model, info.channels, normalization, family)
     published = known_normalization(family)
     channels = None if published is None else len(published.shift)
-    return KnownModel(None, channels, published)
+    return KnownModel(None, channels, published, family)
 
 
 def content_of(entry: CacheEntry, scale: ScaleVerdict) -> Content:
@@ -222,12 +246,10 @@ def content_of(entry: CacheEntry, scale: ScaleVerdict) -> Content:
 
 def _scale_problems(report: AuditReport) -> list[str]:
     """Say where the figures contradict what the format says of its latents."""
-    contents = {clip.entry.content for clip in report.clips if clip.count}
+    claimed = report.claimed
     distances, verdict = report.scale.distances, report.scale.verdict
-    if len(contents) != 1 or None in contents or verdict in ("unknown", "undecided"):
+    if claimed is None or verdict in ("unknown", "undecided"):
         return []
-    (claimed,) = contents
-    assert claimed is not None
     near = distances.get(verdict, 0.0)
     if verdict == claimed or distances[claimed] < _CLEARLY * near:
         return []

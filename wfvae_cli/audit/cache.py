@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -43,14 +43,23 @@ def open_cache(path: Path) -> Cache:
     entries = [entry for file in files for entry in _read(file, file.relative_to(root).as_posix())]
     readable = [entry for entry in entries if entry.read is not None]
     if not readable:
-        broken = "".join(f"; {e.name}: {e.problems[0]}" for e in entries[:3])
         raise InputError(
             f"{path}: expected latents of wfvae, musubi-tuner, LTX-2, SimpleTuner, finetrainers, "
-            f"FastVideo, Energon or ai-toolkit, got {len(files)} files without any{broken}: give "
-            "the folder that the cache was written to"
+            f"FastVideo, Energon or ai-toolkit, got {_without_latents(files, entries)}: give the "
+            "folder that the cache was written to"
         )
     form, _ = Counter(entry.format for entry in readable).most_common(1)[0]
     return Cache(path, form, tuple(entries))
+
+
+def _without_latents(files: Sequence[Path], entries: Sequence[CacheEntry]) -> str:
+    """Say what there is in place of latents."""
+    if not files:
+        return f"no file that ends in {', '.join(_SUFFIXES[:-1])} or {_SUFFIXES[-1]}"
+    broken = "".join(f"; {each.name}: {each.problems[0]}" for each in entries[:3])
+    return (
+        f"{len(files)} files without any{broken}" if len(files) > 1 else f"a file without{broken}"
+    )
 
 
 def _read(file: Path, name: str) -> Iterator[CacheEntry]:

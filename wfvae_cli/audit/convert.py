@@ -11,7 +11,7 @@ from typing import Literal
 
 from wfvae_cli.audit.cache import Cache
 from wfvae_cli.audit.entry import CacheEntry
-from wfvae_cli.audit.sources import ENCODED_OPTIONS
+from wfvae_cli.audit.sources import ENCODED_OPTIONS, recorded_options
 from wfvae_cli.dataset.config import EncodeConfig, ModelFingerprint
 from wfvae_cli.dataset.exporters import make_exporter
 from wfvae_cli.dataset.exporters.base import Exporter
@@ -21,6 +21,7 @@ from wfvae_cli.dataset.result import ItemResult
 from wfvae_cli.dataset.source import content_sha256, stamp
 from wfvae_cli.dataset.store import OutputStore, create_root
 from wfvae_cli.dataset.trainer_formats import TRAINER_FORMATS, Content
+from wfvae_cli.dataset.windows import Window, Windows
 from wfvae_cli.errors import InputError, LatentError, UsageError
 from wfvae_cli.latents.header import LatentDtype
 from wfvae_cli.latents.metadata import LatentMetadata
@@ -311,17 +312,29 @@ def _check(entry: CacheEntry, form: Format) -> None:
 
 def _item(entry: CacheEntry) -> Item:
     """Give the name that an encoding of the source would have, as far as it is known."""
+    path, window = str(entry.path.absolute()), _window(entry)
     name = entry.name.rpartition("#")[2] if "#" in entry.name else entry.name
-    if entry.format == "wfvae":
-        relative = name.removesuffix(".safetensors")
-    elif "#" in entry.name and entry.format != "FastVideo":
-        relative = name.replace("%2E", ".").replace("%25", "%")
+    if entry.format == "wfvae" or ("#" in entry.name and entry.format != "FastVideo"):
+        if entry.format != "wfvae":
+            name = name.replace("%2E", ".").replace("%25", "%")
+        name = name.removesuffix(".safetensors")
+        item = Item(path, name if window is None else name.removesuffix(f"_{window}"))
     else:
         folder = PurePosixPath(entry.name).parent
         stem = entry.stem or PurePosixPath(name).stem
         inside = str(folder).removeprefix(".precomputed/latents").strip("/")
         flat = entry.format in ("musubi-tuner", "FastVideo") or inside in ("", ".")
-        window = f"_{entry.position:05d}" if entry.position else ""
-        relative = f"{stem}{window}" if flat else f"{inside}/{stem}"
-        return Item(str(entry.path.absolute()), relative, id=relative)
-    return Item(str(entry.path.absolute()), relative)
+        relative = stem if flat else f"{inside}/{stem}"
+        item = Item(path, relative, id=relative)
+    if window is None:
+        return item
+    # Which windows were taken of each clip decides on the names of some formats.
+    text = recorded_options(entry).get("windows")
+    return replace(item, windows=None if text is None else Windows.parse(text)).part(window)
+
+
+def _window(entry: CacheEntry) -> Window | None:
+    """Return the part of its source that a clip is, where the cache says that it is one."""
+    if entry.metadata is not None:
+        return Window.parse(entry.metadata.extra.get("window", ""))
+    return Window(entry.position, entry.frames) if entry.position and entry.frames else None

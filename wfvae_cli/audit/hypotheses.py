@@ -43,6 +43,26 @@ class ScaleVerdict:
     """For each hypothesis, 0 where it foretells exactly what was measured; about 0.1 to 0.5 is
     usual, since datasets differ."""
 
+    @property
+    def evidence(self) -> str:
+        """Say what the verdict rests on; empty where nothing was compared."""
+        if not self.distances:
+            return ""
+        (best, near), (second, far) = [p for p in self.distances.items() if p[0] in HYPOTHESES][:2]
+        if self.verdict in HYPOTHESES:
+            return f"{near:.2f} away from {best} latents; the next, {second}, is {far:.2f} away"
+        if self.verdict != "undecided":
+            return (
+                f"{self.distances[self.verdict]:.2f} away from raw latents times that factor; "
+                f"without it the nearest, {best}, is {near:.2f} away"
+            )
+        if near > _FARTHEST:
+            return (
+                f"the nearest, {best}, is {near:.2f} away, and nothing beyond {_FARTHEST:g} is "
+                "believed: few clips, another model, or another mistake"
+            )
+        return f"{best} and {second} fit about as well: {near:.2f} and {far:.2f} away"
+
 
 def known_normalization(family: str | None) -> Normalization | None:
     """Give the published figures of families whose checkpoints hold none."""

@@ -98,7 +98,7 @@ def measure(entry: CacheEntry, channels: int | None) -> ClipFigures:
                 f"{list(entry.shape)}"
             )
         else:
-            problems.append(f"the model has {channels} channels, these latents have {found}")
+            problems.append(f"expected the model's {channels} channels, got {found}")
     finite = latents.isfinite()
     nan, bad = int(latents.isnan().sum()), int((~finite).sum())
     if bad:
@@ -110,7 +110,7 @@ def measure(entry: CacheEntry, channels: int | None) -> ClipFigures:
         problems.append("all values of each channel are equal")
     if largest > LOADER_LIMIT:
         problems.append(f"values up to {largest:.4g}: loaders drop what is beyond {LOADER_LIMIT:g}")
-    count = latents[0].numel()
+    count = int(finite.flatten(1).sum(1).max())
     return ClipFigures(entry, nan, bad - nan, count, mean, std, largest, problems=tuple(problems))
 
 

@@ -40,16 +40,14 @@ class Comparison:
         best = self.found
         match best.kind:
             case "equal":
-                text = f"equal to the mean ({best.error:.2%} off)"
+                text = f"equal to the mean, {best.scale} ({best.error:.2%} off)"
             case "sample":
-                text = f"a sample of the posterior ({best.sigmas:.2f} sigma)"
+                text = f"a sample of the posterior, {best.scale} ({best.sigmas:.2f} sigma)"
             case "close":
-                text = f"close to the mean ({best.error:.2%} off)"
+                text = f"close to the mean, {best.scale} ({best.error:.2%} off)"
             case _:
                 text = f"made from other pixels ({best.error:.0%} off)"
-        scale = "" if best.scale == "raw" else f", {best.scale}"
-        variant = f", {best.variant}" if best.variant else ""
-        return text + scale + variant
+        return "; ".join((text, *self.problems))
 
     def to_json(self) -> dict[str, Any]:
         """Give the fields as JSON values."""

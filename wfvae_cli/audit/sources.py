@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import itertools
-import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -16,6 +15,8 @@ from torch import Tensor
 
 from wfvae_cli.audit.entry import CacheEntry
 from wfvae_cli.dataset.items import Item, find_inputs
+from wfvae_cli.dataset.outputs import parse_options
+from wfvae_cli.dataset.windows import Window
 from wfvae_cli.media.options import Sampling
 from wfvae_cli.media.reader import open_clip
 from wfvae_cli.strides import Strides
@@ -105,23 +106,27 @@ def fit(frames: Tensor, count: int, width: int, height: int) -> Tensor:
     return frames
 
 
+def recorded_options(entry: CacheEntry) -> Mapping[str, str]:
+    """Return the options of the encoding that our own headers record."""
+    extra = {} if entry.metadata is None else entry.metadata.extra
+    text = extra.get(ENCODED_OPTIONS)
+    return parse_options(extra if text is None else {"options": text})
+
+
 def _recorded(entry: CacheEntry) -> Sampling | None:
     """The sampling that our own headers record."""
-    if entry.metadata is None:
+    options: Mapping[str, Any] = recorded_options(entry)
+    info = entry.metadata
+    if info is None or "start" not in options:
         return None
-    try:
-        extra = entry.metadata.extra
-        options: dict[str, Any] = json.loads(extra.get(ENCODED_OPTIONS, extra.get("options", "")))
-    except ValueError:
+    if str(options.get("compute_dtype")).startswith("converted"):
         return None
-    if "start" not in options or str(options.get("compute_dtype")).startswith("converted"):
-        return None
+    extra = info.extra
     values: dict[str, Any] = {"start": float(options["start"])}
     if options.get("duration") not in (None, "None"):
         values["duration"] = float(options["duration"])
     if options.get("frames") not in (None, "None"):
         values["frames"] = int(options["frames"])
-    info = entry.metadata
     if "bucket" in extra or "window" in extra:
         values["frames"] = _window_start(entry) + info.frames
     fps = options.get("fps")
@@ -138,6 +143,6 @@ def _recorded(entry: CacheEntry) -> Sampling | None:
 
 def _window_start(entry: CacheEntry) -> int:
     """Return the first frame of a clip's window, as our own headers record it; 0 without one."""
-    window = "" if entry.metadata is None else entry.metadata.extra.get("window", "")
-    start = window.partition("-")[0]
-    return int(start) if start.isdecimal() else 0
+    text = "" if entry.metadata is None else entry.metadata.extra.get("window", "")
+    window = Window.parse(text)
+    return 0 if window is None else window.start

@@ -25,6 +25,7 @@ from wfvae_cli.pipeline.encode import SOURCE_SIZE
 
 _LTX_KEYS = ("latents", "num_frames", "height", "width")
 _FINETRAINERS = re.compile(r"(?P<kind>\w+?)-(\d+-)?\d+\.pt")
+_GLOBAL = re.compile(r"Unsupported global: GLOBAL (\S+)")
 _HASH = re.compile(r"[0-9a-f]{64}")
 
 
@@ -53,8 +54,11 @@ def load(source: Path | bytes) -> Any:
             return torch.load(io.BytesIO(source), map_location="cpu", weights_only=True)
         return torch.load(source, map_location="cpu", weights_only=True, mmap=True)
     except pickle.UnpicklingError as error:
+        # torch's message is long, and tells how to run the code in the file.
+        named = _GLOBAL.search(str(error))
+        what = f"it calls for {named[1]}" if named else str(error).partition("\n")[0][:200]
         raise LatentError(
-            f"it holds more than tensors, numbers and strings, and is not unpickled ({error})"
+            f"it holds more than tensors, numbers and strings, and is not unpickled ({what})"
         ) from None
     except (RuntimeError, OSError, EOFError, ValueError, KeyError) as error:
         raise LatentError(f"not a file of torch.save, or damaged ({error})") from None

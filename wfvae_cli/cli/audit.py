@@ -12,7 +12,7 @@ from wfvae_cli.models.options import RunOptions, model_names
 from wfvae_cli.option import Argument, Option
 
 if TYPE_CHECKING:
-    from wfvae_cli.audit.audit import AuditReport, KnownModel
+    from wfvae_cli.audit.audit import KnownModel
     from wfvae_cli.audit.entry import CacheEntry
     from wfvae_cli.models.base import Task
 
@@ -22,8 +22,6 @@ EXAMPLES = """
     wfvae audit latents/ --decode 4 sheets/
     wfvae audit latents/ --json
 """
-_ROWS = 30
-"""Clips in the table, those with problems first."""
 
 
 def audit(
@@ -75,6 +73,7 @@ def audit(
     from wfvae_cli.audit.audit import audit_cache, compare_with_sources, write_sheets
     from wfvae_cli.audit.cache import open_cache
     from wfvae_cli.audit.sources import Sources
+    from wfvae_cli.cli.audit_output import print_report
 
     if decode is not None and decode[0] < 1:
         raise UsageError(f"--decode: expected at least 1 clip, got {decode[0]}")
@@ -101,7 +100,7 @@ def audit(
     if console.json:
         console.result(report.to_json())
     elif not console.quiet:
-        _show(report)
+        print_report(report)
     if not report.is_sound:
         count = len(report.by_clip)
         raise PartialFailureError(
@@ -113,6 +112,7 @@ def audit(
 def _known(name: str | None, entries: tuple[CacheEntry, ...]) -> KnownModel:
     """Describe the model without its weights: by the checkpoint, or by the cache's headers."""
     from wfvae_cli.audit.audit import KnownModel, known_model
+    from wfvae_cli.audit.hypotheses import known_normalization
     from wfvae_cli.errors import WeightsError
     from wfvae_cli.latents.normalization import Normalization
     from wfvae_cli.models.load import describe_checkpoint
@@ -125,6 +125,9 @@ def _known(name: str | None, entries: tuple[CacheEntry, ...]) -> KnownModel:
     published = find_published(named)
     if name is None and (published is None or published.source is not None):
         return of_cache  # a header's word is no reason to download weights
+    figures = None if published is None else known_normalization(published.family)
+    if published is not None and figures is not None:
+        return KnownModel(named, published.channels, figures, published.family)
     try:
         facts = describe_checkpoint(named)
     except WeightsError:
@@ -133,38 +136,5 @@ def _known(name: str | None, entries: tuple[CacheEntry, ...]) -> KnownModel:
         return of_cache
     values = facts["normalization"]
     of_config = None if values is None else Normalization(values["shift"], values["scale"])
-    return KnownModel(named, facts["latent_channels"], of_config or of_cache.normalization)
-
-
-def _show(report: AuditReport) -> None:
-    from wfvae_cli.cli.tables import print_table
-
-    by_clip = report.by_clip
-    clips = sorted(report.clips, key=lambda each: each.entry.name not in by_clip)
-    rows = []
-    for clip in clips[:_ROWS]:
-        entry, told = clip.entry, by_clip.get(clip.entry.name, ())
-        shape = "x".join(map(str, entry.shape))
-        words = "; ".join(told) or (f"outlier: {clip.outlier}" if clip.outlier else "ok")
-        bad = str(clip.nan + clip.infinite)
-        rows.append((entry.name, shape, entry.dtype, f"{entry.bytes:,}", bad, words))
-    title = f"{report.cache.format}: {len(clips)} clips"
-    header = ("clip", "shape", "dtype", "bytes", "NaN, inf", "verdict")
-    print_table(header, rows, words=("verdict",), title=title)
-    if report.figures is not None:
-        figures = zip(report.figures.mean, report.figures.std, strict=True)
-        print_table(
-            ("channel", "mean", "std"),
-            [(str(c), f"{mean:.4f}", f"{std:.4f}") for c, (mean, std) in enumerate(figures)],
-        )
-    if report.scale.distances:
-        print_table(
-            ("hypothesis", "distance"),
-            [(name, f"{far:.3f}") for name, far in report.scale.distances.items()],
-            title=f"latents are: {report.scale.verdict}",
-        )
-    if report.comparisons:
-        compared = [(each.entry.name, each.verdict) for each in report.comparisons]
-        print_table(("clip", "beside its source"), compared, words=("beside its source",))
-    if report.sheets:
-        print_table(("contact sheet",), [(str(path),) for path in report.sheets])
+    normalization = of_config or of_cache.normalization
+    return KnownModel(named, facts["latent_channels"], normalization, facts["family"])

@@ -65,10 +65,15 @@ def _aligned(rows: Sequence[Sequence[str]]) -> list[str]:
 
 def show_reasons(reasons: Mapping[str, int]) -> list[str]:
     """Return the most common reasons, those that differ in numbers only together, by an example."""
-    kinds: dict[str, tuple[int, str]] = {}
+    kinds: dict[str, dict[str, int]] = {}
     for reason, count in reasons.items():
-        kind = reason.partition(":")[0]
-        known, example = kinds.get(kind, (0, reason))
-        kinds[kind] = known + count, example
-    common = sorted(kinds.values(), key=lambda each: -each[0])[:_MOST_REASONS]
-    return [f"{count} because {example!r}" for count, example in common]
+        kinds.setdefault(reason.partition(":")[0], {})[reason] = count
+    shown = []
+    for kind, alike in sorted(kinds.items(), key=lambda pair: -sum(pair[1].values())):
+        example = next(iter(alike))
+        if len(alike) == 1:
+            shown.append(f"{alike[example]} because {example!r}")
+        else:
+            rest = example.partition(":")[2].strip()
+            shown.append(f"{sum(alike.values())} because {kind!r}, such as {rest!r}")
+    return shown[:_MOST_REASONS]

@@ -98,7 +98,7 @@ def is_dataset(
     suffixes: tuple[str, ...],
     *,
     example: str = "out/",
-    asked: bool = False,
+    asked: str | None = None,
 ) -> bool:
     """Return True where a dataset was asked for, by the inputs, the output or an option.
 
@@ -108,10 +108,10 @@ def is_dataset(
         options: those that only a dataset has.
         suffixes: of single outputs, beside those of all media: no folder has them.
         example: of such a folder.
-        asked: whether another option asks for one.
+        asked: another option that asks for one, as it was given.
 
     Raises:
-        UsageError: a dataset was asked for, and the output cannot hold one.
+        UsageError: a dataset was asked for, and the input or the output cannot be one.
     """
     from wfvae_cli.dataset.items import SUFFIXES, is_single
     from wfvae_cli.dataset.remote import is_url
@@ -119,17 +119,28 @@ def is_dataset(
     if list(sources) == ["-"] or output == "-":
         if len(sources) > 1 or not is_single(sources[0]):
             raise UsageError("-o - takes one clip: give a folder for a dataset's outputs")
+        if asked is not None:
+            raise UsageError(
+                f"{asked} needs files and a folder for its outputs, and cannot read or write a "
+                f"pipe (-): give both, such as -o {example}"
+            )
         return False
     folder = output is not None and (
         output.endswith("/") or Path(output).is_dir() or is_url(output)
     )
-    asked = asked or bool(options.selection.shard is not None or options.engine.engine != "local")
-    many = len(sources) > 1 or not is_single(sources[0]) or asked
+    is_many = len(sources) > 1 or not is_single(sources[0])
+    if options.selection.shard is not None:
+        asked = asked or "--shard"
+    if options.engine.engine != "local":
+        asked = asked or f"--engine {options.engine.engine}"
+    many = is_many or asked is not None
     of_files = _OF_FILES.union(suffixes, *SUFFIXES.values())
     if many and not folder and output is not None and Path(output).suffix.lower() in of_files:
+        why = "a folder, a list, a pattern or several inputs make a dataset"
+        if not is_many:
+            why = f"with {asked} the outputs go into a folder, even those of one clip"
         raise UsageError(
-            f"-o {output} names one file, but a folder, a list, a pattern or several inputs "
-            f"make a dataset: give a folder, such as -o {example}"
+            f"-o {output} names one file, but {why}: give a folder, such as -o {example}"
         )
     return many or folder
 

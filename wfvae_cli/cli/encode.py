@@ -146,7 +146,11 @@ def encode(
     console.check_stdout(output)
     check(hwaccel)
     dataset = DatasetOptions(selection, work, limits, engine, overwrite)
-    asked = dry_run or form.chosen != "files" or parts.are_asked
+    asked = parts.asked
+    if form.chosen != "files":
+        asked = asked or f"--format {form.chosen}"
+    if dry_run:
+        asked = asked or "--dry-run"
     if not is_dataset(sources, output, dataset, (_SUFFIX,), example="latents/", asked=asked):
         _encode_one(
             sources[0], output, console, run, options, normalize, sampling, work, model, hwaccel,

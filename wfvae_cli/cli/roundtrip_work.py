@@ -72,7 +72,7 @@ class Roundtrip:
     @cached_property
     def is_dataset(self) -> bool:
         """True where there may be several files."""
-        several = len(self.models) > 1
+        several = "several models" if len(self.models) > 1 else None
         return is_dataset(self.sources, self.output, self.dataset, _SUFFIXES, asked=several)
 
     @cached_property

@@ -103,11 +103,12 @@ def _decode(path: str, data: bytes) -> str:
     try:
         return data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
-        guess = "UTF-16" if data[:2] in (b"\xff\xfe", b"\xfe\xff") else "Latin-1 or Windows-1252"
+        is_wide = data[:2] in (b"\xff\xfe", b"\xfe\xff")
+        guess, code = ("UTF-16",) * 2 if is_wide else ("Latin-1 or Windows-1252", "WINDOWS-1252")
         raise ValueError(
             f"{path}: expected a caption in UTF-8, got the byte 0x{data[error.start]:02x} at "
-            f"offset {error.start} (perhaps {guess}): convert it with iconv -t utf-8, or add "
-            "--no-captions"
+            f"offset {error.start} (perhaps {guess}): convert it, as with iconv -f {code} "
+            "-t UTF-8, or add --no-captions"
         ) from None
 
 

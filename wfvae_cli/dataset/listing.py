@@ -12,6 +12,8 @@ from dataclasses import dataclass, field
 log = logging.getLogger("wfvae")
 
 _MOST_SUFFIXES = 8
+_SIDECARS = (".txt", ".json")
+"""Suffixes of captions and columns beside a clip of the same stem, which are taken with it."""
 _OWN = re.compile(r"manifest(-\d{5}-of-\d{5})?\.jsonl")
 """Names of manifests that runs leave in their folders, which nobody misses."""
 
@@ -88,6 +90,8 @@ def list_files(root: str, suffixes: Collection[str]) -> Listing:
         except OSError:
             listing.unreadable.append(folder)
             continue
+        parts = [os.path.splitext(entry.name) for entry in entries]  # noqa: PTH122 (as below)
+        stems = {stem for stem, suffix in parts if suffix.lower() in suffixes}
         for entry in entries:
             if entry.name.startswith("."):
                 continue
@@ -96,7 +100,7 @@ def list_files(root: str, suffixes: Collection[str]) -> Listing:
             if _is_folder(entry):
                 folders.append(entry.path)
             else:
-                _take(listing, entry.path, suffixes)
+                _take(listing, entry.path, suffixes, stems)
     return listing
 
 
@@ -107,11 +111,12 @@ def _is_folder(entry: os.DirEntry[str]) -> bool:
         return False
 
 
-def _take(listing: Listing, path: str, suffixes: Collection[str]) -> None:
-    suffix = os.path.splitext(path)[1].lower()  # noqa: PTH122 (of millions of strings)
+def _take(listing: Listing, path: str, suffixes: Collection[str], stems: Collection[str]) -> None:
+    stem, suffix = os.path.splitext(os.path.basename(path))  # noqa: PTH119, PTH122 (of millions)
+    suffix = suffix.lower()
     if suffix in suffixes:
         listing.paths.append(path)
-    elif not _OWN.fullmatch(os.path.basename(path)):  # noqa: PTH119
+    elif not (suffix in _SIDECARS and stem in stems) and not _OWN.fullmatch(stem + suffix):
         listing.left_out[suffix] += 1
 
 

@@ -157,9 +157,11 @@ class PartOptions:
             raise UsageError("--no-upscale is about --buckets: add them")
 
     @property
-    def are_asked(self) -> bool:
-        """True where clips are to be cut."""
-        return self.buckets is not None or self.windows is not None
+    def asked(self) -> str | None:
+        """The option that asks to cut clips; None where none does."""
+        if self.buckets is not None:
+            return "--buckets"
+        return None if self.windows is None else "--windows"
 
     def chosen(self, strides: Strides) -> Buckets | None:
         """Return the buckets that a model of these strides encodes without padding.

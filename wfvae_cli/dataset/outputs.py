@@ -39,6 +39,8 @@ class Existing:
     """Checksum of the data, where a header has it."""
     kept: Mapping[str, Any] = field(default_factory=dict)
     """Further fields of the manifest's line, to be kept."""
+    is_window: bool = False
+    """True where a clip was looked for, and one window of it has its name."""
 
 
 class Outputs(ABC):

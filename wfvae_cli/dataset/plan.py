@@ -104,12 +104,12 @@ def plan_run(
             return known if are_intact(known) else Task(item)
         if known is not None and _is_skipped(known, item, outputs, model):
             return known
-        windows = None if known is None else known.windows
-        if known is not None and windows is not None:
+        found, windows = None, None if known is None else known.windows
+        if windows:
             # The worker that opens the clip checks its other windows.
-            window = windows[0]
-            found = outputs.find(item.part(Window(window.start, window.frames)), known)
-        else:
+            first = Window(windows[0].start, windows[0].frames)
+            found = outputs.find(item.part(first), known)
+        if found is None:
             found = outputs.find(item, known)
         if found is None or not is_intact(found):
             return Task(item)
@@ -118,7 +118,7 @@ def plan_run(
             return _Conflicting(item, found, replaces, "not what the manifest knows")
         now = {**outputs.how.recorded(item, model), WEIGHTS: model.model_sha256}
         differs = difference(found.options, now)
-        if not differs and windows is not None:
+        if not differs and (windows is not None or found.is_window):
             return Task(item)
         if not differs:
             return Task(item, found.source_sha256, _found(item, found, outputs, model))

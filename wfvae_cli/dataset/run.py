@@ -83,7 +83,7 @@ class Summary:
         """Add the metrics and the bucket of a file that is done, if it has any."""
         if result.bucket is not None:
             clips, frames = self.buckets.get(result.bucket, (0, 0))
-            clips += len(result.outputs)
+            clips += 1 if result.windows is None else len(result.windows)
             self.buckets[result.bucket] = clips, frames + (result.frames or 0)
         for name, value in (result.metrics or {}).items():
             self._scores.setdefault(name, []).append(value)

@@ -41,8 +41,8 @@ class LatentSample(TypedDict):
 
 
 @dataclass(frozen=True)
-class _Entry:
-    """Location of a latent file: a file, or bytes of a tar shard."""
+class TarMember:
+    """Location of latents: a file, or bytes of a tar shard."""
 
     path: str
     item: str
@@ -138,7 +138,7 @@ class LatentDataset(Dataset[LatentSample]):
                 "columns": self._columns_of(file.metadata, entry),
             }
 
-    def _columns_of(self, metadata: LatentMetadata, entry: _Entry) -> dict[str, Any]:
+    def _columns_of(self, metadata: LatentMetadata, entry: TarMember) -> dict[str, Any]:
         if not self._columns:
             return {}
         stored: dict[str, Any] = json.loads(metadata.extra.get("columns", "{}"))
@@ -156,7 +156,7 @@ class LatentDataset(Dataset[LatentSample]):
         start = int(torch.randint(length - self._frames + 1, (), generator=generator))
         return start, start + self._frames
 
-    def _normalized(self, latents: Tensor, metadata: LatentMetadata, entry: _Entry) -> Tensor:
+    def _normalized(self, latents: Tensor, metadata: LatentMetadata, entry: TarMember) -> Tensor:
         applied = metadata.normalization
         if self._from_header:
             if applied is None:
@@ -184,7 +184,7 @@ def _seed_of(text: str) -> int:
     return int.from_bytes(hashlib.sha256(text.encode("utf-8", "surrogateescape")).digest()[:8]) >> 1
 
 
-def _open(entry: _Entry) -> LatentFile:
+def _open(entry: TarMember) -> LatentFile:
     if entry.size is None:
         return LatentFile(entry.path)
     try:
@@ -200,17 +200,17 @@ def _open(entry: _Entry) -> LatentFile:
 class _Member(io.BytesIO):
     """A latent file from a shard, with a name for messages."""
 
-    def __init__(self, entry: _Entry, data: bytes) -> None:
+    def __init__(self, entry: TarMember, data: bytes) -> None:
         super().__init__(data)
         self.name = f"{entry.path}, {entry.item}"
 
 
-def _length(entry: _Entry) -> int:
+def _length(entry: TarMember) -> int:
     with _open(entry) as file:
         return file.latent_frames
 
 
-def _find(source: str) -> list[_Entry]:
+def _find(source: str) -> list[TarMember]:
     """Every latent file, in order of its name; of shards in the order in which they hold them."""
     folder = Path(source)
     if folder.is_dir():
@@ -221,7 +221,7 @@ def _find(source: str) -> list[_Entry]:
         folder = Path(os.path.commonpath(found)) if len(found) > 1 else folder.parent
         files = [Path(name) for name in found if name.endswith(".safetensors")]
         tars = [Path(name) for name in found if name.endswith(".tar")]
-    entries = [_Entry(str(path), str(path.relative_to(folder))) for path in files]
+    entries = [TarMember(str(path), str(path.relative_to(folder))) for path in files]
     entries += [entry for tar in tars for entry in tar_members(tar)]
     _refuse_twice(entries)
     if not entries:
@@ -231,7 +231,7 @@ def _find(source: str) -> list[_Entry]:
     return entries
 
 
-def _refuse_twice(entries: Iterable[_Entry]) -> None:
+def _refuse_twice(entries: Iterable[TarMember]) -> None:
     """Refuse a folder that holds a clip in two shards, or in a shard and as a file."""
     seen: dict[tuple[str, str], str] = {}
     for entry in entries:
@@ -262,8 +262,12 @@ def verify_shard(path: Path) -> None:
             file.verify()
 
 
-def tar_members(path: Path) -> list[_Entry]:
-    """List the latent files of a shard by its headers alone, and compare them with its index.
+def tar_members(path: Path, suffix: str = ".safetensors") -> list[TarMember]:
+    """List the latents of a shard by its headers alone, and compare them with its index.
+
+    Args:
+        path: of the shard.
+        suffix: of the members that hold latents.
 
     Raises:
         LatentError: it is no tar file, a header in it is damaged, or clips are missing.
@@ -275,10 +279,10 @@ def tar_members(path: Path) -> list[_Entry]:
             for member in box:
                 if member.offset_data + member.size > size:
                     raise LatentError(f"{path}: truncated within {member.name}: copy it again")
-                if member.name.endswith(".safetensors"):
-                    key = member.name.removesuffix(".safetensors")
+                if member.name.endswith(suffix):
+                    key = member.name.removesuffix(suffix)
                     name = key.replace("%2E", ".").replace("%25", "%")
-                    entries.append(_Entry(str(path), name, member.offset_data, member.size))
+                    entries.append(TarMember(str(path), name, member.offset_data, member.size))
             end = box.offset
         with path.open("rb") as file:  # tarfile ends at a header that it cannot read
             file.seek(end)
@@ -302,6 +306,6 @@ def tar_members(path: Path) -> list[_Entry]:
 
 def _expected(path: Path) -> set[str]:
     """The clips of a shard by the index beside it; none where there is no index."""
-    from wfvae_cli.dataset.exporters.webdataset import listed_clips
+    from wfvae_cli.dataset.exporters.shard_index import listed_clips
 
     return listed_clips(path.with_name(f"{path.stem.rpartition('-')[0]}.json"), path.name)

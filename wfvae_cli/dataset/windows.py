@@ -32,6 +32,14 @@ class Window:
         """Return what names of outputs end in."""
         return f"{self.start:05d}-{self.frames:03d}"
 
+    @classmethod
+    def parse(cls, text: str) -> Window | None:
+        """Read what `__str__` gives, as headers record it; None of something else."""
+        start, _, frames = text.partition("-")
+        if not (start.isdecimal() and frames.isdecimal()):
+            return None
+        return cls(int(start), int(frames))
+
 
 @dataclass(frozen=True)
 class Windows:
@@ -71,6 +79,11 @@ class Windows:
         if mode == "slide":
             return cls(mode, numbers[0] if len(numbers) > 1 else None, numbers[-1])
         return cls(mode, numbers[0] if numbers else None)
+
+    @property
+    def is_single(self) -> bool:
+        """True where every clip gives one window."""
+        return self.mode in ("head", "middle") or (self.mode == "uniform" and self.number == 1)
 
     def of(self, total: int, frames: int) -> list[Window]:
         """Choose the windows of a clip, in order of their start.

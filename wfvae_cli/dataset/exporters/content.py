@@ -31,9 +31,15 @@ def check_content(form: str, metadata: LatentMetadata) -> None:
 
 
 def stem_of(item: Item) -> str:
-    """Return an item's name without the suffix, which trainers take off, too; folders stay."""
+    """Return a clip's name without the suffix, which trainers take off, too; folders stay.
+
+    All windows of a clip have the clip's own name here.
+    """
     if item.id is not None:
         return item.id
-    is_part = item.start or item.duration is not None
-    name = item.relative.rpartition("@")[0] if is_part else item.relative
+    name = item.relative
+    if item.window is not None:
+        name = name.removesuffix(f"_{item.window}")
+    if item.start or item.duration is not None:
+        name = name.rpartition("@")[0]
     return str(PurePosixPath(name).with_suffix(""))

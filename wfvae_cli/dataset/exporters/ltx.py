@@ -10,7 +10,6 @@ from __future__ import annotations
 from torch import Tensor
 from typing_extensions import override
 
-from wfvae_cli.dataset.exporters.content import stem_of
 from wfvae_cli.dataset.exporters.pt_cache import PtCache
 from wfvae_cli.dataset.items import Item
 from wfvae_cli.errors import UsageError
@@ -25,7 +24,7 @@ class LtxFiles(PtCache):
     @override
     def name_of(self, item: Item) -> str:
         """Return the file that the trainer pairs with the text of the same name."""
-        return f"{FOLDER}/{stem_of(item)}.pt"
+        return f"{FOLDER}/{self.stem_of(item)}.pt"
 
     @override
     def content(self, latents: Tensor, metadata: LatentMetadata) -> dict[str, Tensor | int | float]:

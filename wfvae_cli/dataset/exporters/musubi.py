@@ -9,6 +9,7 @@ trainer finds the name by splitting at underscores from the right, in one folder
 
 from __future__ import annotations
 
+import logging
 import threading
 from collections.abc import Iterable, Mapping, Sequence
 from fractions import Fraction
@@ -22,10 +23,11 @@ from wfvae_cli.dataset.config import WEIGHTS, EncodeConfig
 from wfvae_cli.dataset.exporters.base import Exporter, Written
 from wfvae_cli.dataset.exporters.content import check_content, stem_of
 from wfvae_cli.dataset.exporters.spooled import SpooledOutput
-from wfvae_cli.dataset.items import Item
+from wfvae_cli.dataset.items import SUFFIXES, Item
 from wfvae_cli.dataset.outputs import Existing, parse_options
 from wfvae_cli.dataset.result import ItemResult
 from wfvae_cli.dataset.store import OutputStore
+from wfvae_cli.dataset.windows import Window
 from wfvae_cli.errors import InputError, LatentError, UsageError
 from wfvae_cli.latents.file import CHECKSUM
 from wfvae_cli.latents.header import encode_header, read_header
@@ -34,6 +36,8 @@ from wfvae_cli.latents.raw import Digest, write_all
 from wfvae_cli.latents.strings import clean_text
 from wfvae_cli.pipeline.encode import SOURCE_SIZE, LatentOutput
 from wfvae_cli.pipeline.options import EncodeOptions
+
+_log = logging.getLogger("wfvae")
 
 
 class Architecture(NamedTuple):
@@ -75,16 +79,25 @@ class MusubiFiles(Exporter):
             )
         items = list(items)
         super().check(items)
-        seen: dict[tuple[str, int], Item] = {}
+        seen: dict[tuple[str, int, Window | None], Item] = {}
         for item in items:
-            start = self.how.sampling_of(item).start
-            other = seen.setdefault((_name(item), round(start * 1000)), item)
+            start = round(self.how.sampling_of(item).start * 1000)
+            other = seen.setdefault((_name(item), start, item.window), item)
             if other != item:
                 raise InputError(
                     f"{item.path} and {other.path} would both be {_name(item)!r} to musubi-tuner, "
                     "which knows neither suffixes nor folders: rename one, or give them ids in a "
                     "manifest"
                 )
+        images = sum(_is_image(item) for item in items)
+        if 0 < images < len(items):
+            _log.warning(
+                "%s: %d images among %d videos: musubi-tuner's video dataset fails on an image's "
+                "file, so encode them apart, into folders of their own (--include, --exclude)",
+                self.store.root,
+                images,
+                len(items) - images,
+            )
 
     @override
     def find(self, item: Item, known: ItemResult | None = None) -> Existing | None:
@@ -165,6 +178,10 @@ def source_size(metadata: LatentMetadata) -> tuple[int, int]:
             "source, which these latents do not record: encode the source again"
         )
     return int(width), int(height)
+
+
+def _is_image(item: Item) -> bool:
+    return PurePosixPath(item.path).suffix.lower() in SUFFIXES["image"]
 
 
 def _name(item: Item) -> str:

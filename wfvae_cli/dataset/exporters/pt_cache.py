@@ -17,7 +17,7 @@ from wfvae_cli.atomic import atomic_file
 from wfvae_cli.dataset.config import WEIGHTS
 from wfvae_cli.dataset.exporters.base import Exporter, Written
 from wfvae_cli.dataset.exporters.content import check_content, stem_of
-from wfvae_cli.dataset.exporters.pt_file import read_strings, save_object
+from wfvae_cli.dataset.exporters.pt_file import is_sound, read_strings, save_object
 from wfvae_cli.dataset.exporters.spooled import SpooledOutput
 from wfvae_cli.dataset.items import Item
 from wfvae_cli.dataset.outputs import Existing, parse_options
@@ -35,6 +35,17 @@ class PtCache(Exporter):
     def name_of(self, item: Item) -> str:
         """Return the file of an item, relative to the output folder."""
 
+    def stem_of(self, item: Item) -> str:
+        """Return an item's name without suffix, by which the trainer looks for its file.
+
+        The only window of a clip has the clip's name, so that the trainer finds it; each of
+        several has its frames at the end of its name.
+        """
+        windows = self.how.windows_of(item)
+        if item.window is None or (windows is not None and windows.is_single):
+            return stem_of(item)
+        return f"{stem_of(item)}_{item.window}"
+
     @abstractmethod
     def content(self, latents: Tensor, metadata: LatentMetadata) -> object:
         """Return the object that the trainer loads, of bfloat16 latents `[Z, T', H', W']`."""
@@ -42,6 +53,8 @@ class PtCache(Exporter):
     @override
     def check(self, items: Iterable[Item]) -> None:
         """Refuse stores that are no file system, and items whose files would have one name."""
+        items = list(items)
+        super().check(items)
         form = self.how.format
         if self.store.url is not None:
             raise UsageError(
@@ -70,7 +83,10 @@ class PtCache(Exporter):
             metadata = LatentMetadata.from_strings(strings)
         except LatentError:
             return None
-        if metadata.extra.get("item") != item.relative:
+        made_of, window = metadata.extra.get("item", ""), metadata.extra.get("window")
+        clip = made_of if window is None else made_of.removesuffix(f"_{window}")
+        is_window = item.window is None and clip != made_of
+        if item.relative != (clip if is_window else made_of):
             return None
         return Existing(
             output=name,
@@ -79,7 +95,15 @@ class PtCache(Exporter):
             frames=metadata.frames,
             shape=metadata.latent_shape,
             bytes=path.stat().st_size,
+            kept={"bucket": metadata.extra.get("bucket")},
+            is_window=is_window,
         )
+
+    @override
+    def is_intact(self, output: ItemResult | Existing) -> bool:
+        """Compare the data of a file with the checksums that its ZIP archive has."""
+        assert output.output is not None, "only what is done has an output"
+        return is_sound(self.store.root / output.output)
 
     @override
     def open(

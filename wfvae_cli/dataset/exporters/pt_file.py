@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import os
+import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import BinaryIO
@@ -63,6 +64,15 @@ def read_strings(path: Path) -> dict[str, str] | None:
     if not isinstance(found, dict):
         return None
     return {str(name): str(text) for name, text in found.items()}
+
+
+def is_sound(file: Path | BinaryIO) -> bool:
+    """Return True where the data of a file match the checksums that its ZIP archive has."""
+    try:
+        with zipfile.ZipFile(file) as archive:
+            return archive.testzip() is None
+    except (OSError, zipfile.BadZipFile, EOFError):
+        return False
 
 
 def _encoded(strings: Mapping[str, str]) -> bytes:

@@ -13,7 +13,6 @@ from pathlib import PurePosixPath
 from torch import Tensor
 from typing_extensions import override
 
-from wfvae_cli.dataset.exporters.content import stem_of
 from wfvae_cli.dataset.exporters.pt_cache import PtCache
 from wfvae_cli.dataset.items import Item
 from wfvae_cli.latents.metadata import LatentMetadata
@@ -25,7 +24,7 @@ class SimpleTunerFiles(PtCache):
     @override
     def name_of(self, item: Item) -> str:
         """Return the file name that the trainer looks for."""
-        path = PurePosixPath(stem_of(item))
+        path = PurePosixPath(self.stem_of(item))
         return str(path.with_name(f"{hash_of(path.name)}.pt"))
 
     @override

@@ -24,6 +24,7 @@ from wfvae_cli.atomic import reported
 from wfvae_cli.dataset.config import WEIGHTS, EncodeConfig, ModelFingerprint, difference
 from wfvae_cli.dataset.exporters.base import Exporter, Written
 from wfvae_cli.dataset.exporters.files import SUFFIX, LatentFiles
+from wfvae_cli.dataset.exporters.shard_index import ShardIndex, names_of, read_index
 from wfvae_cli.dataset.items import Item
 from wfvae_cli.dataset.outputs import Existing
 from wfvae_cli.dataset.plan import Conflict, Plan, plan_run
@@ -40,29 +41,9 @@ _log = logging.getLogger("wfvae")
 
 _CLIPS = ".wfvae-clips"
 """Folder in which clips wait for the others of their tar shard."""
-_SCHEMA = "wfvae-shards"
 _MTIME = 0.0
 _WHOLE = Item("", "")
 """Item without a part of its own: an index records the options that all items share."""
-
-
-@dataclass(frozen=True)
-class _Index:
-    """The index of a finished group."""
-
-    path: Path
-    tars: Mapping[str, int]
-    """Bytes of each shard, by name."""
-    options: Mapping[str, str]
-    results: Sequence[ItemResult]
-    sources: Mapping[str, str]
-    """SHA-256 of the source of each item that is done."""
-
-    @property
-    def is_whole(self) -> bool:
-        """True where every shard is there, of its recorded size."""
-        folder = self.path.parent
-        return all(_size(folder / name) == size for name, size in self.tars.items())
 
 
 @dataclass
@@ -184,15 +165,16 @@ class TarShards(Exporter):
         for index in self._indices():
             if not index.is_whole or not self._is_wanted(index, by_name, conflict):
                 continue
-            if verify and not _is_intact(index):
+            if verify and not self._is_intact(index):
                 continue
             numbers.add(self._number(index.path))
             kept = {result.item for result in self._kept}
             for result in index.results:
-                if result.status == "failed":
+                item = by_name.get(result.item)
+                if result.status == "failed" or self._may_fit_now(result, item):
                     failed.add(result.item)
                 elif by_name.pop(result.item, None) and result.item not in kept:
-                    self._current.append(result)
+                    (self._kept if result.status == "skipped" else self._current).append(result)
         self._drop_packed()
         fresh = [item for name, item in by_name.items() if name not in failed]
         again = [item for name, item in by_name.items() if name in failed]
@@ -208,16 +190,16 @@ class TarShards(Exporter):
 
     def _drop_packed(self) -> None:
         """Remove clips that are in finished shards: the run was killed before it could."""
-        packed = {name for result in self._current for name in _names(result)}
+        packed = {name for result in self._current for name in names_of(result)}
         for path in self._clips.root.rglob(f"*{SUFFIX}"):
             name = path.relative_to(self._clips.root).as_posix().removesuffix(SUFFIX)
             if name in packed:
                 path.unlink(missing_ok=True)
 
-    def _indices(self) -> Iterator[_Index]:
+    def _indices(self) -> Iterator[ShardIndex]:
         for path in sorted(self._root.glob(f"{self._prefix}*.json")):
             if self._number(path) is not None:
-                index = _read_index(path)
+                index = read_index(path)
                 if index is not None:
                     yield index
 
@@ -225,7 +207,7 @@ class TarShards(Exporter):
         digits = path.name.removeprefix(self._prefix).removesuffix(".json")
         return int(digits) if len(digits) == 6 and digits.isdecimal() else None
 
-    def _is_wanted(self, index: _Index, items: Mapping[str, Item], conflict: Conflict) -> bool:
+    def _is_wanted(self, index: ShardIndex, items: Mapping[str, Item], conflict: Conflict) -> bool:
         """Return True where a finished group may stay as it is."""
         if not any(result.item in items for result in index.results):
             return True  # its sources are gone: nothing is deleted unasked
@@ -261,6 +243,35 @@ class TarShards(Exporter):
         except InputError:
             return True  # an unreadable source cannot be encoded again
 
+    def _is_intact(self, index: ShardIndex) -> bool:
+        """Return True where all clips of a group are in its shards, and match their checksums."""
+        try:
+            for name in index.tars:
+                self.verify(index.path.parent / name)
+        except LatentError as error:
+            _log.warning("%s: encoding its clips again", error)
+            return False
+        return True
+
+    def verify(self, shard: Path) -> None:
+        """Check that a shard holds its clips, and that these match their checksums.
+
+        Raises:
+            LatentError: a clip is missing or damaged.
+        """
+        from wfvae_cli.dataset.training import verify_shard
+
+        verify_shard(shard)
+
+    def _may_fit_now(self, result: ItemResult, item: Item | None) -> bool:
+        """Return True where a clip fitted no bucket or window, and has changed since."""
+        if result.status != "skipped" or item is None:
+            return False
+        try:
+            return result.stamp != stamp(item.path)
+        except InputError:
+            return True
+
     def _pack(self, group: _Group) -> list[ItemResult]:
         """Write the shards of a group, then its index, and remove its clips."""
         name = f"{self._prefix}{group.number:06d}"
@@ -271,20 +282,15 @@ class TarShards(Exporter):
         tars, members, sources = self._write_tars(name, done)
         placed = [_placed(result, members) if result in done else result for result in results]
         target = self._root / f"{name}.json"
-        before = _read_index(target)
+        before = read_index(target)
         recorded = self.how.recorded(_WHOLE, self._model)
-        content = {
-            "schema": _SCHEMA,
-            "schema_version": 1,
-            "options": {**recorded, WEIGHTS: self._model.model_sha256},
-            "shards": tars,
-            # seconds differ from run to run, and an index should not
-            "items": [replace(result, seconds=None).to_json() for result in placed],
-            "sources": sources,
-        }
+        options = {**recorded, WEIGHTS: self._model.model_sha256}
+        # Seconds differ from run to run, and an index should not.
+        lasting = [replace(result, seconds=None) for result in placed]
+        index = ShardIndex(target, tars, options, lasting, sources)
         part = self._clips.work / target.name
         with reported(target, part):
-            part.write_bytes(json.dumps(content, indent=1).encode() + b"\n")
+            part.write_bytes(index.encoded())
             _sync(part)
         _publish(part, target)
         for old in () if before is None else before.tars.keys() - tars.keys():
@@ -295,21 +301,8 @@ class TarShards(Exporter):
         return placed
 
     def members(self, item: str, path: Path) -> dict[str, bytes]:
-        """Return the members of a clip by their suffix, made of its latent file.
-
-        A caption is a text file beside the latents, as trainers read them.
-        """
-        strings = _strings(path)
-        fields: dict[str, Any] = {"item": item, **strings}
-        members = {"safetensors": path.read_bytes()}
-        caption, columns = strings.get("extra.caption"), strings.get("extra.columns")
-        if caption is not None:
-            fields["caption"] = caption
-            members["txt"] = caption.encode()
-        if columns is not None:
-            fields["columns"] = json.loads(columns)
-        members["json"] = json.dumps(fields).encode()
-        return members
+        """Return the members of a clip by their suffix, made of its latent file."""
+        return {"safetensors": path.read_bytes(), **text_members({"item": item, **_strings(path)})}
 
     def _write_tars(
         self, name: str, done: Sequence[ItemResult]
@@ -336,7 +329,7 @@ class TarShards(Exporter):
             ) as writer,
         ):
             for result in done:
-                for name in _names(result):
+                for name in names_of(result):
                     path = self._clips.root / (name + SUFFIX)
                     sources[result.item] = _strings(path).get("extra.source_sha256", "")
                     writer.write({"__key__": key_of(name), **self.members(name, path)})
@@ -349,18 +342,11 @@ class TarShards(Exporter):
         return tars, members, sources
 
 
-def _names(result: ItemResult) -> list[str]:
-    """Return the names of an item's clips: one, or that of each window."""
-    if result.windows is None:
-        return [result.item]
-    return [window.output.removesuffix(SUFFIX) for window in result.windows]
-
-
 def _placed(result: ItemResult, members: Mapping[str, str]) -> ItemResult:
     """Replace the outputs of an item by the shards that hold it."""
     if result.windows is None:
         return replace(result, output=members[result.item])
-    windows = zip(result.windows, _names(result), strict=True)
+    windows = zip(result.windows, names_of(result), strict=True)
     return replace(result, windows=tuple(replace(w, output=members[name]) for w, name in windows))
 
 
@@ -368,6 +354,22 @@ def _is_recorded(result: ItemResult, last: Mapping[str, ItemResult]) -> bool:
     """Return True where the manifest has a line of a result; a killed run may lack it."""
     known = last.get(result.item)
     return known is not None and (known.status, known.output) == (result.status, result.output)
+
+
+def text_members(fields: Mapping[str, Any]) -> dict[str, bytes]:
+    """Return the members of a clip beside its latents: JSON, and its caption where it has one.
+
+    Args:
+        fields: the strings of the clip's header, and what else its JSON is to hold.
+    """
+    found, members = dict(fields), dict[str, bytes]()
+    caption, columns = fields.get("extra.caption"), fields.get("extra.columns")
+    if caption is not None:
+        found["caption"] = caption
+        members["txt"] = caption.encode()
+    if columns is not None:
+        found["columns"] = json.loads(columns)
+    return {**members, "json": json.dumps(found).encode()}
 
 
 def key_of(name: str) -> str:
@@ -380,64 +382,10 @@ def _strings(path: Path) -> dict[str, str]:
         return dict(read_header(file).metadata)
 
 
-def _is_intact(index: _Index) -> bool:
-    """Return True where all clips of a group are in its shards, and match their checksums."""
-    from wfvae_cli.dataset.training import verify_shard
-
-    try:
-        for name in index.tars:
-            verify_shard(index.path.parent / name)
-    except LatentError as error:
-        _log.warning("%s: encoding its clips again", error)
-        return False
-    return True
-
-
-def _read_index(path: Path) -> _Index | None:
-    """Read an index; None where there is none, or a damaged one."""
-    try:
-        content: dict[str, Any] = json.loads(path.read_bytes())
-        if content["schema"] != _SCHEMA:
-            return None
-        tars, options, sources = content["shards"], content["options"], content["sources"]
-        if not all(_is_shard_of(path, name) and type(size) is int for name, size in tars.items()):
-            raise ValueError("it names shards of another group")
-        for texts in (options, sources):
-            if not all(isinstance(value, str) for value in texts.values()):
-                raise TypeError("expected strings")
-        items = [ItemResult.from_json(values) for values in content["items"]]
-        return _Index(path, tars, options, items, sources)
-    except FileNotFoundError:
-        return None
-    except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
-        _log.warning("%s: ignoring a damaged index (%s)", path, str(error)[:200])
-        return None
-
-
-def listed_clips(path: Path, shard: str) -> set[str]:
-    """The items that an index says are in one of its shards; none where there is no index."""
-    index = _read_index(path) if path.exists() else None
-    items = () if index is None else index.results
-    return {each.item for each in items if each.output == shard and each.status == "done"}
-
-
-def _is_shard_of(index: Path, name: str) -> bool:
-    """Return True where `name` is one that `TarShards` gives a shard of this index."""
-    number = name.removeprefix(f"{index.stem}-").removesuffix(".tar")
-    return number.isdecimal() and name == f"{index.stem}-{number}.tar"
-
-
 def _publish(part: Path, target: Path) -> int:
     with reported(target, part):
         part.replace(target)
         return target.stat().st_size
-
-
-def _size(path: Path) -> int | None:
-    try:
-        return path.stat().st_size
-    except OSError:
-        return None
 
 
 def _sync(path: Path) -> None:
