@@ -142,7 +142,7 @@ def atomic_path(target: str | Path, *, overwrite: bool = False) -> Iterator[Path
     with reported(target, part):
         try:
             yield part
-            _sync(part)
+            sync_file(part)
             check_output(target, overwrite=overwrite)  # it may have come into being meanwhile
             part.replace(path)
         finally:
@@ -301,8 +301,11 @@ def _is_special(path: Path) -> bool:
         return False
 
 
-def _sync(path: Path) -> None:
-    # Network file systems report a full disk only here, and a rename must not outrun the data.
+def sync_file(path: Path) -> None:
+    """Wait until a file's data is on the disk.
+
+    Network file systems report a full disk only here, and a rename must not outrun the data.
+    """
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)

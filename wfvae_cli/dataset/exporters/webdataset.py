@@ -20,7 +20,7 @@ from typing import Any
 
 from typing_extensions import override
 
-from wfvae_cli.atomic import reported
+from wfvae_cli.atomic import reported, sync_file
 from wfvae_cli.dataset.config import WEIGHTS, EncodeConfig, ModelFingerprint, difference
 from wfvae_cli.dataset.exporters.base import Exporter, Written
 from wfvae_cli.dataset.exporters.files import SUFFIX, LatentFiles
@@ -291,7 +291,7 @@ class TarShards(Exporter):
         part = self._clips.work / target.name
         with reported(target, part):
             part.write_bytes(index.encoded())
-            _sync(part)
+            sync_file(part)
         _publish(part, target)
         for old in () if before is None else before.tars.keys() - tars.keys():
             (self._root / old).unlink(missing_ok=True)  # what --overwrite replaced
@@ -337,7 +337,7 @@ class TarShards(Exporter):
         tars = {}
         for part in sorted({*members.values()}):
             with reported(self._root / part):
-                _sync(self._clips.work / part)
+                sync_file(self._clips.work / part)
             tars[part] = _publish(self._clips.work / part, self._root / part)
         return tars, members, sources
 
@@ -386,14 +386,6 @@ def _publish(part: Path, target: Path) -> int:
     with reported(target, part):
         part.replace(target)
         return target.stat().st_size
-
-
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def remove_empty(folder: Path) -> None:
