@@ -98,10 +98,9 @@ def test_dead_workers_change_nothing(source: Path) -> None:
 @pytest.mark.parametrize(
     "options",
     [
-        ["--limit", "5", "--sample-frames", "9", "--seed", "3"],
-        ["--until", "60%", "--exclude", "bad*"],
+        pytest.param(["--limit", "5", "--sample-frames", "9", "--seed", "3"], id="sampled"),
+        pytest.param(["--until", "60%", "--exclude", "bad*"], id="until", marks=pytest.mark.slow),
     ],
-    ids=["sampled", "until"],
 )
 def test_the_command_writes_the_same_bytes(
     source: Path, tmp_path: Path, options: Sequence[str]

@@ -178,6 +178,7 @@ def test_other_options_are_refused(source: Path, tmp_path: Path) -> None:
     assert run(source, tmp_path, other).current == 9
 
 
+@pytest.mark.slow
 def test_kill_and_resume(source: Path, tmp_path: Path) -> None:
     options = ["--format", "webdataset", "--shard-clips", "4"]
     verdict = compare_after_kills(source, tmp_path, kills=1, seed=3, options=options)

@@ -15,6 +15,7 @@ from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 from numpy.typing import NDArray
 
+from wfvae_cli.media import svt_av1
 from wfvae_cli.media.clip import ClipInfo
 from wfvae_cli.media.options import Sampling
 from wfvae_cli.media.reader import open_clip
@@ -59,7 +60,8 @@ def write_clip(
         frames = [numbered(i, width, height) for i in range(frames)]
     height, width = frames[0].shape[:2]
     lossless = {"crf": "1", "preset": "ultrafast"} if codec == "libx264" else {}
-    with av.open(str(path), "w", format=format, options=container_options or {}) as box:
+    options_of_box = container_options or {}
+    with svt_av1.tamed(), av.open(str(path), "w", format=format, options=options_of_box) as box:
         stream = box.add_stream(codec, rate=Fraction(rate), options=options or lossless)
         assert isinstance(stream, VideoStream)
         stream.width, stream.height, stream.pix_fmt = width, height, pix_fmt

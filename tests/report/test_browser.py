@@ -36,7 +36,7 @@ def browser() -> Iterator[Any]:
     with sync_api.sync_playwright() as playwright:
         browser = playwright.chromium.launch(
             executable_path=path,
-            args=["--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage"],
+            args=["--no-sandbox", "--no-zygote", "--disable-gpu", "--disable-dev-shm-usage"],
         )
         yield browser
         browser.close()

@@ -22,7 +22,7 @@ from typing_extensions import override
 
 from wfvae_cli.atomic import STDOUT, atomic_file, check_output, output_error
 from wfvae_cli.errors import OutputError, UsageError, WfvaeError
-from wfvae_cli.media import frames, yuv
+from wfvae_cli.media import frames, svt_av1, yuv
 from wfvae_cli.media.audio import AudioTrack
 from wfvae_cli.media.clip import ClipInfo, Frame
 from wfvae_cli.media.clip_writer import ClipWriter
@@ -191,7 +191,7 @@ class VideoWriter(ClipWriter):
     def _start(self) -> None:
         """Open the encoder and write the header, so that bad settings show before any work."""
         try:
-            with ffmpeg_messages() as messages:
+            with ffmpeg_messages() as messages, svt_av1.tamed():
                 self._container.start_encoding()
         except (av.FFmpegError, ValueError) as error:
             if self._sink.error is not None:
