@@ -399,7 +399,7 @@ def test_a_clip_is_padded_to_a_length_that_the_model_takes_and_cut_back(
     assert json.loads(answer.stdout)["frames"] == 10
 
 
-@pytest.mark.parametrize("family", OWN_LENGTHS)
+@pytest.mark.parametrize("family", ["allegro", pytest.param("minimax-h3", marks=pytest.mark.slow)])
 def test_a_dataset_of_a_model_with_lengths_of_its_own(
     tmp_path: Path, clip: Path, own_lengths: Callable[[str], Path], family: str
 ) -> None:

@@ -132,6 +132,7 @@ def test_a_worker_that_does_not_come_up_has_no_part() -> None:
     assert engine._share() == 10, "all, but no more than it can keep"
 
 
+@pytest.mark.slow
 def test_a_file_that_kills_workers_twice_has_failed(
     source: Path, tmp_path: Path, expected: dict[str, bytes]
 ) -> None:

@@ -95,11 +95,12 @@ def test_dead_workers_change_nothing(source: Path) -> None:
     assert done.to_json() == expected.to_json()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "options",
     [
         pytest.param(["--limit", "5", "--sample-frames", "9", "--seed", "3"], id="sampled"),
-        pytest.param(["--until", "60%", "--exclude", "bad*"], id="until", marks=pytest.mark.slow),
+        pytest.param(["--until", "60%", "--exclude", "bad*"], id="until"),
     ],
 )
 def test_the_command_writes_the_same_bytes(

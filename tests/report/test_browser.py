@@ -250,8 +250,7 @@ def test_media_wait_until_they_are_asked_for(browser: Any, folder: Path) -> None
         )
 
 
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-@pytest.mark.parametrize("width", [400, 1280])
+@pytest.mark.parametrize(("width", "scheme"), [(400, "dark"), (1280, "light")])
 def test_no_layout_overflows(browser: Any, folder: Path, width: int, scheme: str) -> None:
     options = {"viewport": {"width": width, "height": 800}, "color_scheme": scheme}
     for page in tab(browser, folder, **options):
