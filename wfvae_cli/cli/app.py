@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Iterator, Mapping
+import inspect
+from collections.abc import Callable, Iterator, Mapping
+from types import ModuleType
 from typing import Annotated, Any
 
 import typer
+from typer.core import TyperCommand
 from typing_extensions import override
 
 from wfvae_cli import __version__
@@ -31,11 +34,22 @@ COMMANDS = (
 
 def command_app(name: str) -> typer.Typer:
     """Import a command's module, and make a program of this command alone."""
+    module, function = _find(name)
+    alone = typer.Typer(add_completion=False, rich_markup_mode="rich")
+    add_command(alone, function, module.EXAMPLES)
+    return alone
+
+
+def _find(name: str) -> tuple[ModuleType, Callable[..., None]]:
     function = name.replace("-", "_")
     module = importlib.import_module(f"wfvae_cli.cli.{function}")
-    alone = typer.Typer(add_completion=False, rich_markup_mode="rich")
-    add_command(alone, getattr(module, function), module.EXAMPLES)
-    return alone
+    return module, getattr(module, function)
+
+
+def _in_brief(name: str) -> TyperCommand:
+    """A command as the list of all shows it, whose options are not built."""
+    _, function = _find(name)
+    return TyperCommand(name, help=inspect.cleandoc(function.__doc__ or ""))
 
 
 class _Commands(Mapping[str, Any]):
@@ -74,6 +88,11 @@ class _LazyProgram(Program):
     @override
     def list_commands(self, ctx: Any) -> list[str]:
         return list(self.commands)
+
+    @override
+    def format_help(self, ctx: Any, formatter: Any) -> None:
+        self.commands = {name: _in_brief(name) for name in COMMANDS}
+        super().format_help(ctx, formatter)
 
 
 app = typer.Typer(
