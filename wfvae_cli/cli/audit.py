@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 from wfvae_cli.cli.console import Console
 from wfvae_cli.cli.output import Overwrite
 from wfvae_cli.errors import PartialFailureError, UsageError
-from wfvae_cli.models.options import RunOptions, model_names
+from wfvae_cli.models.options import RunOptions, model_option
 from wfvae_cli.option import Argument, Option
 
 if TYPE_CHECKING:
@@ -37,14 +37,7 @@ def audit(
     console: Console,
     model: Annotated[
         str | None,
-        Option(
-            "The model that made it; by default the one that the cache's headers name.",
-            "Model",
-            flags=("--model", "-m"),
-            metavar="NAME",
-            common=True,
-            complete=model_names,
-        ),
+        model_option("The model that made it; by default the one that the cache's headers name."),
     ] = None,
     source: Annotated[
         list[str] | None,

@@ -7,7 +7,7 @@ from typing import Annotated
 
 from wfvae_cli.cli.console import Console
 from wfvae_cli.dataset.options import Format
-from wfvae_cli.models.options import model_names
+from wfvae_cli.models.options import model_option
 from wfvae_cli.option import Argument, Option
 
 EXAMPLES = """
@@ -27,14 +27,7 @@ def convert_cache(
     console: Console,
     model: Annotated[
         str | None,
-        Option(
-            "The model that made it, unless its headers say enough.",
-            "Model",
-            flags=("--model", "-m"),
-            metavar="NAME",
-            common=True,
-            complete=model_names,
-        ),
+        model_option("The model that made it, unless its headers say enough."),
     ] = None,
 ) -> None:
     """Write one cache in another's format, without encoding again.

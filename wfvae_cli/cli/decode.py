@@ -14,7 +14,7 @@ from wfvae_cli.dataset.options import EngineOptions, Selection, WorkOptions
 from wfvae_cli.errors import LatentError, UsageError
 from wfvae_cli.heap import keep_freed_memory
 from wfvae_cli.media.options import VideoOptions
-from wfvae_cli.models.options import RunOptions, model_names
+from wfvae_cli.models.options import RunOptions, model_option
 from wfvae_cli.option import Argument, Option
 from wfvae_cli.pipeline.options import ChunkOptions, DecodedPart, Limits, check_batch
 
@@ -63,14 +63,7 @@ def decode(
     console: Console,
     model: Annotated[
         str | None,
-        Option(
-            "What made the latents; by default the name that they carry.",
-            "Model",
-            flags=("--model", "-m"),
-            metavar="NAME",
-            common=True,
-            complete=model_names,
-        ),
+        model_option("What made the latents; by default the name that they carry."),
     ] = None,
     force: Annotated[
         bool, Option("Decode latents that other weights of the same shape made.", "Model")

@@ -22,7 +22,7 @@ from wfvae_cli.dataset.options import (
 )
 from wfvae_cli.errors import PartialFailureError, UsageError
 from wfvae_cli.media.options import Hwaccel, Sampling
-from wfvae_cli.models.options import DEFAULT_MODEL, RunOptions, model_names
+from wfvae_cli.models.options import DEFAULT_MODEL, RunOptions, model_option
 from wfvae_cli.option import Argument, Option
 from wfvae_cli.pipeline.options import Chunk, Limits
 
@@ -120,13 +120,8 @@ def stats(
     ] = None,
     model: Annotated[
         str | None,
-        Option(
-            "What encodes videos and images, wfvae-tiny by default; latent files need none.",
-            "Model",
-            flags=("--model", "-m"),
-            metavar="NAME",
-            common=True,
-            complete=model_names,
+        model_option(
+            "What encodes videos and images, wfvae-tiny by default; latent files need none."
         ),
     ] = None,
     chunk: Chunk = None,

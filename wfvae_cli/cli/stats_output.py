@@ -98,12 +98,8 @@ def _schema(path: Path) -> str | None:
 
 def write_report(console: Console, report: StatsReport, targets: Targets) -> None:
     """Show the report, and write what was asked for."""
-    from wfvae_cli.atomic import atomic_file
-
     text = report.to_json()
-    if targets.output is not None:
-        with atomic_file(targets.output, overwrite=targets.overwrite) as file:
-            file.write(text.encode())
+    _write_json(text, targets)
     if targets.plot is not None:
         from wfvae_cli.report.latent_plot import plot_stats
 
@@ -138,15 +134,12 @@ def _print(report: StatsReport) -> None:
 
 def write_subbands(console: Console, done: SubbandStats, targets: Targets) -> None:
     """Show statistics of subbands, and write what was asked for."""
-    from wfvae_cli.atomic import atomic_file
     from wfvae_cli.cli.tables import print_table
     from wfvae_cli.report.subband_plot import plot_subbands
     from wfvae_cli.stats.table import subband_table
 
     text = done.to_json()
-    if targets.output is not None:
-        with atomic_file(targets.output, overwrite=targets.overwrite) as file:
-            file.write(text.encode())
+    _write_json(text, targets)
     if targets.plot is not None:
         plot_subbands(done, targets.plot, overwrite=targets.overwrite)
     if not (console.json or console.quiet):
@@ -155,6 +148,14 @@ def write_subbands(console: Console, done: SubbandStats, targets: Targets) -> No
         print_table(*subband_table(done), words=("",), title=title)
     written = [path for path in (targets.output, targets.plot) if path is not None]
     _tell(console, written, text, ("state", "clip_ids"))
+
+
+def _write_json(text: str, targets: Targets) -> None:
+    from wfvae_cli.atomic import atomic_file
+
+    if targets.output is not None:
+        with atomic_file(targets.output, overwrite=targets.overwrite) as file:
+            file.write(text.encode())
 
 
 def _tell(console: Console, written: Sequence[Path], report: str, internal: Sequence[str]) -> None:

@@ -40,31 +40,28 @@ def model_names() -> Iterable[str]:
     return [entry.name for entry in PUBLISHED]
 
 
+def model_option(help: str) -> Option:
+    """Describe `--model` of a command, whose `help` says what the model does there."""
+    return Option(
+        help, _MODEL, flags=("--model", "-m"), metavar="NAME", common=True, complete=model_names
+    )
+
+
 ModelName = Annotated[
     str,
-    Option(
+    model_option(
         "An embedded or published name (wfvae models lists them), a folder with config.json and "
         "safetensors, a .safetensors file beside a config.json, or "
-        "owner/repo\\[/subfolder]\\[@revision] on Hugging Face.",
-        _MODEL,
-        flags=("--model", "-m"),
-        metavar="NAME",
-        common=True,
-        complete=model_names,
+        "owner/repo\\[/subfolder]\\[@revision] on Hugging Face."
     ),
 ]
 
 
 ModelNames = Annotated[
     list[str] | None,
-    Option(
+    model_option(
         "As of wfvae encode; may be repeated: each model runs after the other. Default: "
-        f"{DEFAULT_MODEL}.",
-        _MODEL,
-        flags=("--model", "-m"),
-        metavar="NAME",
-        common=True,
-        complete=model_names,
+        f"{DEFAULT_MODEL}."
     ),
 ]
 

@@ -11,7 +11,6 @@ import json
 import math
 import os
 import re
-from types import TracebackType
 from typing import TYPE_CHECKING
 
 from wfvae_cli.errors import LatentError
@@ -114,12 +113,7 @@ class MusubiCache:
     def __enter__(self) -> MusubiCache:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         self._file.close()
 
     def read(self, start: int, stop: int, *, check_finite: bool) -> Tensor:
