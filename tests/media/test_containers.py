@@ -99,8 +99,8 @@ def test_corrected_times_differ_after_rounding_to_milliseconds() -> None:
 # crop
 
 
-def test_matroska_crop(make_clip: MakeClip) -> None:
-    path = make_clip("a.mkv", 3, width=64, height=48)
+def cropped_matroska(path: Path) -> bytearray:
+    """A clip of 64x48 with a crop of 2 columns left, 8 rows above, 6 right and 4 below."""
     data = bytearray(path.read_bytes())
     # The Video element: PixelWidth (B0), PixelHeight (BA), DisplayUnit; then an element for alpha,
     # and a Void. They give their room to the crop of each side.
@@ -108,6 +108,38 @@ def test_matroska_crop(make_clip: MakeClip) -> None:
     assert data[at + 16 : at + 27] == bytes.fromhex("ec010000000000000200 00")
     sides = "54bb8108 54aa8104 54cc8102 54dd8106"
     data[at : at + 27] = bytes.fromhex(f"e096 b08140 ba8130 {sides} ec8100")
+    return data
+
+
+def with_tracks_at_the_end(data: bytearray) -> bytearray:
+    """The same as mkvpropedit leaves it where tracks have outgrown their room."""
+    segment = data.index(bytes.fromhex("18538067")) + 12
+    begin = data.index(bytes.fromhex("1654ae6b40"), segment)
+    length = 6 + int.from_bytes(data[begin + 4 : begin + 6], "big") - 0x4000
+    tracks = data[begin : begin + length]
+    data[begin : begin + length] = void(length)
+    # The seek head, and the Void behind it, reach up to the next element, Info.
+    room = data.index(bytes.fromhex("1549a966"), segment + 100) - segment
+    position = len(data) - segment
+    seek = bytes.fromhex("4dbb8c 53ab84 1654ae6b 53ac82") + position.to_bytes(2, "big")
+    head = bytes.fromhex("114d9b74") + bytes([0x80 + len(seek)]) + seek
+    data[segment : segment + room] = head + void(room - len(head))
+    data += tracks
+    size = len(data) - segment
+    data[segment - 8 : segment] = b"\x01" + size.to_bytes(7, "big")
+    return data
+
+
+def void(length: int) -> bytes:
+    """An EBML element of nothing, `length` bytes in all."""
+    return b"\xec" + (0x4000 + length - 3).to_bytes(2, "big") + bytes(length - 3)
+
+
+@pytest.mark.parametrize("moved", [False, True], ids=["in front", "behind the clusters"])
+def test_matroska_crop(make_clip: MakeClip, moved: bool) -> None:
+    path = make_clip("a.mkv", 3, width=64, height=48)
+    data = cropped_matroska(path)
+    data = with_tracks_at_the_end(data) if moved else data
     path.write_bytes(data)
     assert video_tracks(io.BytesIO(data))[0].crop == Crop(2, 8, 6, 4)
     with open_clip(path) as reader:

@@ -11,6 +11,7 @@ from typing import BinaryIO
 _MOST = 1 << 20
 """Bytes of the largest part that is read at once."""
 _SEGMENT, _TRACKS, _TRACK, _CLUSTER = 0x18538067, 0x1654AE6B, 0xAE, 0x1F43B675
+_SEEK_HEAD, _SEEK, _SEEK_ID, _SEEK_POSITION = 0x114D9B74, 0x4DBB, 0x53AB, 0x53AC
 _TRACK_TYPE, _VIDEO, _ENCODINGS, _ENCODING, _ENCRYPTION = 0x83, 0xE0, 0x6D80, 0x6240, 0x5035
 _CROPS = {0x54CC: "left", 0x54BB: "top", 0x54DD: "right", 0x54AA: "bottom"}
 
@@ -126,17 +127,43 @@ def _boxes(file: BinaryIO, begin: int, end: int, wanted: bytes | None = None) ->
 
 def _matroska(file: BinaryIO) -> Iterator[VideoTrack]:
     """Look into Segment/Tracks/TrackEntry (RFC 9559)."""
-    size = _length(file)
-    for segment in _elements(file, 0, size, _SEGMENT):
-        for part in _elements(file, segment.begin, segment.end):
-            if part.name == _CLUSTER:
-                return
-            if part.name != _TRACKS:
-                continue
-            for entry in _elements(file, part.begin, part.end, _TRACK):
-                kinds = list(_elements(file, entry.begin, entry.end, _TRACK_TYPE))
-                if [_number(file, kind) for kind in kinds] == [1]:
-                    yield _track_entry(file, entry)
+    for segment in _elements(file, 0, _length(file), _SEGMENT):
+        tracks = _tracks(file, segment)
+        if tracks is None:
+            continue
+        for entry in _elements(file, tracks.begin, tracks.end, _TRACK):
+            kinds = list(_elements(file, entry.begin, entry.end, _TRACK_TYPE))
+            if [_number(file, kind) for kind in kinds] == [1]:
+                yield _track_entry(file, entry)
+
+
+def _tracks(file: BinaryIO, segment: _Part) -> _Part | None:
+    """Find the tracks before the first cluster, or where the seek head says.
+
+    Editors such as mkvpropedit write tracks anew behind the clusters, where the old place has no
+    room.
+    """
+    positions: list[int] = []
+    for part in _elements(file, segment.begin, segment.end):
+        if part.name == _TRACKS:
+            return part
+        if part.name == _SEEK_HEAD:
+            positions += _sought(file, part)
+        if part.name == _CLUSTER:
+            break
+    for position in positions:
+        found = next(_elements(file, segment.begin + position, segment.end), None)
+        if found is not None and found.name == _TRACKS:
+            return found
+    return None
+
+
+def _sought(file: BinaryIO, seek_head: _Part) -> Iterator[int]:
+    """Where tracks lie, counted from the begin of the segment's content."""
+    for seek in _elements(file, seek_head.begin, seek_head.end, _SEEK):
+        numbers = {part.name: _number(file, part) for part in _elements(file, seek.begin, seek.end)}
+        if numbers.get(_SEEK_ID) == _TRACKS and _SEEK_POSITION in numbers:
+            yield numbers[_SEEK_POSITION]
 
 
 def _track_entry(file: BinaryIO, entry: _Part) -> VideoTrack:
