@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 import os
 import zipfile
+import zlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import BinaryIO
@@ -71,7 +72,8 @@ def is_sound(file: Path | BinaryIO) -> bool:
     try:
         with zipfile.ZipFile(file) as archive:
             return archive.testzip() is None
-    except (OSError, zipfile.BadZipFile, EOFError):
+    # The latter two where a damaged header speaks of a password, or of another compression.
+    except (OSError, EOFError, ValueError, zipfile.BadZipFile, zlib.error, RuntimeError):
         return False
 
 
