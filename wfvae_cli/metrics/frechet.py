@@ -206,7 +206,7 @@ def is_torchscript(path: Path) -> bool:
     """Return True where a file is a TorchScript archive, not a state dict or anything else."""
     try:
         return any(name.split("/")[1:2] == ["code"] for name in zipfile.ZipFile(path).namelist())
-    except (OSError, zipfile.BadZipFile):
+    except (OSError, ValueError, RuntimeError, zipfile.BadZipFile):  # of damaged names, too
         return False
 
 
