@@ -135,6 +135,15 @@ def void(length: int) -> bytes:
     return b"\xec" + (0x4000 + length - 3).to_bytes(2, "big") + bytes(length - 3)
 
 
+def test_tracks_behind_the_clusters_cannot_be_piped(
+    make_clip: MakeClip, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = with_tracks_at_the_end(cropped_matroska(make_clip("a.mkv", 3, width=64, height=48)))
+    pipe(monkeypatch, bytes(data))
+    with pytest.raises(VideoError, match="no streams in it, or none before its data"):
+        open_clip("-")
+
+
 @pytest.mark.parametrize("moved", [False, True], ids=["in front", "behind the clusters"])
 def test_matroska_crop(make_clip: MakeClip, moved: bool) -> None:
     path = make_clip("a.mkv", 3, width=64, height=48)

@@ -41,9 +41,14 @@ def choose_stream(container: InputContainer, name: str) -> tuple[VideoStream, li
     if not streams:
         others = {str(stream.type) for stream in container.streams if stream.type != "video"}
         kinds = sorted(others) + ["a cover picture"] * bool(container.streams.video)
+        if not kinds:
+            raise VideoError(
+                f"{name}: no streams in it, or none before its data, which a pipe needs: give a "
+                "file with moving pictures, not through a pipe"
+            )
         raise VideoError(
-            f"{name}: no video stream in it, only {' and '.join(kinds) or 'nothing'}: "
-            "give a file with moving pictures"
+            f"{name}: no video stream in it, only {' and '.join(kinds)}: give a file with moving "
+            "pictures"
         )
     stream = next((s for s in streams if s.disposition & Disposition.default), streams[0])
     if stream.codec_context is None:
