@@ -118,7 +118,7 @@ def _boxes(file: BinaryIO, begin: int, end: int, wanted: bytes | None = None) ->
             length, start = int.from_bytes(head[8:16], "big"), begin + 16
         elif length == 0:
             length = end - begin
-        if length < start - begin:
+        if length < start - begin or start > end:
             return
         if wanted is None or name == wanted:
             yield _Part(name, start, min(begin + length, end))
@@ -195,6 +195,8 @@ def _elements(file: BinaryIO, begin: int, end: int, wanted: int | None = None) -
         name = int.from_bytes(head[:width], "big")
         length = int.from_bytes(head[width : width + digits], "big") & ((1 << 7 * digits) - 1)
         start = begin + width + digits
+        if start > end:
+            return
         if length == (1 << 7 * digits) - 1:  # unknown
             length = end - start
         if wanted is None or name == wanted:
