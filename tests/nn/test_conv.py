@@ -7,7 +7,9 @@ from hypothesis import strategies as st
 from torch import Tensor
 from torch.nn import functional as F
 
+from wfvae_cli.nn import winograd
 from wfvae_cli.nn.conv import Before, CausalConv3d, laid_out
+from wfvae_cli.nn.edges import Edges, pad_edges
 from wfvae_cli.nn.stream import Stream
 
 
@@ -87,6 +89,32 @@ def test_bands_of_rows_give_what_all_rows_give(
         assert sum(heights) == 5, "no row is read twice"
         assert max(heights) <= rows + 1
         heights.clear()
+    torch.testing.assert_close(torch.cat(parts, dim=2), expected)
+
+
+@pytest.mark.parametrize("edges", ["reflect", "replicate"])
+@pytest.mark.parametrize("way", ["tiles", "bands of 1 row", "bands of 2 rows", "whole", "training"])
+@pytest.mark.parametrize("sizes", [(1,), (5,), (1, 3), (2, 1, 2)])
+def test_edges_are_those_of_the_padded_picture(
+    edges: Edges, way: str, sizes: tuple[int, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    torch.manual_seed(0)
+    conv = CausalConv3d(4, 4, edges=edges).double().requires_grad_(False)
+    x, stream = clip(sum(sizes), batch=2), Stream()
+    parts: list[Tensor] = []
+    front = x[:, :, :1].expand(-1, -1, 2, -1, -1)
+    padded = pad_edges(F.silu(torch.cat((front, x), dim=2).tanh()), edges)
+    monkeypatch.setattr(winograd, "is_faster", lambda *shape: way == "tiles")
+    monkeypatch.setattr(winograd, "_TILES_AT_A_TIME", 1)
+    for chunk in torch.split(x.clone(), list(sizes), dim=2):
+        if way.startswith("bands"):
+            row = chunk[:, :, :, 0].numel() * chunk.element_size()
+            monkeypatch.setattr("wfvae_cli.nn.conv.BAND_BYTES", int(way[9]) * row)
+        stream.last = sum(part.size(2) for part in parts) + chunk.size(2) == sum(sizes)
+        with torch.set_grad_enabled(way == "training"):
+            parts.append(conv(chunk, stream, torch.tanh, overwrite=way != "training"))
+        assert all(tail.shape[3:] == (5, 7) for tail in stream.past.values())
+    expected = F.conv3d(padded, conv.conv.weight, conv.conv.bias)
     torch.testing.assert_close(torch.cat(parts, dim=2), expected)
 
 

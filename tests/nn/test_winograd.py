@@ -154,7 +154,7 @@ def test_short_types_are_rounded_once_or_left_alone(
     assert found.dtype == dtype
     assert len(everywhere) == 1
     monkeypatch.setattr(arithmetic, "WITHOUT_INSTRUCTIONS", frozenset())
-    assert not winograd.suits(conv.conv, x)
+    assert not winograd.suits(conv.conv, x, conv.rim)
 
 
 def test_rounding_is_that_of_a_direct_convolution() -> None:

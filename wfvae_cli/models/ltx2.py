@@ -17,7 +17,8 @@ from wfvae_cli.latents.normalization import Normalization
 from wfvae_cli.models.base import Posterior, VideoVAE
 from wfvae_cli.models.config import read_normalization
 from wfvae_cli.models.ltx2_config import LTX2Config, Up
-from wfvae_cli.nn.conv import Chain
+from wfvae_cli.nn.conv import CausalConv3d, Chain
+from wfvae_cli.nn.look_ahead import LookAheadConv3d
 from wfvae_cli.nn.ltx2 import (
     FACTORS,
     BlockUpsample,
@@ -26,7 +27,6 @@ from wfvae_cli.nn.ltx2 import (
     WaitingBlock,
     plain_rms_norm,
 )
-from wfvae_cli.nn.padded_conv import PaddedConv3d
 from wfvae_cli.nn.pixel_shuffle import Factor, Order, channels_to_pixels, pixels_to_channels
 from wfvae_cli.nn.row_bands import Footprint, in_row_bands
 from wfvae_cli.nn.stream import Stream, name_layers
@@ -44,14 +44,14 @@ class Encoder(nn.Module):
         self.config, edges = config, config.encoder_edges
         self.patch: Factor = (1, config.patch, config.patch)
         channels = config.latent_channels
-        self.conv_in = PaddedConv3d(3 * config.patch**2, channels, edges=edges)
+        self.conv_in = CausalConv3d(3 * config.patch**2, channels, edges=edges)
         self.down_blocks = nn.ModuleList(
             DownLevel(down.inputs, down.outputs, down.blocks, down.kind, edges=edges)
             for down in config.downs
         )
         width = config.downs[-1].outputs
         self.mid_block = SameLevel(width, config.encoder_middle, edges=edges, ahead=False)
-        self.conv_out = PaddedConv3d(width, channels + 1, edges=edges)
+        self.conv_out = CausalConv3d(width, channels + 1, edges=edges)
 
     def forward(self, frames: Tensor, stream: Stream) -> Tensor:
         """B3THW to B Z+1 T'H'W'."""
@@ -128,11 +128,11 @@ class Decoder(nn.Module):
         edges, ahead = config.decoder_edges, config.decoder_ahead
         self.patch: Factor = (1, config.patch, config.patch)
         width = config.ups[0].inputs
-        self.conv_in = PaddedConv3d(config.latent_channels, width, edges=edges, ahead=ahead)
+        self.conv_in = LookAheadConv3d(config.latent_channels, width, edges=edges, ahead=ahead)
         self.mid_block = SameLevel(width, config.decoder_middle, edges=edges, ahead=ahead)
         self.up_blocks = nn.ModuleList(UpLevel(up, config) for up in config.ups)
         outputs = 3 * config.patch**2
-        self.conv_out = PaddedConv3d(config.ups[-1].outputs, outputs, edges=edges, ahead=ahead)
+        self.conv_out = LookAheadConv3d(config.ups[-1].outputs, outputs, edges=edges, ahead=ahead)
 
     def forward(self, latents: Tensor, stream: Stream) -> Tensor:
         """BZT'H'W' to B3THW, as many frames as are ready."""

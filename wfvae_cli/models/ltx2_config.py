@@ -9,8 +9,8 @@ from typing import Any
 
 from wfvae_cli.errors import WeightsError
 from wfvae_cli.models.config import choice, choices, count, counts
+from wfvae_cli.nn.edges import Edges
 from wfvae_cli.nn.ltx2 import FACTORS, Resampling
-from wfvae_cli.nn.padded_conv import Edges
 from wfvae_cli.strides import Strides
 
 _DEFAULTS: dict[str, Any] = {

@@ -15,6 +15,7 @@ from torch.nn import functional as F
 
 from wfvae_cli.nn import winograd
 from wfvae_cli.nn.arithmetic import conv3d_misses_tf32, convolve, convolved_in
+from wfvae_cli.nn.edges import Edges, pad_edges
 from wfvae_cli.nn.joined import (
     NO_PAST,
     Past,
@@ -39,7 +40,7 @@ oneDNN rearranges the weights for every call is negligible."""
 class CausalConv3d(Streaming):
     """A convolution that sees the present and the past of a clip, never its future.
 
-    In front of the clip stands what `before` says; in space it is padded with zeros. Between
+    In front of the clip stands what `before` says; around the picture, what `edges` says. Between
     chunks it keeps the input frames that the next output still needs. A caller may put a past
     of its own into the stream before the first call.
     """
@@ -55,12 +56,15 @@ class CausalConv3d(Streaming):
         kernel: int | tuple[int, int, int] = 3,
         stride: int | tuple[int, int, int] = 1,
         before: Before = "repeat",
+        edges: Edges = "zeros",
     ) -> None:
         super().__init__()
-        self.before = before
+        self.before, self.edges = before, edges
         size = (kernel, kernel, kernel) if isinstance(kernel, int) else kernel
-        # A strided conv is padded on the right and bottom only, by its caller.
-        padding = (0, size[1] // 2, size[2] // 2) if stride == 1 else 0
+        # A strided conv is padded by its caller, in most models on the right and bottom only.
+        self.rim = size[1] // 2 if stride == 1 else 0
+        # Edges other than zeros are in the input already where the convolution itself begins.
+        padding = (0, self.rim, self.rim) if edges == "zeros" else 0
         self.conv = nn.Conv3d(inputs, outputs, size, stride, padding)
 
     def forward(
@@ -83,6 +87,7 @@ class CausalConv3d(Streaming):
         single = kept is None and stream.last and x.size(2) == 1
         if depth == 1 or single:
             x = x if norm is None else silu(norm(x))
+            x = x if self.edges == "zeros" else pad_edges(x, self.edges)
             weight = self._weight_of_single_frame(x) if single else self.conv.weight[:, :, 0]
             return self._convolve_frames(x, weight, self.conv.bias)
         past = Past.of(kept, depth - 1, repeat=self.before == "repeat")
@@ -123,7 +128,7 @@ class CausalConv3d(Streaming):
         """Convolve a whole chunk; return the result and the state to keep, None if `last`."""
         depth, stride = self.conv.kernel_size[0], self.conv.stride[0]
         starts = self._starts(x, past)
-        joined = join(x, NO_PAST if starts else past, norm)
+        joined = join(x, NO_PAST if starts else past, norm, self.edges)
         if self.runs_by_tap(x):
             y = self._add_taps(joined, starts).to(x.dtype)
         else:
@@ -131,13 +136,15 @@ class CausalConv3d(Streaming):
         if last:
             return y, None
         used = y.size(2) * stride - (depth - 1 if starts else 0)
-        return y, joined[:, :, used:].clone(memory_format=torch.channels_last_3d)
+        tail = joined[:, :, used:]
+        tail = tail if self.edges == "zeros" else tail[..., 1:-1, 1:-1]
+        return y, tail.clone(memory_format=torch.channels_last_3d)
 
     def _convolve_in_bands(
         self, x: Tensor, past: Past, norm: PixelNorm | None, overwrite: bool, last: bool
     ) -> tuple[Tensor, Tensor | None]:
         """Convolve as `_convolve_whole`, with temporaries of one row band at a time."""
-        by_tile = winograd.suits(self.conv, x)
+        by_tile = winograd.suits(self.conv, x, self.rim)
         starts = not by_tile and self._starts(x, past)
         past = NO_PAST if starts else past
         if by_tile:
@@ -146,7 +153,7 @@ class CausalConv3d(Streaming):
             rows = max(BAND_BYTES // (x[:, :, :, 0].numel() * x.element_size()), 1)
             if rows >= x.size(3):
                 return self._convolve_whole(x, past, norm, last)
-        outputs, rim = self.conv.out_channels, int(self.conv.padding[1])
+        outputs = self.conv.out_channels
         y = x if overwrite and x.size(1) == outputs else empty_like(x, channels=outputs)
         tail = None if last else empty_like(x, frames=self.conv.kernel_size[0] - 1)
 
@@ -154,7 +161,8 @@ class CausalConv3d(Streaming):
             out.copy_(self._add_taps(band, starts, rim=0))
 
         run = winograd.Convolver(self.conv.weight, self.conv.bias, x) if by_tile else add_taps
-        joiner = RowJoiner(x, past, norm, rim, winograd.TILE if by_tile else 0)
+        unit = winograd.TILE if by_tile else 0
+        joiner = RowJoiner(x, past, norm, self.rim, unit, self.edges)
         convolve_in_bands(joiner, rows, run, y, tail)
         return y, tail
 
@@ -253,7 +261,7 @@ class FrameConv2d(nn.Conv2d):
             overwrite: whether the result may take the place of `x` in memory.
         """
         del stream
-        if is_eager() and winograd.suits(self, x):
+        if is_eager() and winograd.suits(self, x, int(self.padding[0])):
             y = x if overwrite and x.size(1) == self.out_channels else None
             y = empty_like(x, channels=self.out_channels) if y is None else y
             run = winograd.Convolver(self.weight.unsqueeze(2), self.bias, x)

@@ -6,8 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from wfvae_cli.nn.blocks import ResidualBlock
-from wfvae_cli.nn.conv import Chain
-from wfvae_cli.nn.padded_conv import PaddedConv3d
+from wfvae_cli.nn.conv import CausalConv3d, Chain
 from wfvae_cli.nn.pixel_shuffle import (
     Factor,
     Order,
@@ -129,9 +128,9 @@ def middle(channels: int) -> Chain:
     )
 
 
-def replicating_conv(inputs: int, outputs: int) -> PaddedConv3d:
+def replicating_conv(inputs: int, outputs: int) -> CausalConv3d:
     """A causal conv that sees the picture's edges, and the first frame, repeated beyond them."""
-    return PaddedConv3d(inputs, outputs, edges="replicate")
+    return CausalConv3d(inputs, outputs, edges="replicate")
 
 
 def _repeat_channels(x: Tensor, times: int) -> Tensor:

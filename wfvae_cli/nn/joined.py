@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from wfvae_cli.nn.edges import Edges, fill_edges, pad_edges
 from wfvae_cli.nn.norm import silu
 
 PixelNorm = Callable[[Tensor], Tensor]
@@ -56,13 +57,21 @@ def is_eager() -> bool:
     return not torch.is_grad_enabled() and not torch.compiler.is_compiling()
 
 
-def join(x: Tensor, past: Past, norm: PixelNorm | None) -> Tensor:
-    """Put the past in front of a whole chunk, after norm and SiLU where there is a `norm`."""
-    if past.frames and is_eager():
-        return RowJoiner(x, past, norm).take(0, x.size(3))
+def join(x: Tensor, past: Past, norm: PixelNorm | None, edges: Edges = "zeros") -> Tensor:
+    """Put the past in front of a whole chunk, after norm and SiLU where there is a `norm`.
+
+    Edges other than zeros, which convolutions know by themselves, are put around it.
+    """
+    has_edges = edges != "zeros"
+    if is_eager() and (past.frames or has_edges):
+        return RowJoiner(x, past, norm, rim=int(has_edges), edges=edges).take(0, x.size(3))
     x = x if norm is None else silu(norm(x))
-    if not past.frames:
-        return x
+    if past.frames:
+        x = _after_past(x, past)
+    return pad_edges(x, edges) if has_edges else x
+
+
+def _after_past(x: Tensor, past: Past) -> Tensor:
     front = past.kept
     if front is None:
         first = x[:, :, :1] if past.repeat else torch.zeros_like(x[:, :, :1])
@@ -84,12 +93,22 @@ class RowJoiner:
         rim: rows that a band has above and below its own; outside of the picture they are zeros.
         unit: where not 0, bands have zeros of `rim` columns beside them, too, and more zeros below
             and on the right until height and width are multiples of `unit`, plus both rims.
+        edges: what the first row and column outside of the picture are, if not zeros. Then the
+            rim is 1, and bands have their columns beside them.
     """
 
     def __init__(
-        self, x: Tensor, past: Past, norm: PixelNorm | None, rim: int = 0, unit: int = 0
+        self,
+        x: Tensor,
+        past: Past,
+        norm: PixelNorm | None,
+        rim: int = 0,
+        unit: int = 0,
+        edges: Edges = "zeros",
     ) -> None:
-        self._x, self._past, self._norm, self._rim, self._unit = x, past, norm, rim, unit
+        self._x, self._past, self._norm, self._rim, self._edges = x, past, norm, rim, edges
+        self._left = rim if unit or edges != "zeros" else 0
+        self._unit = unit or 1
         self._seen = empty_like(x, height=rim).zero_()
 
     def take(self, begin: int, end: int) -> Tensor:
@@ -100,8 +119,9 @@ class RowJoiner:
         x, rim = self._x, self._rim
         height, width = x.shape[3:]
         lead, rows = self._past.frames, end - begin + 2 * rim
-        left = rim if self._unit else 0
-        below, right = (-(end - begin) % self._unit, rim - width % -self._unit) if left else (0, 0)
+        left, below, right = self._left, 0, 0
+        if left:
+            below, right = -(end - begin) % self._unit, rim - width % -self._unit
         buffer = empty_like(
             x, frames=lead + x.size(2), height=rows + below, width=left + width + right
         )
@@ -121,12 +141,15 @@ class RowJoiner:
         self._seen = chunk[:, :, :, end - begin : rows].clone()
         if lead:
             self._fill_past(inner[:, :, :, :filled], begin, bottom)
+        if self._edges != "zeros":
+            ends = filled if end == height else None
+            fill_edges(buffer, self._edges, top=begin == 0, bottom=ends, right=left + width)
         return buffer
 
     def own(self, band: Tensor, rows: int) -> Tensor:
         """The part of a band that is not rim: its first `rows` rows, and all columns."""
-        left = self._rim if self._unit else 0
-        return band[:, :, :, self._rim : self._rim + rows, left : left + self._x.size(4)]
+        columns = slice(self._left, self._left + self._x.size(4))
+        return band[:, :, :, self._rim : self._rim + rows, columns]
 
     def _fill_past(self, inner: Tensor, begin: int, bottom: int) -> None:
         """Write the frames in front of the chunk, which is there already."""

@@ -9,7 +9,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from wfvae_cli.nn.conv import CausalConv3d, Chain
-from wfvae_cli.nn.padded_conv import Edges, PaddedConv3d, pad_edges
+from wfvae_cli.nn.edges import Edges, pad_edges
+from wfvae_cli.nn.look_ahead import LookAheadConv3d
 from wfvae_cli.nn.pixel_shuffle import (
     Factor,
     Order,
@@ -52,8 +53,8 @@ class WaitingBlock(Streaming):
         self, inputs: int, outputs: int, *, edges: Edges, ahead: bool, eps: float = 1e-6
     ) -> None:
         super().__init__()
-        self.conv1 = PaddedConv3d(inputs, outputs, edges=edges, ahead=ahead)
-        self.conv2 = PaddedConv3d(outputs, outputs, edges=edges, ahead=ahead)
+        self.conv1 = LookAheadConv3d(inputs, outputs, edges=edges, ahead=ahead)
+        self.conv2 = LookAheadConv3d(outputs, outputs, edges=edges, ahead=ahead)
         self.norm3: nn.LayerNorm | None = None
         if inputs != outputs:
             self.norm3 = nn.LayerNorm(inputs, eps=eps)
@@ -76,11 +77,11 @@ class StridedDownsample(CausalConv3d):
 
     def __init__(self, channels: int, *, edges: Edges) -> None:
         super().__init__(channels, channels, 3, stride=2)
-        self.edges = edges
+        self._around = edges
 
     def forward(self, x: Tensor, stream: Stream) -> Tensor:  # type: ignore[override]
         """Downsample the next chunk, BCTHW."""
-        return super().forward(pad_edges(x, self.edges), stream)
+        return super().forward(pad_edges(x, self._around), stream)
 
 
 class BlockDownsample(nn.Module):
@@ -93,7 +94,7 @@ class BlockDownsample(nn.Module):
         super().__init__()
         t, h, w = self.factor = factor
         self.outputs = outputs
-        self.conv = PaddedConv3d(inputs, outputs // (t * h * w), edges=edges)
+        self.conv = CausalConv3d(inputs, outputs // (t * h * w), edges=edges)
 
     def forward(self, x: Tensor, stream: Stream) -> Tensor:
         """Downsample the next chunk, BCTHW."""
@@ -123,7 +124,7 @@ class BlockUpsample(Streaming):
         super().__init__()
         t, h, w = self.factor = factor
         block = t * h * w
-        self.conv = PaddedConv3d(inputs, outputs * block, edges=edges, ahead=ahead)
+        self.conv = LookAheadConv3d(inputs, outputs * block, edges=edges, ahead=ahead)
         self.repeats = outputs * block // inputs if residual else 0
 
     def forward(self, x: Tensor, stream: Stream) -> Tensor:

@@ -68,8 +68,10 @@ def is_faster(taps: int, inputs: int, outputs: int, height: int, width: int) -> 
     return direct > _LEAST_GAIN * estimate
 
 
-def suits(conv: nn.Conv2d | nn.Conv3d, x: Tensor) -> bool:
-    """Tell if Winograd is faster for a padded 3x3 or 3x3x3 convolution of the chunk `x` (BCTHW).
+def suits(conv: nn.Conv2d | nn.Conv3d, x: Tensor, rim: int) -> bool:
+    """Tell if Winograd is faster for a 3x3 or 3x3x3 convolution of the chunk `x` (BCTHW).
+
+    It takes a `rim` of 1: as many rows and columns around the picture.
 
     Types that are convolved as they are, shorter than float32, would round too much; other devices
     have kernels of their own.
@@ -77,7 +79,7 @@ def suits(conv: nn.Conv2d | nn.Conv3d, x: Tensor) -> bool:
     exact = convolved_in(x) in (torch.float32, torch.float64)
     if x.device.type != "cpu" or not exact or conv.kernel_size[-2:] != (3, 3):
         return False
-    if set(conv.stride) != {1} or conv.padding[-2:] != (1, 1):
+    if set(conv.stride) != {1} or rim != 1:
         return False
     taps = conv.kernel_size[0] if len(conv.kernel_size) == 3 else 1
     return is_faster(taps, conv.in_channels, conv.out_channels, *x.shape[3:])

@@ -2,15 +2,9 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from wfvae_cli.nn.padded_conv import Edges, PaddedConv3d, pad_edges
+from wfvae_cli.nn.edges import Edges, pad_edges
+from wfvae_cli.nn.look_ahead import LookAheadConv3d
 from wfvae_cli.nn.stream import Stream, name_layers
-
-
-@pytest.mark.parametrize("edges", ["reflect", "replicate"])
-def test_edges_are_pytorchs(edges: Edges) -> None:
-    x = torch.randn(2, 3, 2, 4, 5)
-    assert torch.equal(pad_edges(x, edges), F.pad(x, (1, 1, 1, 1, 0, 0), mode=edges))
-    assert torch.equal(pad_edges(x, "zeros"), F.pad(x, (1, 1, 1, 1)))
 
 
 @pytest.mark.parametrize("ahead", [False, True])
@@ -18,10 +12,10 @@ def test_edges_are_pytorchs(edges: Edges) -> None:
 @pytest.mark.parametrize("chunks", [(6,), (1,) * 6, (2, 3, 1)])
 def test_it_convolves_the_padded_clip(edges: Edges, ahead: bool, chunks: tuple[int, ...]) -> None:
     torch.manual_seed(0)
-    network = torch.nn.Sequential(PaddedConv3d(3, 4, edges=edges, ahead=ahead)).double()
+    network = torch.nn.Sequential(LookAheadConv3d(3, 4, edges=edges, ahead=ahead)).double()
     name_layers(network)
     conv = network[0]
-    assert isinstance(conv, PaddedConv3d)
+    assert isinstance(conv, LookAheadConv3d)
     x, stream, parts = torch.randn(2, 3, 6, 4, 5).double(), Stream(), []
     kept = x.clone()
     with torch.inference_mode():
@@ -39,6 +33,6 @@ def test_it_convolves_the_padded_clip(edges: Edges, ahead: bool, chunks: tuple[i
 
 
 def test_without_frames_it_keeps_nothing() -> None:
-    conv, stream = PaddedConv3d(3, 4, ahead=True), Stream()
+    conv, stream = LookAheadConv3d(3, 4, ahead=True), Stream()
     assert conv(torch.zeros(1, 3, 0, 4, 5), stream).shape == (1, 4, 0, 4, 5)
     assert not stream.past
