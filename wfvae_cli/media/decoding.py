@@ -68,6 +68,7 @@ class Decoding:
         self._begun: bool | None = None
         self._count = 0
         self._size: tuple[int, int] | None = None
+        self._tags: tuple[int, int] | None = None
         self._last: Packet[VideoStream] | None = None
         self._packets_end = 0
         self._suspect: int | None = None
@@ -79,6 +80,7 @@ class Decoding:
                 for frame in self._decoded(packet):
                     if self._begins(frame):
                         self._check_frame(frame)
+                        self._keep_tags(frame)
                         self._count += 1
                         yield frame
         except (av.error.FFmpegError, OSError) as error:
@@ -178,6 +180,16 @@ class Decoding:
                 f"to {size[0]}x{size[1]} {where}: cut it there or scale it to one size"
             )
         raise self._damaged(f"the picture {where} cannot be decoded whole")
+
+    def _keep_tags(self, frame: VideoFrame) -> None:
+        """Let colours change at key frames only.
+
+        Frames that wait in the decoder while new parameters come are given those.
+        """
+        if frame.key_frame or self._tags is None:
+            self._tags = (frame.colorspace, frame.color_range)
+        else:
+            frame.colorspace, frame.color_range = self._tags
 
     def _check_end(self) -> None:
         """Judge whether the last frame was the last of the video."""

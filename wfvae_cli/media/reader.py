@@ -20,7 +20,7 @@ from wfvae_cli.errors import UsageError, VideoError
 from wfvae_cli.media import images, picture
 from wfvae_cli.media.clip import ClipInfo, Colour, Frame
 from wfvae_cli.media.colour import PixelFormat
-from wfvae_cli.media.filters import Converter, Pixels
+from wfvae_cli.media.filters import Converter, Pixels, tags_of
 from wfvae_cli.media.frames import planes_of
 from wfvae_cli.media.images import ImageSource
 from wfvae_cli.media.inputs import LocalFile, Pipe
@@ -87,7 +87,7 @@ class ClipReader:
         if sampling.start:
             source.seek(seconds(sampling.start))
         geometry = _geometry(source, sampling)
-        self._convert = Converter(source.format.bits, source.colour, geometry)
+        self._convert = self._converter(geometry)
         self._conversion: PlanarConversion | None = None
         image = source.is_image
         self.info = ClipInfo(
@@ -160,7 +160,7 @@ class ClipReader:
             UsageError: the pictures would become too large.
         """
         geometry = _geometry(self._source, Sampling(size=size, fit=fit))
-        self._convert = Converter(self._source.format.bits, self._source.colour, geometry)
+        self._convert = self._converter(geometry)
         self.info = replace(
             self.info,
             width=geometry.size[0],
@@ -203,6 +203,11 @@ class ClipReader:
     ) -> None:
         """Close it."""
         self.close()
+
+    def _converter(self, geometry: Geometry) -> Converter:
+        source = self._source
+        tags = tags_of(source.first.item)
+        return Converter(source.format.bits, source.colour, geometry, tags)
 
     def _release(self) -> None:
         self._frames.close()

@@ -15,7 +15,7 @@ from wfvae_cli.media import hwaccel
 from wfvae_cli.media.clip import Colour
 from wfvae_cli.media.colour import PixelFormat, describe
 from wfvae_cli.media.decoding import Decoding, check_whole
-from wfvae_cli.media.filters import Deinterlacer, crop_to
+from wfvae_cli.media.filters import Cropper, Deinterlacer
 from wfvae_cli.media.headers import Crop, video_tracks
 from wfvae_cli.media.inputs import Input
 from wfvae_cli.media.opening import open_container
@@ -273,15 +273,11 @@ class VideoSource:
         rate = self.frame_rate or 25
         step = max(1, round(1 / (rate * self.time_base)))
         clock = Clock(step, self.name, round(1 / self.time_base))
-        crops, cropper = self._crop != Crop(), None
+        crop = Cropper(self._crop)
         for frame in self._deinterlacer(iter(self._decoding)):
             own = 0 if self._deinterlacer.active else frame.duration
             pts = clock(frame.pts, frame.dts)
-            if crops:
-                cropper = cropper or crop_to(frame, self._crop)
-                cropper.vpush(frame)
-                frame = cropper.vpull()
-            yield Timed(frame, pts, own or clock.step)
+            yield Timed(crop(frame), pts, own or clock.step)
 
     def _held(self, items: Iterator[Timed[VideoFrame]]) -> Iterator[Timed[VideoFrame]]:
         """Hold the last frame for as long as the container says, where its packet does not."""
