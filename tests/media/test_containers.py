@@ -96,6 +96,35 @@ def test_corrected_times_differ_after_rounding_to_milliseconds() -> None:
     assert times[-2:] == given[-2:]
 
 
+def times(given: list[tuple[int | None, int | None]]) -> list[int]:
+    """What becomes of presentation and decoding times in milliseconds, at 25 frames a second."""
+    clock = Clock(40, "a", 1000)
+    return [clock(pts, dts) for pts, dts in given]
+
+
+def test_times_that_start_anew_after_less_than_a_second() -> None:
+    part: list[tuple[int | None, int | None]] = [
+        (0, -40),
+        (40, 0),
+        (80, 40),
+        (None, 80),
+        (160, 120),
+    ]
+    assert times(part * 3) == list(range(0, 15 * 40, 40))
+    # The decoder tells the jump of decoding times one frame early.
+    early: list[tuple[int | None, int | None]] = [(0, 0), (40, 40), (80, -40), (0, 0), (40, 40)]
+    assert times(early) == [0, 40, 80, 120, 160]
+
+
+def test_one_wrong_time_moves_no_other() -> None:
+    assert times([(0, 0), (40, 40), (80, 80), (10, 10), (160, 160), (200, 200)])[-2:] == [160, 200]
+
+
+def test_times_that_are_missing_at_the_beginning() -> None:
+    begin: list[tuple[int | None, int | None]] = [(None, None)] * 3
+    assert times([*begin, (0, 0), (40, 40), (80, 80)]) == [0, 40, 80, 120, 160, 200]
+
+
 # crop
 
 
