@@ -21,7 +21,7 @@ from wfvae_cli.media.options import Sampling
 from wfvae_cli.media.picture import is_image
 from wfvae_cli.media.reader import open_clip
 
-from .conftest import number_of, numbered
+from .conftest import number_of, numbered, read
 
 
 def read_one(path: Path | str, **options: Any) -> tuple[ClipInfo, NDArray[Any]]:
@@ -220,6 +220,27 @@ def test_stdin(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     info, pixels = read_one("-")
     assert np.array_equal(pixels, picture())
     assert info.is_image
+
+
+@pytest.mark.parametrize("fmt", ["PNG", "JPEG", "BMP"])
+def test_a_stream_of_pictures(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fmt: str) -> None:
+    parts = []
+    for index in range(5):
+        part = io.BytesIO()
+        Image.fromarray(numbered(index)).save(part, fmt)
+        parts.append(part.getvalue())
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b"".join(parts))))
+    assert read("-")[2] == list(range(5))
+    path = tmp_path / "frames"
+    path.write_bytes(b"".join(parts))
+    assert read(path)[2] == list(range(5))
+
+
+def test_a_jpeg_of_two_views_is_one_picture(tmp_path: Path) -> None:
+    views = [Image.fromarray(numbered(index)) for index in range(2)]
+    path = tmp_path / "a.mpo"
+    views[0].save(path, save_all=True, append_images=views[1:])
+    assert read(path)[2] == [0]
 
 
 def test_is_image() -> None:

@@ -73,6 +73,11 @@ class Decoding:
         self._packets_end = 0
         self._suspect: int | None = None
 
+    @property
+    def last_packet(self) -> bytes:
+        """Bytes of the packet that was decoded last."""
+        return b"" if self._last is None else bytes(self._last)
+
     def __iter__(self) -> Iterator[VideoFrame]:
         """Decode; errors name the frame."""
         try:
@@ -267,7 +272,7 @@ def check_whole(source: Input, container: InputContainer) -> None:
             raise VideoError(f"{source.name}: cut short: it has no end mark: {_AGAIN}")
     elif name == "ogg" and found is not None and not found.ended:
         raise VideoError(f"{source.name}: cut short: its last page is missing: {_AGAIN}")
-    elif name == "mjpeg" and isinstance(source, LocalFile) and not _ends_a_jpeg(source, size):
+    elif name in ("mjpeg", "jpeg_pipe") and source.rereadable and not _ends_a_jpeg(source, size):
         raise VideoError(f"{source.name}: cut short: its last picture has no end mark: {_AGAIN}")
     elif name == "mpegts" and (unit := incomplete_packet(source.head(1024), size)):
         raise VideoError(
@@ -294,7 +299,7 @@ def check_whole(source: Input, container: InputContainer) -> None:
         )
 
 
-def _ends_a_jpeg(source: LocalFile, size: int) -> bool:
+def _ends_a_jpeg(source: Input, size: int) -> bool:
     """Tell if the last picture of a stream of JPEGs reaches its end mark (EOI)."""
     with source.view() as file:
         file.seek(max(0, size - _LARGEST_JPEG))

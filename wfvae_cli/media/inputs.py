@@ -122,7 +122,8 @@ class LocalFile(Input):
 
     @override
     def structure(self) -> Structure:
-        return structure_of(self.path)
+        with self.view() as file:
+            return structure_of(file)
 
     @property
     @override
@@ -141,6 +142,35 @@ class LocalFile(Input):
         if size is not None or head[:4] == b"\x1a\x45\xdf\xa3":
             return size
         return super().announced()
+
+
+class Buffered(Input):
+    """A whole file in memory, which came through a pipe."""
+
+    def __init__(self, data: bytes, name: str) -> None:
+        self.name = name
+        self._data = data
+
+    @override
+    def target(self) -> BinaryIO:
+        return self.view()
+
+    @override
+    def head(self, count: int) -> bytes:
+        return self._data[:count]
+
+    @override
+    def structure(self) -> Structure:
+        return structure_of(self.view())
+
+    @property
+    @override
+    def size(self) -> int:
+        return len(self._data)
+
+    @override
+    def view(self) -> BinaryIO:
+        return io.BytesIO(self._data)
 
 
 class Pipe(Input):

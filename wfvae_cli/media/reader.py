@@ -22,8 +22,7 @@ from wfvae_cli.media.clip import ClipInfo, Colour, Frame
 from wfvae_cli.media.colour import PixelFormat
 from wfvae_cli.media.filters import Converter, Pixels, tags_of
 from wfvae_cli.media.frames import planes_of
-from wfvae_cli.media.images import ImageSource
-from wfvae_cli.media.inputs import LocalFile, Pipe
+from wfvae_cli.media.inputs import Buffered, LocalFile, Pipe
 from wfvae_cli.media.memory import MAX_PIXELS
 from wfvae_cli.media.opening import check_exists
 from wfvae_cli.media.options import Fit, Sampling
@@ -349,9 +348,8 @@ def _open_pipe(pipe: Pipe, threads: int, hwaccel: str, memory: int | None) -> _S
         return VideoSource(pipe, threads=threads, device=hwaccel)
     data, name = pipe.read(), str(pipe)
     pipe.close()
-    return images.open_image(io.BytesIO(data), name, memory=memory) or ImageSource(
-        picture.decode(data, name, memory), name, memory=memory
-    )
+    image = images.open_image(io.BytesIO(data), name, memory=memory)
+    return image or VideoSource(Buffered(data, name), threads=threads, device=hwaccel)
 
 
 def _geometry(source: _Source, sampling: Sampling) -> Geometry:

@@ -21,6 +21,7 @@ from wfvae_cli.media.inputs import Input
 from wfvae_cli.media.opening import open_container
 from wfvae_cli.media.rate import Clock
 from wfvae_cli.media.sampling import Timed
+from wfvae_cli.media.single import is_cut
 from wfvae_cli.media.stream import choose_stream, orientation_of
 
 _LATEST = 1 << 62
@@ -182,6 +183,11 @@ class VideoSource:
         # A single picture of a format that only FFmpeg reads: OpenEXR, DPX, TGA, PNM.
         demuxer = self._container.format.name
         self.is_image = demuxer.endswith(("_pipe", "image2")) and self._is_single()
+        if self.is_image and is_cut(self.stream, self._decoding.last_packet, frame):
+            raise VideoError(
+                f"{self.name}: the image is damaged or cut short (it ends amid its pixels): "
+                "copy or download it again"
+            )
         aspect = self.stream.sample_aspect_ratio
         self.sample_aspect = aspect if aspect and aspect > 0 else Fraction(1)
         self.colour: Colour

@@ -12,7 +12,6 @@ import re
 import struct
 from collections.abc import Mapping
 from fractions import Fraction
-from pathlib import Path
 from typing import BinaryIO
 
 _BOXES = frozenset(
@@ -108,20 +107,20 @@ def _element(head: bytes) -> int | None:
     return None if length == (1 << 7 * digits) - 1 else width + digits + length
 
 
-def structure_of(path: Path) -> Structure:
+def structure_of(file: BinaryIO) -> Structure:
     """Walk all the parts of an MP4 or Matroska file, or the last page of an Ogg file.
 
     Args:
-        path: an existing regular file; of any other container nothing is known.
+        file: one that can be sought in; of any other container nothing is known.
     """
-    size = path.stat().st_size
-    with path.open("rb") as file:
-        found = Structure(file.read(12))
-        if found.is_ogg:
-            return _last_pages(file, size)
-        while found.known and found.sound and found.position < size:
-            file.seek(found.position)
-            found.advance(file.read(16))
+    size = file.seek(0, io.SEEK_END)
+    file.seek(0)
+    found = Structure(file.read(12))
+    if found.is_ogg:
+        return _last_pages(file, size)
+    while found.known and found.sound and found.position < size:
+        file.seek(found.position)
+        found.advance(file.read(16))
     return found
 
 
