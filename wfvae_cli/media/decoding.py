@@ -96,6 +96,11 @@ class Decoding:
             if not self._source.rereadable and not self._count:
                 reason = explain_unreadable(self._source, error.strerror or "")
                 raise VideoError(f"{self._source.name}: {reason}") from error
+            if isinstance(error, av.error.PatchWelcomeError):
+                raise VideoError(
+                    f"{self._source.name}: {self._stream.codec_context.name} of a kind that "
+                    "FFmpeg cannot decode: convert it first"
+                ) from error
             raise self._damaged(
                 f"decoding failed after {self._count} frames ({error.strerror})", self._hint
             ) from error

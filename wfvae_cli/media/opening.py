@@ -19,8 +19,10 @@ from wfvae_cli.media.inputs import Input, LocalFile
 from wfvae_cli.unreadable import why_unreadable
 
 _HEAD = 4096
-_READABLE_TEXT = re.compile(rb"P[1-7fF]\s|YUV4MPEG2 |#\?RADIANCE")
-"""Magic of picture formats with text headers: PBM to PFM, Y4M, HDR."""
+_READABLE_TEXT = re.compile(
+    rb"P[1-7fF]\s|YUV4MPEG2 |#\?RADIANCE|/\* XPM \*/|(?s:/\*.*\*/\s*)?#define\s+\w+_width\s"
+)
+"""Magic of picture formats with text headers: PBM to PFM, Y4M, HDR, XPM, XBM."""
 _SAFETENSORS = b'\0\0\0{"'
 """Bytes 5 to 9 of a safetensors file: the end of its header's length, and how the header begins."""
 

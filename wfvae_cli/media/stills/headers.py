@@ -10,6 +10,8 @@ import struct
 from dataclasses import dataclass
 from fractions import Fraction
 
+from PIL.PsdImagePlugin import MODES as PSD_MODES
+
 _DEFAULT_DELAY = Fraction(1, 10)
 """Seconds that a picture without a delay is shown, as in browsers and FFmpeg."""
 _SHORTEST_GIF_DELAY = 2
@@ -186,3 +188,14 @@ def icon_size(data: bytes) -> tuple[int, int]:
     if not sizes:
         raise ValueError("it has no picture")
     return max(width for width, _ in sizes), max(height for _, height in sizes)
+
+
+def check_psd(data: bytes) -> None:
+    """Refuse a Photoshop document whose depth or colour mode Pillow does not know.
+
+    Raises:
+        NotImplementedError: it does not.
+    """
+    bits, mode = struct.unpack_from(">HH", data, 22)
+    if (mode, bits) not in PSD_MODES:
+        raise NotImplementedError(f"a PSD of {bits} bits a sample and colour mode {mode}")
