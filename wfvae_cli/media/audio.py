@@ -17,8 +17,9 @@ from av.packet import Packet
 
 from wfvae_cli.errors import OutputError, VideoError
 from wfvae_cli.media.inputs import LocalFile
-from wfvae_cli.media.opening import is_playlist, open_only
+from wfvae_cli.media.opening import open_only
 from wfvae_cli.media.settings import AVFMT_TS_NEGATIVE
+from wfvae_cli.media.suffixes import is_playlist
 from wfvae_cli.unreadable import why_unreadable
 
 # Up to here a seek costs more than reading on.

@@ -16,6 +16,7 @@ from av.container import InputContainer
 
 from wfvae_cli.errors import VideoError
 from wfvae_cli.media.inputs import Input, LocalFile
+from wfvae_cli.media.suffixes import PLAYLISTS, is_playlist
 from wfvae_cli.unreadable import why_unreadable
 
 _HEAD = 4096
@@ -31,23 +32,10 @@ _OPENING_OTHERS = frozenset(
     | {"sdp", "tty", "vapoursynth", "vobsub", "webm_dash_manifest"}
 )
 """Demuxers that open other files or sockets than the one given, or that draw text (`tty`)."""
-_PLAYLISTS: Mapping[str, str] = {
-    ".m3u8": "hls",
-    ".m3u": "hls",
-    ".mpd": "dash",
-    ".ffconcat": "concat",
-    ".concat": "concat",
-}
-"""Suffixes of playlists, and FFmpeg's demuxer of each."""
 _GENERATE_PTS = 1
 """FFmpeg's AVFMT_FLAG_GENPTS."""
 _SCRIPTS = (b"#EXTM3U", b"ffconcat", b"v=0", b"<MPD", b"[playlist]")
 """Magic of playlists, concat scripts and session descriptions."""
-
-
-def is_playlist(path: str | Path) -> bool:
-    """Tell by the suffix whether a file is a playlist or concat script, if it is meant as one."""
-    return Path(path).suffix.lower() in _PLAYLISTS
 
 
 def check_exists(path: Path, *, trusted: bool = False) -> None:
@@ -123,7 +111,7 @@ def open_only(
     if not isinstance(source, LocalFile):
         options["protocol_whitelist"] = "none"
     elif trusted:
-        playlist = _PLAYLISTS.get(source.path.suffix.lower())
+        playlist = PLAYLISTS.get(source.path.suffix.lower())
     options["format_whitelist"] = _formats(playlist)
     if playlist == "concat":
         options["safe"] = "1"  # relative names without .. only

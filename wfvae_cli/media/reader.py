@@ -12,11 +12,11 @@ from fractions import Fraction
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Protocol
-from urllib.parse import unquote, urlsplit
 
 from av.video.frame import VideoFrame
 
 from wfvae_cli.errors import UsageError, VideoError
+from wfvae_cli.local_path import local_path
 from wfvae_cli.media import images, picture
 from wfvae_cli.media.clip import ClipInfo, Colour, Frame
 from wfvae_cli.media.colour import PixelFormat
@@ -300,11 +300,9 @@ def _open_source(
         if sys.stdin.isatty():
             raise VideoError("standard input is a terminal: pipe a video into it, or name a file")
         return _open_pipe(Pipe(sys.stdin.buffer), threads, hwaccel, memory)
-    if isinstance(source, str) and source.startswith("file://"):
-        source = unquote(urlsplit(source).path)
-    elif isinstance(source, str) and "://" in source:
+    path = local_path(source)
+    if isinstance(source, str) and "://" in source and str(path) == str(Path(source)):
         return _open_url(source, threads, hwaccel)
-    path = Path(source)
     if images.PATTERN.search(path.name) and not path.exists():
         return images.open_series(path, frame_rate, memory=memory)
     if path.is_fifo() or path.is_char_device() or path.is_socket():
