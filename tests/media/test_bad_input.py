@@ -160,6 +160,15 @@ def test_cut_pictures_that_only_ffmpeg_decodes(
         assert "cut short" in refusal(path)
 
 
+def test_memory_of_pictures_that_only_ffmpeg_decodes(tmp_path: Path) -> None:
+    path = tmp_path / "a.pcx"
+    path.write_bytes(coded("pcx", "rgb24"))
+    with pytest.raises(VideoError, match=r"33x20 pixels takes up to .* more than the limit"):
+        open_clip(path, image_memory=10_000)
+    with open_clip(path, image_memory=100_000) as reader:
+        assert len(list(reader)) == 1
+
+
 def test_a_trimmed_file_is_whole(make_clip: MakeClip, tmp_path: Path) -> None:
     # Copying from amid the clip leaves an edit list and samples that are not shown.
     source, trimmed = make_clip("a.mp4", 40, options={"g": "10", "crf": "1"}), tmp_path / "b.mp4"
@@ -265,6 +274,12 @@ def test_truncated_others_on_a_pipe(
     data = make_clip(name, 40, codec="mpeg4").read_bytes()
     pipe(monkeypatch, data[: len(data) * 3 // 4])
     assert "cut short" in refusal("-")
+
+
+def test_latents_on_a_pipe(monkeypatch: pytest.MonkeyPatch) -> None:
+    data = safetensors.numpy.save({"latents": np.zeros((1, 16, 2, 4, 4), np.float32)})
+    pipe(monkeypatch, data)
+    assert "wfvae decode" in refusal("-")
 
 
 @pytest.mark.parametrize("data", [b"", b"hello, world\n" * 50])

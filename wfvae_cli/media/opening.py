@@ -26,6 +26,7 @@ _READABLE_TEXT = re.compile(
 """Magic of picture formats with text headers: PBM to PFM, Y4M, HDR, XPM, XBM."""
 _SAFETENSORS = b'\0\0\0{"'
 """Bytes 5 to 9 of a safetensors file: the end of its header's length, and how the header begins."""
+_LATENTS_REFUSED = "a safetensors file, not a video or an image: wfvae decode takes latents"
 
 _OPENING_OTHERS = frozenset(
     {"avisynth", "concat", "dash", "dvdvideo", "hls", "imf", "lavfi", "mlv", "rtp", "rtsp", "sap"}
@@ -64,9 +65,7 @@ def check_exists(path: Path, *, trusted: bool = False) -> None:
     elif _is_text(head) and not _READABLE_TEXT.match(head):
         raise VideoError(f"{path}: {_text_refused(head)}")
     if head[5:10] == _SAFETENSORS:
-        raise VideoError(
-            f"{path}: a safetensors file, not a video or an image: wfvae decode takes latents"
-        )
+        raise VideoError(f"{path}: {_LATENTS_REFUSED}")
 
 
 def open_container(
@@ -193,6 +192,8 @@ def explain_unreadable(source: Input, message: str) -> str:
     """
     said = f" (FFmpeg: {message})" if message else ""
     head = source.head(_HEAD)
+    if head[5:10] == _SAFETENSORS:
+        return _LATENTS_REFUSED
     if _is_script(head):
         return _script_refused(None, trusted=False)
     if _is_text(head) and not _READABLE_TEXT.match(head):

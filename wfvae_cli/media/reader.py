@@ -314,7 +314,9 @@ def _open_source(
         image = images.open_image(path, str(path), memory=memory)
         if image is not None:
             return image
-    return VideoSource(LocalFile(path), threads=threads, device=hwaccel, trusted=trusted)
+    return VideoSource(
+        LocalFile(path), threads=threads, device=hwaccel, trusted=trusted, memory=memory
+    )
 
 
 def _open_url(url: str, threads: int, hwaccel: str) -> _Source:
@@ -343,7 +345,7 @@ def _open_pipe(pipe: Pipe, threads: int, hwaccel: str, memory: int | None) -> _S
     if not head:
         raise VideoError(f"{pipe}: nothing came: check what feeds the pipe")
     if not picture.is_image(head):
-        return VideoSource(pipe, threads=threads, device=hwaccel)
+        return VideoSource(pipe, threads=threads, device=hwaccel, memory=memory)
     data, name = pipe.read(), str(pipe)
     pipe.close()
     image = images.open_image(io.BytesIO(data), name, memory=memory)

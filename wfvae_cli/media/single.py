@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+from collections.abc import Iterator
 from typing import cast
 
 import av
@@ -11,6 +12,7 @@ from av.packet import Packet
 from av.video.codeccontext import VideoCodecContext
 from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
+from numpy.typing import NDArray
 
 _EXR_MAGIC = b"\x76\x2f\x31\x01"
 _EXR_TILED, _EXR_PARTS = 0x200, 0x1800
@@ -42,9 +44,18 @@ def is_cut(stream: VideoStream, data: bytes, frame: VideoFrame) -> bool:
         return False  # it minds bytes behind a picture, so it has found the end
     if not frames or (frames[0].format.name, frames[0].width) != (frame.format.name, frame.width):
         return False
-    # As RGBA, since rows of planes end with bytes that mean nothing.
-    seen, again = (each.reformat(format="rgba64le").to_ndarray() for each in (frame, frames[0]))
-    return not np.array_equal(seen, again)
+    planes = zip(_planes(frame), _planes(frames[0]), strict=True)
+    return any(not np.array_equal(one, other) for one, other in planes)
+
+
+def _planes(frame: VideoFrame) -> Iterator[NDArray[np.uint8]]:
+    """The bytes of each plane's pixels, without those that pad its rows."""
+    bits = frame.format.padded_bits_per_pixel
+    if len(frame.planes) > 1:
+        bits = 8 * -(-frame.format.components[0].bits // 8)
+    for plane in frame.planes:
+        rows = np.frombuffer(memoryview(plane), np.uint8).reshape(plane.height, -1)
+        yield rows[:, : -(-plane.width * bits // 8)]
 
 
 def _is_cut_exr(data: bytes) -> bool:
