@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from wfvae_cli.errors import OutputError, WfvaeError
+from wfvae_cli.local_path import local_path
 
 STDOUT = "-"
 """The target that means standard output."""
@@ -86,7 +87,7 @@ def check_not_input(
 def _identity(path: str | Path) -> tuple[int, int] | None:
     """Device and inode of a regular file, links followed; None for anything else."""
     try:
-        status = os.fstat(0) if str(path) == STDOUT else Path(path).stat()
+        status = os.fstat(0) if str(path) == STDOUT else local_path(path).stat()
     except (OSError, ValueError):
         return None
     return (status.st_dev, status.st_ino) if stat.S_ISREG(status.st_mode) else None

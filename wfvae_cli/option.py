@@ -26,6 +26,7 @@ class Option:
         metavar: what stands for its value.
         parse: makes the field's value of the text given; raises ValueError with what was expected.
         least: the smallest number that is taken.
+        most: the largest.
         common: whether `-h`, which shows the usual options only, lists it.
         hidden: whether no help lists it: old spellings.
         complete: the values that a shell completes.
@@ -37,6 +38,7 @@ class Option:
     metavar: str | None = None
     parse: Callable[[str], Any] | None = None
     least: float | None = None
+    most: float | None = None
     common: bool = False
     hidden: bool = False
     complete: Callable[[], Iterable[str]] | None = None

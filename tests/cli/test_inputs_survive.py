@@ -54,16 +54,34 @@ def contents(folder: Path) -> dict[str, str]:
         "stats in.mp4 -o stats.json --merge stats.json",
         "stats folder --plot folder/frame.png",
         "roundtrip folder/%01d.png -o folder/1.png",
+        "roundtrip file://HERE/in.mp4 -o in.mp4",
+        "decode z.safetensors -o sound.mp4 --audio-from file://HERE/sound.mp4",
+        "roundtrip list.ffconcat -o sound.mp4",
+        "encode list.m3u8 -o sound.mp4",
+        "roundtrip list.txt -o new --plot folder/1.png",
+        "roundtrip folder/?.png -o new --plot folder/1.png",
     ],
 )
 def test_an_output_that_is_an_input_is_refused(here: Path, command: str) -> None:
     shutil.copy("sound.mp4", "folder/1.png")
+    Path("list.ffconcat").write_text("ffconcat version 1.0\nfile 'sound.mp4'\n")
+    Path("list.m3u8").write_text("#EXTM3U\n#EXTINF:1,\nsound.mp4\n")
+    Path("list.txt").write_text("folder/1.png\n")
     before = contents(here)
-    words = command.split()
+    words = command.replace("HERE", str(here)).split()
     if "--merge" in words:
         words = ["stats", "--merge", "stats.json", "-o", "stats.json"]
     answer = wfvae(*words, "--overwrite")
     assert_refused(answer, OUTPUT, "is the input")
+    assert contents(here) == before
+
+
+def test_an_output_of_a_dataset_that_is_an_input_by_its_url(here: Path) -> None:
+    shutil.copy("sound.mp4", "folder/a.mp4")
+    Path("urls.jsonl").write_text(f'{{"path": "file://{here}/folder/a.mp4", "id": "a"}}\n')
+    before = contents(here)
+    answer = wfvae("roundtrip", "urls.jsonl", "-o", "folder", "--overwrite")
+    assert_refused(answer, OUTPUT, "would replace an input")
     assert contents(here) == before
 
 

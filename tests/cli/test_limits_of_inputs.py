@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from tests.cli.program import wfvae
+from tests.cli.program import assert_refused, wfvae
 from tests.media.conftest import write_clip
 from wfvae_cli.dataset.job import DatasetJob
 from wfvae_cli.media.options import DATASET_IMAGE_MEMORY
@@ -65,3 +65,8 @@ def _listed(folder: Path, path: Path) -> Path:
     manifest = folder / "list.txt"
     manifest.write_text(f"{path}\n")
     return manifest
+
+
+def test_more_threads_than_any_machine_starts(clip: Path, tmp_path: Path) -> None:
+    answer = wfvae("encode", clip, "-o", tmp_path / "z.safetensors", "--threads", "99999")
+    assert_refused(answer, 2, "--threads", "1024")

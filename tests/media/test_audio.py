@@ -1,3 +1,4 @@
+import itertools
 from fractions import Fraction
 from pathlib import Path
 
@@ -161,3 +162,16 @@ def test_packets_are_given_once_and_in_order(tmp_path: Path) -> None:
         output.start_encoding()
     assert times == sorted(set(times))
     assert Fraction(19, 10) < times[-1] < 2
+
+
+def test_sound_of_joined_recordings_goes_on(tmp_path: Path) -> None:
+    part = source(tmp_path / "part.ts", "mp2", 12)
+    joined = tmp_path / "joined.ts"
+    joined.write_bytes(part.read_bytes() * 3)
+    info = info_for(start=Fraction(0))
+    write(tmp_path / "o.mp4", info, pictures(info, 36), audio_from=joined)
+    times = [time for time, _ in packets(tmp_path / "o.mp4")]
+    steps = [after - before for before, after in itertools.pairwise(times)]
+    length = Fraction(1152, 48000)
+    assert max(abs(step - length) for step in steps) < length / 2
+    assert times[-1] > Fraction(3 * 12, 24) - 4 * length

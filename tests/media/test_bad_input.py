@@ -5,12 +5,14 @@ from __future__ import annotations
 import io
 import subprocess
 import sys
+from fractions import Fraction
 from pathlib import Path
 
 import av
 import numpy as np
 import pytest
 import safetensors.numpy
+from av.video.codeccontext import VideoCodecContext
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
@@ -124,6 +126,49 @@ def test_other_truncated_containers(make_clip: MakeClip, name: str) -> None:
     assert "cut short" in refusal(path)
 
 
+def coded(codec: str, pix_fmt: str) -> bytes:
+    """A picture of noise, as one of FFmpeg's encoders writes it into a file of its own."""
+    context = av.CodecContext.create(codec, "w")
+    assert isinstance(context, VideoCodecContext)
+    context.width, context.height, context.pix_fmt = 33, 20, pix_fmt
+    context.time_base = Fraction(1, 25)
+    noise = np.random.default_rng(0).integers(1, 255, (20, 33, 3), np.uint8)
+    frame = av.VideoFrame.from_ndarray(noise, format="rgb24").reformat(format=pix_fmt)
+    frame.pts = 0
+    return b"".join(bytes(packet) for packet in [*context.encode(frame), *context.encode(None)])
+
+
+@pytest.mark.parametrize(
+    ("name", "codec", "pix_fmt"),
+    [
+        ("a.exr", "exr", "gbrpf32le"),
+        ("a.pcx", "pcx", "rgb24"),
+        ("a.sgi", "sgi", "rgb24"),
+        ("a.ras", "sunrast", "bgr24"),
+        ("a.mjpeg", "mjpeg", "yuvj420p"),
+    ],
+)
+def test_cut_pictures_that_only_ffmpeg_decodes(
+    tmp_path: Path, name: str, codec: str, pix_fmt: str
+) -> None:
+    data, path = coded(codec, pix_fmt), tmp_path / name
+    path.write_bytes(data)
+    with open_clip(path) as reader:
+        assert len(list(reader)) == 1
+    for missing in (20, len(data) // 3, len(data) // 2):
+        path.write_bytes(data[:-missing])
+        assert "cut short" in refusal(path)
+
+
+def test_memory_of_pictures_that_only_ffmpeg_decodes(tmp_path: Path) -> None:
+    path = tmp_path / "a.pcx"
+    path.write_bytes(coded("pcx", "rgb24"))
+    with pytest.raises(VideoError, match=r"33x20 pixels takes up to .* more than the limit"):
+        open_clip(path, image_memory=10_000)
+    with open_clip(path, image_memory=100_000) as reader:
+        assert len(list(reader)) == 1
+
+
 def test_a_trimmed_file_is_whole(make_clip: MakeClip, tmp_path: Path) -> None:
     # Copying from amid the clip leaves an edit list and samples that are not shown.
     source, trimmed = make_clip("a.mp4", 40, options={"g": "10", "crf": "1"}), tmp_path / "b.mp4"
@@ -229,6 +274,12 @@ def test_truncated_others_on_a_pipe(
     data = make_clip(name, 40, codec="mpeg4").read_bytes()
     pipe(monkeypatch, data[: len(data) * 3 // 4])
     assert "cut short" in refusal("-")
+
+
+def test_latents_on_a_pipe(monkeypatch: pytest.MonkeyPatch) -> None:
+    data = safetensors.numpy.save({"latents": np.zeros((1, 16, 2, 4, 4), np.float32)})
+    pipe(monkeypatch, data)
+    assert "wfvae decode" in refusal("-")
 
 
 @pytest.mark.parametrize("data", [b"", b"hello, world\n" * 50])

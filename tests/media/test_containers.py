@@ -96,6 +96,35 @@ def test_corrected_times_differ_after_rounding_to_milliseconds() -> None:
     assert times[-2:] == given[-2:]
 
 
+def times(given: list[tuple[int | None, int | None]]) -> list[int]:
+    """What becomes of presentation and decoding times in milliseconds, at 25 frames a second."""
+    clock = Clock(40, "a", 1000)
+    return [clock(pts, dts) for pts, dts in given]
+
+
+def test_times_that_start_anew_after_less_than_a_second() -> None:
+    part: list[tuple[int | None, int | None]] = [
+        (0, -40),
+        (40, 0),
+        (80, 40),
+        (None, 80),
+        (160, 120),
+    ]
+    assert times(part * 3) == list(range(0, 15 * 40, 40))
+    # The decoder tells the jump of decoding times one frame early.
+    early: list[tuple[int | None, int | None]] = [(0, 0), (40, 40), (80, -40), (0, 0), (40, 40)]
+    assert times(early) == [0, 40, 80, 120, 160]
+
+
+def test_one_wrong_time_moves_no_other() -> None:
+    assert times([(0, 0), (40, 40), (80, 80), (10, 10), (160, 160), (200, 200)])[-2:] == [160, 200]
+
+
+def test_times_that_are_missing_at_the_beginning() -> None:
+    begin: list[tuple[int | None, int | None]] = [(None, None)] * 3
+    assert times([*begin, (0, 0), (40, 40), (80, 80)]) == [0, 40, 80, 120, 160, 200]
+
+
 # crop
 
 
@@ -332,6 +361,66 @@ def test_a_transport_stream_with_a_gap(tmp_path: Path) -> None:
     half = len(data) // 188 // 2 * 188
     path.write_bytes(data[:half] + data[half + 5 * 188 :])
     assert "damaged" in refusal(path)
+
+
+def with_a_hole(data: bytes, packets: list[tuple[int, int]]) -> bytes:
+    """A file of which the beginning of the middle packet, and what is before it, is blank."""
+    begin, end = (packets[len(packets) // 2 + i][0] for i in (-1, 0))
+    return data[: begin + 24] + bytes(end + 24 - (begin + 24)) + data[end + 24 :]
+
+
+@pytest.mark.parametrize(
+    ("name", "codec", "pix_fmt"),
+    [
+        ("a.flv", "flashsv", "bgr24"),
+        ("a.mxf", "mpeg2video", "yuv420p"),
+        ("a.mkv", "mjpeg", "yuvj420p"),
+        ("a.mkv", "ffv1", "yuv420p"),
+    ],
+)
+def test_no_frames_are_lost_in_a_hole(
+    tmp_path: Path, name: str, codec: str, pix_fmt: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    options = {"g": "1"} if codec != "mjpeg" else {}
+    path = write_clip(tmp_path / name, 12, codec=codec, pix_fmt=pix_fmt, options=options)
+    data = path.read_bytes()
+    with av.open(str(path)) as box:
+        packets = [(p.pos or 0, p.size) for p in box.demux(video=0) if p.size]
+    assert len(packets) == 12
+    path.write_bytes(with_a_hole(data, packets))
+    assert "damaged" in refusal(path)
+    pipe(monkeypatch, path.read_bytes())
+    assert "damaged" in refusal("-")
+    for padding in (bytes(100), b"<html>\n", b"\xff" * 50):
+        path.write_bytes(data + padding)
+        assert read(path)[2] == list(range(12))
+
+
+def test_cut_nut(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = write_clip(tmp_path / "a.nut", 12, codec="ffv1")
+    data = path.read_bytes()
+    for whole in (data, data + b"\n", data + bytes(1000)):
+        path.write_bytes(whole)
+        assert read(path)[2] == list(range(12))
+    pipe(monkeypatch, data)
+    assert read("-")[2] == list(range(12))
+    for keep in (len(data) // 3, len(data) // 2, len(data) - 20):
+        path.write_bytes(data[:keep])
+        assert "cut short" in refusal(path)
+        pipe(monkeypatch, data[:keep])
+        assert "cut short" in refusal("-")
+
+
+def test_cut_ivf(tmp_path: Path) -> None:
+    path = write_clip(tmp_path / "a.ivf", 12, codec="libvpx")
+    data = path.read_bytes()
+    assert read(path)[2] == list(range(12))
+    with av.open(str(path)) as box:
+        end = [p.pos for p in box.demux(video=0) if p.size][6]
+    assert end is not None
+    for keep in (end, end + 5, len(data) - 1):  # between two frames, and amid others
+        path.write_bytes(data[:keep])
+        assert "cut short" in refusal(path)
 
 
 # the last frame's hold

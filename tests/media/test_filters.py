@@ -12,8 +12,19 @@ from av.video.frame import VideoFrame
 from numpy.typing import NDArray
 
 from wfvae_cli.media.clip import Chroma, Colour
-from wfvae_cli.media.filters import Converter, Pixels, _filtering, _format, _scale, over_black
+from wfvae_cli.media.filters import (
+    Converter,
+    Cropper,
+    Deinterlacer,
+    Pixels,
+    _filtering,
+    _format,
+    _scale,
+    build_graph,
+    over_black,
+)
 from wfvae_cli.media.frames import convert as to_yuv
+from wfvae_cli.media.headers import Crop
 from wfvae_cli.media.options import Sampling
 from wfvae_cli.media.sampling import Orientation, plan_geometry
 from wfvae_cli.media.yuv import PictureFormat
@@ -293,3 +304,36 @@ def test_vector_code_gives_what_plain_code_gives(fmt: str, scaled: tuple[int, in
     np.testing.assert_array_equal(
         _filtering(frame, fast)(frame), _filtering(frame, [scale, _format(packed)])(frame)
     )
+
+
+def interlaced(fmt: str, level: int, pts: int) -> VideoFrame:
+    """A frame of two fields and one grey."""
+    frame = VideoFrame(64, 48, fmt)
+    for plane in frame.planes:
+        wide = fmt.endswith("10le")
+        values = np.full(plane.buffer_size // (1 + wide), level << 2 * wide, f"u{1 + wide}")
+        plane.update(values.tobytes())
+    frame.pts, frame.time_base = pts, Fraction(1, 25)
+    graph = build_graph(frame, frame.time_base, [("setfield", {"mode": "tff"})])
+    graph.vpush(frame)
+    return graph.vpull()
+
+
+def test_fields_of_another_format_amid_a_clip() -> None:
+    frames = [interlaced("yuv420p", 100, i) for i in range(3)]
+    frames += [interlaced("yuv420p10le", 120, i) for i in range(3, 6)]
+    whole = list(Deinterlacer()(iter(frames)))
+    assert [frame.pts for frame in whole] == list(range(6))
+    assert [frame.format.name for frame in whole] == ["yuv420p"] * 3 + ["yuv420p10le"] * 3
+    luma = [np.frombuffer(memoryview(frame.planes[0]), np.uint8)[0] for frame in whole[:3]]
+    deep = [np.frombuffer(memoryview(frame.planes[0]), np.uint16)[0] for frame in whole[3:]]
+    assert luma + deep == [100] * 3 + [480] * 3
+
+
+def test_crop_of_frames_of_another_format_amid_a_clip() -> None:
+    crop = Cropper(Crop(left=4, bottom=8))
+    shapes = []
+    for fmt in ("yuv420p", "yuv444p", "yuv420p"):
+        frame = crop(interlaced(fmt, 90, 0))
+        shapes.append((frame.format.name, frame.width, frame.height))
+    assert shapes == [("yuv420p", 60, 40), ("yuv444p", 60, 40), ("yuv420p", 60, 40)]

@@ -1,7 +1,9 @@
 from __future__ import annotations
 
 import io
+import struct
 import sys
+import zlib
 from collections.abc import Callable
 from fractions import Fraction
 from pathlib import Path
@@ -21,7 +23,7 @@ from wfvae_cli.media.options import Sampling
 from wfvae_cli.media.picture import is_image
 from wfvae_cli.media.reader import open_clip
 
-from .conftest import number_of, numbered
+from .conftest import number_of, numbered, read
 
 
 def read_one(path: Path | str, **options: Any) -> tuple[ClipInfo, NDArray[Any]]:
@@ -220,6 +222,77 @@ def test_stdin(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     info, pixels = read_one("-")
     assert np.array_equal(pixels, picture())
     assert info.is_image
+
+
+@pytest.mark.parametrize("fmt", ["PNG", "JPEG", "BMP"])
+def test_a_stream_of_pictures(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fmt: str) -> None:
+    parts = []
+    for index in range(5):
+        part = io.BytesIO()
+        Image.fromarray(numbered(index)).save(part, fmt)
+        parts.append(part.getvalue())
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b"".join(parts))))
+    assert read("-")[2] == list(range(5))
+    path = tmp_path / "frames"
+    path.write_bytes(b"".join(parts))
+    assert read(path)[2] == list(range(5))
+
+
+def test_a_jpeg_of_two_views_is_one_picture(tmp_path: Path) -> None:
+    views = [Image.fromarray(numbered(index)) for index in range(2)]
+    path = tmp_path / "a.mpo"
+    views[0].save(path, save_all=True, append_images=views[1:])
+    assert read(path)[2] == [0]
+
+
+@pytest.mark.parametrize("bits", [2, 4])
+def test_a_transparent_grey_of_few_bits(tmp_path: Path, bits: int) -> None:
+    white, peak = (1 << bits) - 1, 255
+    samples = np.repeat(np.arange(white + 1, dtype=np.uint8), 2)
+    packed = np.packbits(np.unpackbits(samples[:, None], axis=1)[:, 8 - bits :]).tobytes()
+    body = b"\0" + packed
+    header = struct.pack(">IIBBBBB", len(samples), 1, bits, 0, 0, 0, 0)
+    chunks = [(b"IHDR", header), (b"tRNS", struct.pack(">H", white))]
+    chunks += [(b"IDAT", zlib.compress(body)), (b"IEND", b"")]
+    data = b"\x89PNG\r\n\x1a\n" + b"".join(
+        struct.pack(">I", len(part)) + kind + part + struct.pack(">I", zlib.crc32(kind + part))
+        for kind, part in chunks
+    )
+    (tmp_path / "a.png").write_bytes(data)
+    _, pixels = read_one(tmp_path / "a.png")
+    expected = samples.astype(int) * peak // white
+    expected[samples == white] = 0
+    assert pixels[0, :, 0].tolist() == expected.tolist()
+
+
+def test_kinds_that_cannot_be_decoded_are_not_called_damaged(tmp_path: Path) -> None:
+    Image.fromarray(picture()).save(tmp_path / "a.jpg")
+    data = (tmp_path / "a.jpg").read_bytes()
+    frame = data.index(b"\xff\xc0")
+    deep = data[: frame + 1] + b"\xc1" + data[frame + 2 : frame + 4] + b"\x0c" + data[frame + 5 :]
+    (tmp_path / "a.jpg").write_bytes(deep)
+    psd = b"8BPS\0\1" + bytes(6) + struct.pack(">HIIHH", 3, 4, 4, 16, 3) + bytes(500)
+    (tmp_path / "a.psd").write_bytes(psd)
+    for name, why in (("a.jpg", "12-bit"), ("a.psd", "16 bits")):
+        with pytest.raises(VideoError, match=f"of a kind that cannot be decoded .*{why}"):
+            read_one(tmp_path / name)
+
+
+def test_pictures_that_are_programs(tmp_path: Path) -> None:
+    xbm = (
+        "#define a_width 16\n#define a_height 2\nstatic char a_bits[] = {\n0xff,0x00,0x0f,0xf0 };\n"
+    )
+    xpm = '/* XPM */\nstatic char *a[] = {\n"2 1 2 1",\n"a c #FF0000",\n"b c #0000FF",\n"ab"\n};\n'
+    (tmp_path / "a.xbm").write_text(xbm)
+    (tmp_path / "a.xpm").write_text(xpm)
+    _, bits = read_one(tmp_path / "a.xbm")
+    assert bits.shape == (2, 16, 3)
+    assert bits[0, :, 0].tolist() == [0] * 8 + [255] * 8
+    _, pixels = read_one(tmp_path / "a.xpm")
+    assert pixels.tolist() == [[[255, 0, 0], [0, 0, 255]]]
+    (tmp_path / "a.xbm").write_text("#define WIDTH 16\nint main(void) { return 0; }\n")
+    with pytest.raises(VideoError, match="text file"):
+        read_one(tmp_path / "a.xbm")
 
 
 def test_is_image() -> None:

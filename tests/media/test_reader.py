@@ -4,6 +4,7 @@ import logging
 import struct
 from fractions import Fraction
 from pathlib import Path
+from typing import Literal
 
 import av
 import numpy as np
@@ -12,9 +13,11 @@ from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
 from wfvae_cli.errors import UsageError
+from wfvae_cli.media.frames import convert
 from wfvae_cli.media.options import Sampling
 from wfvae_cli.media.rate import constant_rate
 from wfvae_cli.media.reader import open_clip, probe
+from wfvae_cli.media.yuv import PictureFormat
 
 from .conftest import MakeClip, read
 
@@ -308,3 +311,36 @@ def test_repeated_frames_are_converted_once(make_clip: MakeClip) -> None:
     with open_clip(make_clip("a.mp4", 2), Sampling(fps=Fraction(100))) as reader:
         first, second = next(reader), next(reader)
     assert first.pixels is second.pixels
+
+
+def test_colours_and_depth_that_change_amid_a_clip(tmp_path: Path) -> None:
+    colours = np.zeros((48, 64, 3), np.uint8)
+    colours[:24] = (200, 40, 90)
+    colours[24:] = (30, 160, 220)
+    parts = []
+    changes: list[tuple[str, str, Literal["tv", "pc"]]] = [
+        ("yuv444p", "smpte170m", "tv"),
+        ("yuv444p", "bt709", "pc"),
+        ("yuv444p10le", "bt709", "tv"),
+    ]
+    for index, (pix_fmt, matrix, levels) in enumerate(changes):
+        path = tmp_path / f"{index}.ts"
+        with av.open(str(path), "w") as box:
+            stream = box.add_stream("libx264", rate=25, options={"crf": "1", "bf": "2"})
+            assert isinstance(stream, VideoStream)
+            stream.width, stream.height, stream.pix_fmt = 64, 48, pix_fmt
+            stream.codec_context.colorspace = 1 if matrix == "bt709" else 6
+            stream.codec_context.color_range = 2 if levels == "pc" else 1
+            stored = PictureFormat(pix_fmt, matrix, levels)
+            for _ in range(6):
+                box.mux(stream.encode(convert(colours, stored)))
+            box.mux(stream.encode(None))
+        parts.append(path.read_bytes())
+    joined = tmp_path / "joined.ts"
+    joined.write_bytes(b"".join(parts))
+    with open_clip(joined) as reader:
+        frames = [frame.pixels for frame in reader]
+    assert len(frames) == 18
+    for frame in frames:
+        assert frame.dtype == np.uint8
+        assert np.abs(frame.astype(int) - colours).max() <= 3

@@ -162,6 +162,7 @@ class _Field:
                 metavar=declared.metavar,
                 rich_help_panel=declared.panel,
                 min=declared.least,
+                max=declared.most,
                 hidden=declared.hidden,
                 autocompletion=None if complete is None else lambda: list(complete()),
             )

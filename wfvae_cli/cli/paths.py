@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import re
 from collections.abc import Iterable, Iterator
 from pathlib import Path
+from urllib.parse import unquote
 
 from wfvae_cli.atomic import STDOUT, check_not_input
-from wfvae_cli.errors import UsageError, VideoError
+from wfvae_cli.errors import UsageError, VideoError, WfvaeError
+from wfvae_cli.media.suffixes import is_playlist
+
+_LONGEST_PLAYLIST = 1 << 22
+"""Characters of a playlist that are searched for names of files."""
+_QUOTED = re.compile("['\"]([^'\"]+)['\"]")
 
 
 def check_outputs(
@@ -59,8 +67,12 @@ def _files_of(path: str | Path | None) -> Iterator[str | Path]:
     yield path
     if os.path.isdir(path):  # noqa: PTH112 (also of what is no path, such as a URL)
         yield from _media_below(path)
+    elif is_playlist(path):
+        yield from _named_in(Path(path))
     elif "%" in os.path.basename(path) and not os.path.exists(path):  # noqa: PTH110, PTH119
         yield from _series(Path(path))
+    else:
+        yield from _listed(str(path))
 
 
 def _media_below(folder: str | Path) -> Iterator[str]:
@@ -71,6 +83,34 @@ def _media_below(folder: str | Path) -> Iterator[str]:
         for name in names:
             if name.lower().endswith(suffixes):
                 yield os.path.join(parent, name)  # noqa: PTH118
+
+
+def _named_in(playlist: Path) -> Iterator[Path]:
+    """Files that a playlist or concat script may name: whatever in it is one."""
+    try:
+        with playlist.open(encoding="utf-8", errors="surrogateescape") as file:
+            text = file.read(_LONGEST_PLAYLIST)
+    except OSError:
+        return
+    words = {*text.split(), *text.splitlines(), *_QUOTED.findall(text)}
+    for word in words:
+        path = playlist.parent / unquote(word.strip("'\" \t").removeprefix("file:"))
+        try:
+            if path.is_file():
+                yield path
+        except (OSError, ValueError):  # no name that a file could have
+            continue
+
+
+def _listed(source: str) -> Iterator[str]:
+    """Files that a manifest or glob names."""
+    from wfvae_cli.dataset.items import find_inputs, is_single
+
+    if is_single(source):
+        return
+    with contextlib.suppress(WfvaeError):  # the command will say so
+        for item in find_inputs([source], kinds=("video", "image", "latents")):
+            yield item.path
 
 
 def _series(pattern: Path) -> Iterator[Path]:

@@ -132,8 +132,8 @@ def run_one(console: Console, job: Roundtrip) -> None:
     """Take one clip through one model."""
     from wfvae_cli.atomic import check_output
     from wfvae_cli.media.audio import has_sound
-    from wfvae_cli.media.opening import is_playlist
     from wfvae_cli.media.reader import open_clip
+    from wfvae_cli.media.suffixes import is_playlist
     from wfvae_cli.metrics.result import Comparison, FileResult
 
     (source,), output, targets, learned = job.sources, job.output, job.targets, job.learned

@@ -26,6 +26,7 @@ from wfvae_cli.dataset.result import ItemResult
 from wfvae_cli.dataset.source import Source, content_sha256, stamp
 from wfvae_cli.dataset.store import OutputStore, refuse_links
 from wfvae_cli.errors import InputError, OutputError, UsageError
+from wfvae_cli.local_path import local_path
 from wfvae_cli.media.options import VideoOptions
 
 _JOURNAL = ".wfvae-journal"
@@ -89,7 +90,11 @@ class MediaFiles(Outputs):
                 "store, or write to a folder and copy it"
             )
         items, seen = list(items), dict[str, Item]()
-        inputs = {os.path.realpath(item.path) for item in items if not item.is_url}
+        inputs = {
+            os.path.realpath(local_path(item.path))
+            for item in items
+            if not item.is_url or item.path.startswith("file://")
+        }
         for item in items:
             for name in self._names(item):
                 if os.path.realpath(self.store.root / name) in inputs:

@@ -29,6 +29,8 @@ TAR_FORMATS: tuple[Format, ...] = ("webdataset", "energon")
 _PARTS = "Buckets and windows"
 _WHICH, _HOW, _WHERE = "Datasets: which files", "Datasets: how", "Datasets: where"
 _DEFAULT_THREADS = 4
+_MOST_THREADS = 1024
+"""Threads for which any machine has address space: with more, OpenMP ends the process."""
 
 
 def default_threads() -> int:
@@ -38,7 +40,9 @@ def default_threads() -> int:
     clip comes alone.
     """
     said = os.environ.get("OMP_NUM_THREADS", "")
-    return int(said) if said.isdecimal() and int(said) > 0 else _DEFAULT_THREADS
+    if not said.isdecimal() or int(said) < 1:
+        return _DEFAULT_THREADS
+    return min(int(said), _MOST_THREADS)
 
 
 def default_readers() -> int:
@@ -188,6 +192,7 @@ Threads = Annotated[
         "Model",
         metavar="K",
         least=1,
+        most=_MOST_THREADS,
     ),
 ]
 

@@ -17,13 +17,16 @@ from av.packet import Packet
 
 from wfvae_cli.errors import OutputError, VideoError
 from wfvae_cli.media.inputs import LocalFile
-from wfvae_cli.media.opening import is_playlist, open_only
+from wfvae_cli.media.opening import open_only
 from wfvae_cli.media.settings import AVFMT_TS_NEGATIVE
+from wfvae_cli.media.suffixes import is_playlist
 from wfvae_cli.unreadable import why_unreadable
 
 # Up to here a seek costs more than reading on.
 _SEEK_FROM = Fraction(5)
 
+_RESTART = 3
+"""Packets' durations that one must begin before the end of the last, to be a new beginning."""
 _FINEST = Fraction(1, 90000)
 
 
@@ -118,6 +121,7 @@ class AudioTrack:
         base /= parts
         offset = round(self.start / base)
         last: int | None = None
+        end = None  # of the packet before, in the source
         try:
             for packet in self._container.demux(stream):
                 pts = packet.dts if packet.pts is None else packet.pts
@@ -126,6 +130,11 @@ class AudioTrack:
                 packet.time_base = base
                 packet.duration = (packet.duration or 0) * parts
                 packet.pts = pts * parts - offset
+                # Joined recordings start anew; the pictures after the join are moved on, too.
+                if end is not None and end - packet.pts > _RESTART * packet.duration > 0:
+                    offset -= end - packet.pts
+                    packet.pts = end
+                end = packet.pts + packet.duration
                 packet.dts = packet.pts  # sound is stored in the order that it is played
                 if self._is_early(packet):
                     continue

@@ -14,7 +14,13 @@ from av.video.stream import VideoStream
 from wfvae_cli.errors import VideoError
 from wfvae_cli.media.inputs import Input, LocalFile
 from wfvae_cli.media.opening import explain_unreadable
-from wfvae_cli.media.truncation import announced_end, gif_pictures, incomplete_packet, mxf_footer
+from wfvae_cli.media.truncation import (
+    announced_end,
+    gif_pictures,
+    has_nut_index,
+    incomplete_packet,
+    mxf_footer,
+)
 
 _MISSING_SECONDS = 0.5
 """Seconds that a video may end earlier than announced: containers round, by a frame or two."""
@@ -25,6 +31,7 @@ _WITHHOLDING = ("h264", "hevc", "vvc")
 _INTRA = (PictureType.I, PictureType.SI, PictureType.BI, PictureType.NONE)
 """Types of pictures that need no other; decoders that tell none (RoQ) are believed."""
 _JOINABLE = ("mpegts", "hls", "concat")
+_OF_PARTS = ("flv", "ivf", "mxf", "matroska")
 _OF_EQUAL_FRAMES = ("yuv4mpegpipe", "dv")
 """Containers that end after a frame, wherever that is."""
 _LARGEST_JPEG = 1 << 24
@@ -68,9 +75,18 @@ class Decoding:
         self._begun: bool | None = None
         self._count = 0
         self._size: tuple[int, int] | None = None
+        self._tags: tuple[int, int] | None = None
         self._last: Packet[VideoStream] | None = None
         self._packets_end = 0
+        self._dts = 0
+        self._shortest: int | None = None
+        self._longest = 0
         self._suspect: int | None = None
+
+    @property
+    def last_packet(self) -> bytes:
+        """Bytes of the packet that was decoded last."""
+        return b"" if self._last is None else bytes(self._last)
 
     def __iter__(self) -> Iterator[VideoFrame]:
         """Decode; errors name the frame."""
@@ -79,6 +95,7 @@ class Decoding:
                 for frame in self._decoded(packet):
                     if self._begins(frame):
                         self._check_frame(frame)
+                        self._keep_tags(frame)
                         self._count += 1
                         yield frame
         except (av.error.FFmpegError, OSError) as error:
@@ -89,6 +106,11 @@ class Decoding:
             if not self._source.rereadable and not self._count:
                 reason = explain_unreadable(self._source, error.strerror or "")
                 raise VideoError(f"{self._source.name}: {reason}") from error
+            if isinstance(error, av.error.PatchWelcomeError):
+                raise VideoError(
+                    f"{self._source.name}: {self._stream.codec_context.name} of a kind that "
+                    "FFmpeg cannot decode: convert it first"
+                ) from error
             raise self._damaged(
                 f"decoding failed after {self._count} frames ({error.strerror})", self._hint
             ) from error
@@ -106,6 +128,7 @@ class Decoding:
                 if packet.is_keyframe and self._before_key is None:
                     self._before_key = len(self._early)
                 self._early.append(packet.pts)
+            self._note_gaps(packet)
             end = (packet.pts if packet.pts is not None else packet.dts) or 0
             self._packets_end = max(self._packets_end, end + (packet.duration or 0))
             self._last = packet
@@ -113,6 +136,16 @@ class Decoding:
             yield packet
         self._source.check()
         yield None
+
+    def _note_gaps(self, packet: Packet[VideoStream]) -> None:
+        """Note how far packets are apart in time."""
+        if packet.dts is None:
+            return
+        step = packet.dts - self._dts
+        self._dts = packet.dts
+        if step > 0:
+            self._shortest = min(self._shortest or step, step)
+            self._longest = max(self._longest, step)
 
     def _demuxed(self) -> Iterator[Packet[VideoStream]]:
         """Read packets; the "-1" with which some demuxers (GXF) end is EPERM by its number."""
@@ -179,6 +212,16 @@ class Decoding:
             )
         raise self._damaged(f"the picture {where} cannot be decoded whole")
 
+    def _keep_tags(self, frame: VideoFrame) -> None:
+        """Let colours change at key frames only.
+
+        Frames that wait in the decoder while new parameters come are given those.
+        """
+        if frame.key_frame or self._tags is None:
+            self._tags = (frame.colorspace, frame.color_range)
+        else:
+            frame.colorspace, frame.color_range = self._tags
+
     def _check_end(self) -> None:
         """Judge whether the last frame was the last of the video."""
         if self._suspect is not None:
@@ -186,6 +229,7 @@ class Decoding:
         self._check_size()
         self._check_last_frame()
         self._check_announced_end()
+        self._check_parts()
 
     def _check_size(self) -> None:
         """Check at the end of a pipe that all the bytes came."""
@@ -203,6 +247,29 @@ class Decoding:
             rest = size - last.pos - last.size
             if rest:  # bytes of a further frame, or fewer than the last one has
                 raise self._damaged("of its last frame only a part is there")
+
+    def _check_parts(self) -> None:
+        """Check that no damaged part of the container was passed over, where frames are missing.
+
+        Demuxers find their way past one without a word.
+        """
+        name = self._container.format.name
+        if not self._from_start or not name.startswith(_OF_PARTS):
+            return
+        if name.startswith("matroska"):
+            end = announced_end(self._stream.metadata) or Fraction(0)
+        elif self._stream.duration:
+            end = ((self._stream.start_time or 0) + self._stream.duration) * self._time_base
+        else:
+            end = Fraction(self._container.duration or 0, av.time_base)
+        most = Fraction(3, 2) * (self._shortest or 0)
+        missing = end - self._packets_end * self._time_base > most * self._time_base
+        if missing or self._longest > most or name == "mxf":  # which counts its frames itself
+            position = self._source.break_at()
+            if position is not None:
+                raise self._damaged(f"it cannot be followed beyond byte {position}")
+        if missing and name == "ivf":  # whose header counts its frames, or gives their duration
+            raise self._damaged(f"frames are missing after {self._count}")
 
     def _check_announced_end(self) -> None:
         """Compare with what the container says of the track's length.
@@ -255,8 +322,10 @@ def check_whole(source: Input, container: InputContainer) -> None:
             raise VideoError(f"{source.name}: cut short: it has no end mark: {_AGAIN}")
     elif name == "ogg" and found is not None and not found.ended:
         raise VideoError(f"{source.name}: cut short: its last page is missing: {_AGAIN}")
-    elif name == "mjpeg" and isinstance(source, LocalFile) and not _ends_a_jpeg(source, size):
+    elif name in ("mjpeg", "jpeg_pipe") and source.rereadable and not _ends_a_jpeg(source, size):
         raise VideoError(f"{source.name}: cut short: its last picture has no end mark: {_AGAIN}")
+    elif name == "nut" and (tail := source.tail()) and not has_nut_index(tail, size):
+        raise VideoError(f"{source.name}: cut short: it has no index at its end: {_AGAIN}")
     elif name == "mpegts" and (unit := incomplete_packet(source.head(1024), size)):
         raise VideoError(
             f"{source.name}: cut short: of its last packet of {unit} bytes only {size % unit} are "
@@ -282,7 +351,7 @@ def check_whole(source: Input, container: InputContainer) -> None:
         )
 
 
-def _ends_a_jpeg(source: LocalFile, size: int) -> bool:
+def _ends_a_jpeg(source: Input, size: int) -> bool:
     """Tell if the last picture of a stream of JPEGs reaches its end mark (EOI)."""
     with source.view() as file:
         file.seek(max(0, size - _LARGEST_JPEG))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import replace
 from fractions import Fraction
 from typing import cast
 
@@ -13,12 +14,15 @@ from av.video.frame import VideoFrame
 from numpy.typing import NDArray
 
 from wfvae_cli.media.clip import Bits, Colour
-from wfvae_cli.media.colour import SWSCALE_MATRICES, PixelFormat, swscale_levels
+from wfvae_cli.media.colour import SWSCALE_MATRICES, PixelFormat, describe, swscale_levels
+from wfvae_cli.media.frames import rescale
 from wfvae_cli.media.headers import Crop
 from wfvae_cli.media.sampling import Geometry
 
 Pixels = NDArray[np.uint8] | NDArray[np.uint16]
 Node = tuple[str, dict[str, str]]
+Tags = tuple[int, int]
+"""Matrix and range that a frame is tagged with, by FFmpeg's numbers."""
 
 # Every output pixel from its own interpolated chroma, rounded, and the same on every machine.
 _FLAGS = "bicubic+full_chroma_int+full_chroma_inp+accurate_rnd+bitexact"
@@ -35,6 +39,11 @@ _BAND_PIXELS = 1 << 20
 _TICK = Fraction(1, 25)  # conversion graphs have no use for time, but need a time base
 
 
+def tags_of(frame: VideoFrame) -> Tags:
+    """Return the matrix and range that a frame is tagged with."""
+    return int(frame.colorspace), int(frame.color_range)
+
+
 class Converter:
     """Turns decoded frames into RGB arrays, with one filter graph per pixel format that comes.
 
@@ -42,25 +51,48 @@ class Converter:
     their own; black and white come out as exactly 0 and the largest value.
     """
 
-    def __init__(self, bits: Bits, colour: Colour, geometry: Geometry) -> None:
+    def __init__(
+        self, bits: Bits, colour: Colour, geometry: Geometry, tags: Tags | None = None
+    ) -> None:
         """Remember what to make.
 
         Args:
             bits: 8 or 16, the depth of the arrays.
             colour: colour description of the frames' YUV.
             geometry: what to make of their size.
+            tags: of the frames that `colour` is for; others are converted as they say
+                themselves. None is those of the first frame.
         """
         self.bits = bits
         self.colour = colour
         self.geometry = geometry
-        self._conversions: dict[tuple[str, int, int], Callable[[VideoFrame], Pixels]] = {}
+        self._tags = tags
+        self._conversions: dict[tuple[str, int, int, Tags], Callable[[VideoFrame], Pixels]] = {}
 
     def __call__(self, frame: VideoFrame) -> Pixels:
         """Convert one frame to HWC RGB, uint8 or uint16 over its full range."""
-        key = (frame.format.name, frame.width, frame.height)
+        tags = tags_of(frame)
+        self._tags = self._tags or tags
+        key = (frame.format.name, frame.width, frame.height, tags)
         if key not in self._conversions:
-            self._conversions[key] = self._conversion(frame)
+            self._conversions[key] = self._fitting(frame, tags)._conversion(frame)
         return self._conversions[key](frame)
+
+    def _fitting(self, like: VideoFrame, tags: Tags) -> Converter:
+        """Return a converter for frames like this one, whose colours or depth may be others."""
+        fmt = PixelFormat.of(like.format)
+        if tags == self._tags and fmt.bits <= self.bits:
+            return self
+        colour = self.colour
+        if tags != self._tags:
+            matrix, value_range = tags
+            described, _ = describe(
+                fmt, like.width, like.height, matrix=matrix, value_range=value_range
+            )
+            colour = replace(colour, matrix=described.matrix, range=described.range)
+        if fmt.bits <= self.bits:
+            return Converter(self.bits, colour, self.geometry, tags)
+        return _Narrowing(colour, self.geometry)
 
     def _conversion(self, like: VideoFrame) -> Callable[[VideoFrame], Pixels]:
         """Build the conversion of frames of the format and size of `like` to RGB."""
@@ -149,11 +181,23 @@ class Converter:
         return nodes
 
 
+class _Narrowing(Converter):
+    """Makes 8-bit RGB of deeper frames amid a clip of 8 bits."""
+
+    def __init__(self, colour: Colour, geometry: Geometry) -> None:
+        super().__init__(16, colour, geometry)
+
+    def _conversion(self, like: VideoFrame) -> Callable[[VideoFrame], Pixels]:
+        deep = super()._conversion(like)
+        return lambda frame: rescale(deep(frame), 8)
+
+
 class Deinterlacer:
     """Makes whole frames of interlaced ones, at the same rate, and leaves the others alone."""
 
     def __init__(self) -> None:
         self._graph: Graph | None = None
+        self._format = ""
 
     @property
     def active(self) -> bool:
@@ -164,13 +208,19 @@ class Deinterlacer:
         """Pass frames on; from the first one flagged as interlaced, through FFmpeg's bwdif."""
         time_base = Fraction(1)
         for frame in frames:
-            if self._graph is None:
-                if not frame.interlaced_frame:
-                    yield frame
-                    continue
+            if self._graph is None and not frame.interlaced_frame:
+                yield frame
+                continue
+            if self._format != frame.format.name:
+                # libavfilter aborts the process where frames of another format come.
+                if self._graph is not None:
+                    self._graph.vpush(None)
+                    yield from self._finished(time_base)
                 time_base = frame.time_base or _TICK
                 options = {"mode": "send_frame", "parity": "auto", "deint": "interlaced"}
                 self._graph = build_graph(frame, time_base, [("bwdif", options)])
+                self._format = frame.format.name
+            assert self._graph is not None
             self._graph.vpush(frame)
             yield from self._finished(time_base)
         if self._graph is not None:
@@ -191,13 +241,28 @@ class Deinterlacer:
             yield frame
 
 
-def crop_to(frame: VideoFrame, crop: Crop) -> Graph:
-    """Build what cuts the sides off frames like `frame`, in their own format; see `cropped`."""
-    width = frame.width - crop.left - crop.right
-    height = frame.height - crop.top - crop.bottom
-    where = _rectangle((width, height), crop.left, crop.top) | {"exact": "1"}
-    # Copied, because frames that begin amid another's rows end behind its last one.
-    return build_graph(frame, _TICK, [("crop", where), ("copy", {})])
+class Cropper:
+    """Cuts the sides off frames, in their own format."""
+
+    def __init__(self, crop: Crop) -> None:
+        self._crop = crop
+        self._graph: Graph | None = None
+        self._format = ""
+
+    def __call__(self, frame: VideoFrame) -> VideoFrame:
+        """Return what the crop leaves of a frame."""
+        crop = self._crop
+        if crop == Crop():
+            return frame
+        if self._graph is None or self._format != frame.format.name:
+            width = frame.width - crop.left - crop.right
+            height = frame.height - crop.top - crop.bottom
+            where = _rectangle((width, height), crop.left, crop.top) | {"exact": "1"}
+            # Copied, because frames that begin amid another's rows end behind its last one.
+            self._graph = build_graph(frame, _TICK, [("crop", where), ("copy", {})])
+            self._format = frame.format.name
+        self._graph.vpush(frame)
+        return self._graph.vpull()
 
 
 def without_profile(frame: VideoFrame) -> VideoFrame:

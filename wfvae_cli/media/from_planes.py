@@ -22,7 +22,7 @@ from torch.nn import functional
 
 from wfvae_cli.media.bicubic import MIDDLE, bicubic_taps
 from wfvae_cli.media.clip import Colour
-from wfvae_cli.media.filters import Converter
+from wfvae_cli.media.filters import Converter, Tags, tags_of
 from wfvae_cli.media.frames import planes_of
 from wfvae_cli.media.sampling import Geometry, Orientation
 from wfvae_cli.media.yuv import LUMA_WEIGHTS
@@ -46,13 +46,21 @@ class PlanarConversion:
     All sums are int32 and wrap around where libswscale's do.
     """
 
-    def __init__(self, fmt: str, size: tuple[int, int], colour: Colour, geometry: Geometry) -> None:
+    def __init__(
+        self,
+        fmt: str,
+        size: tuple[int, int],
+        colour: Colour,
+        geometry: Geometry,
+        tags: Tags | None = None,
+    ) -> None:
         found = _FORMAT.fullmatch(fmt)
         if found is None:
             raise ValueError(f"cannot convert {fmt}")
         self._format, self._size = fmt, size
         self._shifts = _SHIFTS[found[1]]
         self._colour, self._geometry = colour, geometry
+        self._tags = tags
 
     @property
     def pixels(self) -> int:
@@ -65,8 +73,9 @@ class PlanarConversion:
         return self._geometry.size
 
     def fits(self, frame: VideoFrame) -> bool:
-        """Tell if `frame` has the format and size that this conversion is for."""
-        return (frame.format.name, (frame.width, frame.height)) == (self._format, self._size)
+        """Tell if `frame` has the format, size and colours that this conversion is for."""
+        same = (frame.format.name, (frame.width, frame.height)) == (self._format, self._size)
+        return same and self._tags in (None, tags_of(frame))
 
     def __call__(self, data: Tensor) -> Tensor:
         """Convert, scale, turn, crop and pad.
@@ -124,7 +133,7 @@ def find_conversion(like: VideoFrame, convert: Converter) -> PlanarConversion | 
         or not _rounds_like_ffmpeg()
     ):
         return None
-    return PlanarConversion(like.format.name, size, convert.colour, geometry)
+    return PlanarConversion(like.format.name, size, convert.colour, geometry, tags_of(like))
 
 
 @functools.cache

@@ -17,6 +17,7 @@ from wfvae_cli.media import picture
 from wfvae_cli.media.picture import Picture
 from wfvae_cli.media.sampling import Orientation, Timed
 from wfvae_cli.media.stills.animation import AnimationSource, Frames
+from wfvae_cli.media.stills.headers import is_series
 
 PATTERN = re.compile(r"%(?:0(\d+))?d")
 
@@ -32,13 +33,15 @@ def open_image(
         memory: bytes that decoding one picture may take; None is half of what is free.
 
     Returns:
-        A source of frames; None for a file whose animation Pillow would not decode in full depth:
-        FFmpeg does.
+        A source of frames; None for what FFmpeg decodes instead: an animation that Pillow would
+        not give in full depth, or files of one kind that follow each other.
 
     Raises:
         VideoError: it is damaged or too large.
     """
     data = picture.read_bytes(file, name, memory)
+    if is_series(data):
+        return None
     frames = Frames.find(data, name)
     if frames is None:
         return ImageSource(picture.decode(data, name, memory), name, memory=memory)

@@ -9,10 +9,20 @@ from typing import BinaryIO
 
 from typing_extensions import override
 
-from wfvae_cli.media.truncation import Structure, announced_size, structure_of
+from wfvae_cli.media.truncation import (
+    TAIL,
+    Structure,
+    announced_size,
+    is_mxf,
+    mxf_footer,
+    structure_of,
+)
 
 HEAD = 1 << 18
 """Bytes of a file that cannot be read twice in which its headers are looked for."""
+
+_PADDING = 1 << 20
+"""Bytes of zeros at an end that count as padding, whatever follows."""
 
 
 class Input(ABC):
@@ -58,6 +68,32 @@ class Input(ABC):
         found = self.structure()
         return found is not None and found.sound and found.position == self.size
 
+    def break_at(self) -> int | None:
+        """Return where the first part lies that its container does not know.
+
+        None if there is none, or if only padding follows: zeros, or bytes beyond the announced
+        end.
+        """
+        found = self.structure()
+        if found is None or found.sound or not found.known:
+            return None
+        head = self.head(1024)
+        announced = mxf_footer(head) or None if is_mxf(head) else announced_size(head)
+        goes_on = self._goes_on(found.position) if announced is None else found.position < announced
+        return found.position if goes_on else None
+
+    def _goes_on(self, position: int) -> bool:
+        """Tell if anything but zeros lies behind a position."""
+        with self.view() as file:
+            file.seek(position)
+            return bool(file.read(_PADDING).strip(b"\0"))
+
+    def tail(self) -> bytes:
+        """Return the last `TAIL` bytes, once all have come."""
+        with self.view() as file:
+            file.seek(max(0, (self.size or 0) - TAIL))
+            return file.read()
+
     def opened(self) -> None:  # noqa: B027 (files have nothing to do here)
         """Take note that frames come, so that no time limit for opening applies any more."""
 
@@ -80,6 +116,8 @@ class Passing:
         self.structure = Structure(head)
         self.count = 0
         """Bytes that have passed."""
+        self.end = b""
+        """The last `TAIL` of them."""
         self._tail = b""
         """The bytes that passed last, from the next part on."""
 
@@ -87,6 +125,7 @@ class Passing:
         """Take the next bytes."""
         begin = self.structure.position - self.count
         self.count += len(data)
+        self.end = (self.end + data[-TAIL:])[-TAIL:]
         if self.structure.sound and begin < len(data):
             self._tail += data[max(begin, 0) :]
             while len(self._tail) >= Structure.HEAD and self.structure.sound:
@@ -122,7 +161,8 @@ class LocalFile(Input):
 
     @override
     def structure(self) -> Structure:
-        return structure_of(self.path)
+        with self.view() as file:
+            return structure_of(file)
 
     @property
     @override
@@ -141,6 +181,35 @@ class LocalFile(Input):
         if size is not None or head[:4] == b"\x1a\x45\xdf\xa3":
             return size
         return super().announced()
+
+
+class Buffered(Input):
+    """A whole file in memory, which came through a pipe."""
+
+    def __init__(self, data: bytes, name: str) -> None:
+        self.name = name
+        self._data = data
+
+    @override
+    def target(self) -> BinaryIO:
+        return self.view()
+
+    @override
+    def head(self, count: int) -> bytes:
+        return self._data[:count]
+
+    @override
+    def structure(self) -> Structure:
+        return structure_of(self.view())
+
+    @property
+    @override
+    def size(self) -> int:
+        return len(self._data)
+
+    @override
+    def view(self) -> BinaryIO:
+        return io.BytesIO(self._data)
 
 
 class Pipe(Input):
@@ -210,6 +279,14 @@ class Pipe(Input):
             return b""
         self._passing.take(data)
         return data
+
+    @override
+    def _goes_on(self, position: int) -> bool:
+        return position < self._passing.count
+
+    @override
+    def tail(self) -> bytes:
+        return self._passing.end
 
     @override
     def check(self) -> None:

@@ -16,36 +16,27 @@ from av.container import InputContainer
 
 from wfvae_cli.errors import VideoError
 from wfvae_cli.media.inputs import Input, LocalFile
+from wfvae_cli.media.suffixes import PLAYLISTS, is_playlist
 from wfvae_cli.unreadable import why_unreadable
 
 _HEAD = 4096
-_READABLE_TEXT = re.compile(rb"P[1-7fF]\s|YUV4MPEG2 |#\?RADIANCE")
-"""Magic of picture formats with text headers: PBM to PFM, Y4M, HDR."""
+_READABLE_TEXT = re.compile(
+    rb"P[1-7fF]\s|YUV4MPEG2 |#\?RADIANCE|/\* XPM \*/|(?s:/\*.*\*/\s*)?#define\s+\w+_width\s"
+)
+"""Magic of picture formats with text headers: PBM to PFM, Y4M, HDR, XPM, XBM."""
 _SAFETENSORS = b'\0\0\0{"'
 """Bytes 5 to 9 of a safetensors file: the end of its header's length, and how the header begins."""
+_LATENTS_REFUSED = "a safetensors file, not a video or an image: wfvae decode takes latents"
 
 _OPENING_OTHERS = frozenset(
     {"avisynth", "concat", "dash", "dvdvideo", "hls", "imf", "lavfi", "mlv", "rtp", "rtsp", "sap"}
     | {"sdp", "tty", "vapoursynth", "vobsub", "webm_dash_manifest"}
 )
 """Demuxers that open other files or sockets than the one given, or that draw text (`tty`)."""
-_PLAYLISTS: Mapping[str, str] = {
-    ".m3u8": "hls",
-    ".m3u": "hls",
-    ".mpd": "dash",
-    ".ffconcat": "concat",
-    ".concat": "concat",
-}
-"""Suffixes of playlists, and FFmpeg's demuxer of each."""
 _GENERATE_PTS = 1
 """FFmpeg's AVFMT_FLAG_GENPTS."""
 _SCRIPTS = (b"#EXTM3U", b"ffconcat", b"v=0", b"<MPD", b"[playlist]")
 """Magic of playlists, concat scripts and session descriptions."""
-
-
-def is_playlist(path: str | Path) -> bool:
-    """Tell by the suffix whether a file is a playlist or concat script, if it is meant as one."""
-    return Path(path).suffix.lower() in _PLAYLISTS
 
 
 def check_exists(path: Path, *, trusted: bool = False) -> None:
@@ -74,9 +65,7 @@ def check_exists(path: Path, *, trusted: bool = False) -> None:
     elif _is_text(head) and not _READABLE_TEXT.match(head):
         raise VideoError(f"{path}: {_text_refused(head)}")
     if head[5:10] == _SAFETENSORS:
-        raise VideoError(
-            f"{path}: a safetensors file, not a video or an image: wfvae decode takes latents"
-        )
+        raise VideoError(f"{path}: {_LATENTS_REFUSED}")
 
 
 def open_container(
@@ -121,7 +110,7 @@ def open_only(
     if not isinstance(source, LocalFile):
         options["protocol_whitelist"] = "none"
     elif trusted:
-        playlist = _PLAYLISTS.get(source.path.suffix.lower())
+        playlist = PLAYLISTS.get(source.path.suffix.lower())
     options["format_whitelist"] = _formats(playlist)
     if playlist == "concat":
         options["safe"] = "1"  # relative names without .. only
@@ -203,6 +192,8 @@ def explain_unreadable(source: Input, message: str) -> str:
     """
     said = f" (FFmpeg: {message})" if message else ""
     head = source.head(_HEAD)
+    if head[5:10] == _SAFETENSORS:
+        return _LATENTS_REFUSED
     if _is_script(head):
         return _script_refused(None, trusted=False)
     if _is_text(head) and not _READABLE_TEXT.match(head):

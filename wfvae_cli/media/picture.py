@@ -166,8 +166,10 @@ def decode(data: bytes, name: str, memory: int | None = None) -> Picture:
             tiff.check_samples(page, name)
             check_size(name, page.size)
             tiff.check_layout(page, data)
-            if page.bits == 16:
+            if tiff.is_beyond_pillow(page):
                 return _decode_tiff(data, page, name, memory)
+        if fmt == "PSD":
+            headers.check_psd(data)
         check_header(data, fmt, name, memory)
         with opened(data, fmt) as image:
             return _decode_opened(image, data, fmt, name, memory)
@@ -283,7 +285,7 @@ def _decode_tiff(data: bytes, page: tiff.Page, name: str, memory: int | None) ->
         notices.append(f"only the first of its {page.count} pictures is read")
     if transparent:
         notices.append("its alpha channel is composited onto black")
-    return Picture(frame, 16, pixel_format, "tiff", SRGB, tuple(notices))
+    return Picture(frame, page.bits, pixel_format, "tiff", SRGB, tuple(notices))
 
 
 def _decode_deep(

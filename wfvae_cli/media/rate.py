@@ -27,8 +27,8 @@ class Clock:
     "best effort" timestamps. A time that is missing or repeats the one before (some files give
     every frame the same) comes one frame after the last; one that
     goes back is set to one millisecond after the last, so that containers that round to
-    milliseconds keep the order; and where it jumps back by more than a second (joined recordings)
-    all that follow are moved on with it.
+    milliseconds keep the order; and where the time starts anew (joined recordings), all that follow
+    are moved on with it: it jumps back by more than a second, or the decoding time jumps back, too.
 
     Args:
         step: nominal duration of a frame, in units.
@@ -44,6 +44,9 @@ class Clock:
         self._last: int | None = None
         self._given: int | None = None
         self._shift = 0
+        self._before_shift: int | None = None
+        self._dts_restarts = False
+        self._timed = False
         self._corrected = False
         self._warned = False
         self._by_dts = False
@@ -62,8 +65,11 @@ class Clock:
             self._last += self.step
             self._warn()
         else:
+            if self._before_shift is not None:
+                self._undo_shift(given, self._before_shift)
             time = given + self._shift
-            if self._last - time > self._second:
+            if self._restarts(time):
+                self._before_shift = self._shift
                 self._shift += self._last + self.step - time
                 time = self._last + self.step
                 self._warn()
@@ -72,9 +78,28 @@ class Clock:
                 corrected = True
                 self._warn()
             self._last = time
+        self._timed = self._timed or given is not None
         self._corrected = corrected
         self._given = given
         return self._last
+
+    def _restarts(self, time: int) -> bool:
+        """Tell if the time has jumped back, not merely been written wrongly."""
+        assert self._last is not None
+        back = self._last - time
+        if back >= 0 and not self._timed:
+            return True  # all times so far were made up
+        if back >= self.step and self._dts_restarts:
+            self._dts_restarts = False
+            return True
+        return back > self._second
+
+    def _undo_shift(self, given: int, shift: int) -> None:
+        """Go back to the former shift if only one time was wrong, and this one goes on."""
+        assert self._last is not None
+        if 0 < given + shift - self._last <= self.step:
+            self._shift = shift
+        self._before_shift = None
 
     def _better(self, pts: int | None, dts: int | None) -> int | None:
         """The presentation time, unless it went back more often than the decoding time did."""
@@ -84,6 +109,8 @@ class Clock:
             before = self._before[name]
             if value is not None:
                 self._faults[name] += before is not None and value <= before
+                if name == "dts" and before is not None and value <= before - self.step:
+                    self._dts_restarts = True
                 self._before[name] = value
         faulty = self._faults["pts"] > self._faults["dts"] and self._before["dts"] is not None
         return dts if self._by_dts or faulty else pts

@@ -12,18 +12,17 @@ from fractions import Fraction
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Protocol
-from urllib.parse import unquote, urlsplit
 
 from av.video.frame import VideoFrame
 
 from wfvae_cli.errors import UsageError, VideoError
+from wfvae_cli.local_path import local_path
 from wfvae_cli.media import images, picture
 from wfvae_cli.media.clip import ClipInfo, Colour, Frame
 from wfvae_cli.media.colour import PixelFormat
-from wfvae_cli.media.filters import Converter, Pixels
+from wfvae_cli.media.filters import Converter, Pixels, tags_of
 from wfvae_cli.media.frames import planes_of
-from wfvae_cli.media.images import ImageSource
-from wfvae_cli.media.inputs import LocalFile, Pipe
+from wfvae_cli.media.inputs import Buffered, LocalFile, Pipe
 from wfvae_cli.media.memory import MAX_PIXELS
 from wfvae_cli.media.opening import check_exists
 from wfvae_cli.media.options import Fit, Sampling
@@ -87,7 +86,7 @@ class ClipReader:
         if sampling.start:
             source.seek(seconds(sampling.start))
         geometry = _geometry(source, sampling)
-        self._convert = Converter(source.format.bits, source.colour, geometry)
+        self._convert = self._converter(geometry)
         self._conversion: PlanarConversion | None = None
         image = source.is_image
         self.info = ClipInfo(
@@ -160,7 +159,7 @@ class ClipReader:
             UsageError: the pictures would become too large.
         """
         geometry = _geometry(self._source, Sampling(size=size, fit=fit))
-        self._convert = Converter(self._source.format.bits, self._source.colour, geometry)
+        self._convert = self._converter(geometry)
         self.info = replace(
             self.info,
             width=geometry.size[0],
@@ -203,6 +202,11 @@ class ClipReader:
     ) -> None:
         """Close it."""
         self.close()
+
+    def _converter(self, geometry: Geometry) -> Converter:
+        source = self._source
+        tags = tags_of(source.first.item)
+        return Converter(source.format.bits, source.colour, geometry, tags)
 
     def _release(self) -> None:
         self._frames.close()
@@ -296,11 +300,9 @@ def _open_source(
         if sys.stdin.isatty():
             raise VideoError("standard input is a terminal: pipe a video into it, or name a file")
         return _open_pipe(Pipe(sys.stdin.buffer), threads, hwaccel, memory)
-    if isinstance(source, str) and source.startswith("file://"):
-        source = unquote(urlsplit(source).path)
-    elif isinstance(source, str) and "://" in source:
+    path = local_path(source)
+    if isinstance(source, str) and "://" in source and str(path) == str(Path(source)):
         return _open_url(source, threads, hwaccel)
-    path = Path(source)
     if images.PATTERN.search(path.name) and not path.exists():
         return images.open_series(path, frame_rate, memory=memory)
     if path.is_fifo() or path.is_char_device() or path.is_socket():
@@ -312,7 +314,9 @@ def _open_source(
         image = images.open_image(path, str(path), memory=memory)
         if image is not None:
             return image
-    return VideoSource(LocalFile(path), threads=threads, device=hwaccel, trusted=trusted)
+    return VideoSource(
+        LocalFile(path), threads=threads, device=hwaccel, trusted=trusted, memory=memory
+    )
 
 
 def _open_url(url: str, threads: int, hwaccel: str) -> _Source:
@@ -341,12 +345,11 @@ def _open_pipe(pipe: Pipe, threads: int, hwaccel: str, memory: int | None) -> _S
     if not head:
         raise VideoError(f"{pipe}: nothing came: check what feeds the pipe")
     if not picture.is_image(head):
-        return VideoSource(pipe, threads=threads, device=hwaccel)
+        return VideoSource(pipe, threads=threads, device=hwaccel, memory=memory)
     data, name = pipe.read(), str(pipe)
     pipe.close()
-    return images.open_image(io.BytesIO(data), name, memory=memory) or ImageSource(
-        picture.decode(data, name, memory), name, memory=memory
-    )
+    image = images.open_image(io.BytesIO(data), name, memory=memory)
+    return image or VideoSource(Buffered(data, name), threads=threads, device=hwaccel)
 
 
 def _geometry(source: _Source, sampling: Sampling) -> Geometry:

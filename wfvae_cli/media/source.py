@@ -15,14 +15,20 @@ from wfvae_cli.media import hwaccel
 from wfvae_cli.media.clip import Colour
 from wfvae_cli.media.colour import PixelFormat, describe
 from wfvae_cli.media.decoding import Decoding, check_whole
-from wfvae_cli.media.filters import Deinterlacer, crop_to
+from wfvae_cli.media.filters import Cropper, Deinterlacer
 from wfvae_cli.media.headers import Crop, video_tracks
 from wfvae_cli.media.inputs import Input
+from wfvae_cli.media.memory import check_memory
 from wfvae_cli.media.opening import open_container
 from wfvae_cli.media.rate import Clock
 from wfvae_cli.media.sampling import Timed
+from wfvae_cli.media.single import is_cut
 from wfvae_cli.media.stream import choose_stream, orientation_of
 
+_PICTURES = ("_pipe", "image2")
+"""How the names of demuxers end that read pictures."""
+_CONVERSION_BYTES = 14
+"""Bytes that converting a picture takes for a pixel: measured, rounded up."""
 _LATEST = 1 << 62
 """Largest time that FFmpeg is asked to seek to, in any unit."""
 
@@ -37,6 +43,7 @@ class VideoSource:
         threads: int = 0,
         device: str = hwaccel.NONE,
         trusted: bool = False,
+        memory: int | None = None,
     ) -> None:
         """Open the container, choose its video stream and decode its first frame.
 
@@ -45,6 +52,7 @@ class VideoSource:
             threads: of the decoder; 0 is one for each core.
             device: what decodes, as `hwaccel.find` takes it.
             trusted: whether a playlist may open what lies beside or below it.
+            memory: bytes that decoding a single picture may take; None is half of what is free.
 
         Raises:
             UsageError: the device is unknown.
@@ -60,6 +68,7 @@ class VideoSource:
         self._rest: Iterator[Timed[VideoFrame]] = iter(())
         try:
             self.notices = self._open_stream()
+            self._check_memory(memory)
             self._crop = self._read_headers()
             if source.rereadable:
                 check_whole(source, self._container)
@@ -142,6 +151,18 @@ class VideoSource:
         self.stream.codec_context.thread_count = 1 if accelerated else self._threads
         return notices
 
+    def _check_memory(self, memory: int | None) -> None:
+        """Refuse a picture of a format that only FFmpeg reads, if it would take too much memory."""
+        context, size = self.stream.codec_context, self._source.size
+        if not self._container.format.name.endswith(_PICTURES) or context.format is None:
+            return
+        pixels = context.width * context.height
+        decoded = pixels * context.format.padded_bits_per_pixel // 8
+        # The picture twice, to see if it is whole; then RGB, and what that is scaled or copied to.
+        needed = 2 * decoded + 3 * (size or 0) + _CONVERSION_BYTES * pixels
+        work = f"decoding its {context.width}x{context.height} pixels"
+        check_memory(self.name, work, needed, memory)
+
     def _read_headers(self) -> Crop:
         """Return the container's crop of the stream; refuse what is encrypted."""
         streams = [stream.index for stream in self._container.streams.video]
@@ -181,7 +202,12 @@ class VideoSource:
             self.pixel_format = hwaccel.stored_as(self.format.name)
         # A single picture of a format that only FFmpeg reads: OpenEXR, DPX, TGA, PNM.
         demuxer = self._container.format.name
-        self.is_image = demuxer.endswith(("_pipe", "image2")) and self._is_single()
+        self.is_image = demuxer.endswith(_PICTURES) and self._is_single()
+        if self.is_image and is_cut(self.stream, self._decoding.last_packet, frame):
+            raise VideoError(
+                f"{self.name}: the image is damaged or cut short (it ends amid its pixels): "
+                "copy or download it again"
+            )
         aspect = self.stream.sample_aspect_ratio
         self.sample_aspect = aspect if aspect and aspect > 0 else Fraction(1)
         self.colour: Colour
@@ -273,15 +299,11 @@ class VideoSource:
         rate = self.frame_rate or 25
         step = max(1, round(1 / (rate * self.time_base)))
         clock = Clock(step, self.name, round(1 / self.time_base))
-        crops, cropper = self._crop != Crop(), None
+        crop = Cropper(self._crop)
         for frame in self._deinterlacer(iter(self._decoding)):
             own = 0 if self._deinterlacer.active else frame.duration
             pts = clock(frame.pts, frame.dts)
-            if crops:
-                cropper = cropper or crop_to(frame, self._crop)
-                cropper.vpush(frame)
-                frame = cropper.vpull()
-            yield Timed(frame, pts, own or clock.step)
+            yield Timed(crop(frame), pts, own or clock.step)
 
     def _held(self, items: Iterator[Timed[VideoFrame]]) -> Iterator[Timed[VideoFrame]]:
         """Hold the last frame for as long as the container says, where its packet does not."""

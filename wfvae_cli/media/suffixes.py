@@ -38,6 +38,20 @@ Some kinds (`.heic`, `.jxl`) can be read only as far as the installed FFmpeg and
 Files that cannot are not skipped silently, but reported as failed.
 """
 
+PLAYLISTS: Mapping[str, str] = {
+    ".m3u8": "hls",
+    ".m3u": "hls",
+    ".mpd": "dash",
+    ".ffconcat": "concat",
+    ".concat": "concat",
+}
+"""Suffixes of playlists, and FFmpeg's demuxer of each."""
+
+
+def is_playlist(path: str | os.PathLike[str]) -> bool:
+    """Tell by the suffix whether a file is a playlist or concat script, if it is meant as one."""
+    return os.path.splitext(path)[1].lower() in PLAYLISTS  # noqa: PTH122 (as in `kind_of`)
+
 
 def kind_of(name: str | os.PathLike[str]) -> MediaKind | None:
     """Return what a file is by its name; None if it is neither a video nor an image."""

@@ -10,9 +10,8 @@ from __future__ import annotations
 import io
 import re
 import struct
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from fractions import Fraction
-from pathlib import Path
 from typing import BinaryIO
 
 _BOXES = frozenset(
@@ -26,13 +25,21 @@ _KNOWN = _DESCENDED | {
     *(0xE7, 0xA3, 0xA0, 0xA7, 0xAB, 0xAF, 0x5854, 0xEC, 0xBF),
 }
 """IDs of the parts of a Segment and of a Cluster (RFC 9559)."""
+_NUT_INDEX = b"NX\xddg/#\xe6N"
+_LARGEST_INDEX = 1 << 32
+TAIL = 4096
+"""Bytes of a file's end that are looked at."""
+_FLV_TAGS = frozenset((8, 9, 18))
+_MXF_KEY = b"\x06\x0e\x2b\x34"
 _LAST_PAGE = 4
+_LONGEST_HEAD = 32
+"""Bytes that tell the length of a part of any container but Ogg."""
 _OGG_TAIL = 1 << 17
 """Bytes that are sure to hold a whole page: pages have at most 65,307."""
 
 
 class Structure:
-    """Hops from part to part of an MP4, Matroska or Ogg file.
+    """Hops from part to part of an MP4, Matroska, Ogg, FLV, IVF or MXF file.
 
     Attributes:
         position: where the next part begins, in bytes.
@@ -56,14 +63,16 @@ class Structure:
         self.is_mp4 = head[4:8] in _BOXES
         self.is_matroska = head[:4] == _EBML.to_bytes(4, "big")
         self.is_ogg = head[:4] == b"OggS"
-        self.known = self.sound = self.is_mp4 or self.is_matroska or self.is_ogg
+        self._length = _LENGTHS.get(head[:4]) or _LENGTHS.get(head[:3])
+        if self.is_mp4:
+            self._length = self._box
+        elif self.is_ogg:
+            self._length = self._page
+        self.known = self.sound = self._length is not None
 
     def advance(self, head: bytes) -> None:
         """Hop over the part that begins with `head`; `sound` turns False where it is none."""
-        if self.is_mp4:
-            length = self._box(head)
-        else:
-            length = _element(head) if self.is_matroska else self._page(head)
+        length = None if self._length is None else self._length(head)
         self.sound = length is not None
         self.position += length or 0
 
@@ -108,20 +117,59 @@ def _element(head: bytes) -> int | None:
     return None if length == (1 << 7 * digits) - 1 else width + digits + length
 
 
-def structure_of(path: Path) -> Structure:
-    """Walk all the parts of an MP4 or Matroska file, or the last page of an Ogg file.
+def _tag(head: bytes) -> int | None:
+    """Length of an FLV file's header, or of a tag with the length of the one before it."""
+    if head[:3] == b"FLV" and len(head) >= 9:
+        return int.from_bytes(head[5:9], "big")
+    if not head[4:].strip(b"\0"):  # behind the last tag: the end, or padding
+        return min(4, len(head))
+    if head[4] & 0xDF not in _FLV_TAGS:  # one bit tells that it is encrypted
+        return None
+    return 15 + int.from_bytes(head[5:8], "big")
+
+
+def _ivf_frame(head: bytes) -> int | None:
+    """Length of an IVF file's header, or of a frame with its size and time."""
+    if head[:4] == b"DKIF":
+        return int.from_bytes(head[6:8], "little") or None
+    length = int.from_bytes(head[:4], "little")
+    return 12 + length if length else None
+
+
+def _klv(head: bytes) -> int | None:
+    """Length of a part of an MXF file (SMPTE 377-1, 6.3): a key, a length, and that many bytes."""
+    if head[:4] != _MXF_KEY or len(head) < 17:
+        return None
+    digits = head[16] & 0x7F if head[16] & 0x80 else 0
+    if digits > 8:
+        return None
+    length = int.from_bytes(head[17 : 17 + digits], "big") if digits else head[16]
+    return 17 + digits + length
+
+
+_LENGTHS: Mapping[bytes, Callable[[bytes], int | None]] = {
+    _EBML.to_bytes(4, "big"): _element,
+    b"FLV": _tag,
+    b"DKIF": _ivf_frame,
+    _MXF_KEY: _klv,
+}
+"""How files of a kind begin, and what measures their parts."""
+
+
+def structure_of(file: BinaryIO) -> Structure:
+    """Walk all the parts of a file, or the last page of an Ogg file.
 
     Args:
-        path: an existing regular file; of any other container nothing is known.
+        file: one that can be sought in; of any other container nothing is known.
     """
-    size = path.stat().st_size
-    with path.open("rb") as file:
-        found = Structure(file.read(12))
-        if found.is_ogg:
-            return _last_pages(file, size)
-        while found.known and found.sound and found.position < size:
-            file.seek(found.position)
-            found.advance(file.read(16))
+    size = file.seek(0, io.SEEK_END)
+    file.seek(0)
+    found = Structure(file.read(12))
+    if found.is_ogg:
+        return _last_pages(file, size)
+    while found.known and found.sound and found.position < size:
+        file.seek(found.position)
+        found.advance(file.read(_LONGEST_HEAD))
     return found
 
 
@@ -219,13 +267,30 @@ def incomplete_packet(head: bytes, size: int) -> int | None:
     return None
 
 
+def has_nut_index(tail: bytes, size: int) -> bool:
+    """Tell if a NUT file ends with an index, as its writers leave it, also on a pipe.
+
+    Args:
+        tail: its last bytes. The index begins with a code, and ends with 8 bytes of its length and
+            4 of a checksum.
+        size: bytes of the whole.
+    """
+    length = int.from_bytes(tail[-12:-4], "big")
+    return _NUT_INDEX in tail or (len(tail) >= 12 and 0 < length <= min(size, _LARGEST_INDEX))
+
+
+def is_mxf(head: bytes) -> bool:
+    """Tell by its beginning whether a file is MXF, with its header at once."""
+    return head.startswith(_MXF_KEY)
+
+
 def mxf_footer(head: bytes) -> int:
     """Return where an MXF file's header says that its footer begins; 0 where it does not say.
 
     Args:
         head: the beginning: a key of 16 bytes, a length, and the partition pack (SMPTE 377-1, 7).
     """
-    length = 1 + (head[16] & 0x7F if head[16] & 0x80 else 0)
+    length = 1 + (head[16] & 0x7F if len(head) > 16 and head[16] & 0x80 else 0)
     return int.from_bytes(head[16 + length + 24 : 16 + length + 32], "big")
 
 

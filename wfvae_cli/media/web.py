@@ -156,6 +156,17 @@ class WebFile(Input):
         )
 
     @override
+    def break_at(self) -> int | None:
+        found = self._passing.structure
+        if self._passing.count != self._size or not found.known or found.sound:
+            return None
+        return found.position
+
+    @override
+    def tail(self) -> bytes:
+        return self._passing.end if self._passing.count == self._size else b""
+
+    @override
     def opened(self) -> None:
         self._deadline = None
 

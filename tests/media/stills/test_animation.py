@@ -169,7 +169,7 @@ def test_exif_orientation(tmp_path: Path, suffix: str) -> None:
         assert [frame.pixels.shape for frame in reader] == [(64, 48, 3)] * 2
 
 
-def test_animated_avif_of_10_bits(make_clip: MakeClip) -> None:
+def test_animated_avif_of_10_bits(make_clip: MakeClip, monkeypatch: pytest.MonkeyPatch) -> None:
     pixels = [np.full((64, 64, 3), 257 * (30 + 4 * i), np.uint16) for i in range(0, 50, 10)]
     path = make_clip(
         "a.avif",
@@ -187,6 +187,8 @@ def test_animated_avif_of_10_bits(make_clip: MakeClip) -> None:
         "yuv420p10le",
         Fraction(10),
     )
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(path.read_bytes())))
+    assert read("-")[2] == numbers
 
 
 def test_an_avif_sequence_under_the_brand_of_stills(tmp_path: Path) -> None:

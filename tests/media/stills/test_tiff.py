@@ -119,6 +119,10 @@ def write_twins(folder: Path, shallow: NDArray[np.uint8], **options: Any) -> tup
         (4, {"photometric": "rgb", "extrasamples": ["unassalpha"]}),
         (4, {"photometric": "rgb", "extrasamples": ["unspecified"]}),
         (5, {"photometric": "rgb", "extrasamples": ["unassalpha", "unspecified"]}),
+        (5, {"photometric": "rgb", "extrasamples": ["unspecified", "unassalpha"]}),
+        (4, {"photometric": "rgb", "extrasamples": ["assocalpha"]}),
+        (2, {"photometric": "minisblack", "extrasamples": ["assocalpha"]}),
+        (5, {"photometric": "separated", "extrasamples": ["unassalpha"]}),
     ],
 )
 def test_equal_to_the_8_bit_twin(tmp_path: Path, samples: int, options: dict[str, Any]) -> None:
@@ -127,6 +131,42 @@ def test_equal_to_the_8_bit_twin(tmp_path: Path, samples: int, options: dict[str
     (_, at_8), (_, at_16) = map(read_one, twins)
     assert [at_8.dtype, at_16.dtype] == [np.dtype(np.uint8), np.dtype(np.uint16)]
     assert np.abs(at_16 / 257 - at_8).max() <= 1
+
+
+def test_associated_alpha_of_8_bits_is_not_multiplied_again(tmp_path: Path) -> None:
+    pixels = np.random.default_rng(3).integers(0, 256, (20, 30, 4), np.uint8)
+    pixels[..., :3] = np.minimum(pixels[..., :3], pixels[..., 3:])
+    options: dict[str, Any] = {"photometric": "rgb", "extrasamples": ["assocalpha"]}
+    tiled: dict[str, Any] = {"tile": (16, 16), "compression": "zlib", "predictor": True}
+    for layout in (options, options | tiled):
+        tifffile.imwrite(tmp_path / "a.tif", pixels, **layout)
+        info, got = read_one(tmp_path / "a.tif")
+        assert np.array_equal(got, pixels[..., :3])
+        assert (info.bits, info.pixel_format) == (8, "rgba")
+
+
+@pytest.mark.parametrize("missing", [1, 40, 200])
+@pytest.mark.parametrize("layout", [{}, {"rowsperstrip": 7}, {"tile": (16, 16)}], ids=str)
+def test_no_directory_passes_for_missing_pixels(
+    tmp_path: Path, layout: dict[str, Any], missing: int
+) -> None:
+    path = tmp_path / "a.tif"
+    tifffile.imwrite(path, noise(3), photometric="rgb", **layout)
+    path.write_bytes(path.read_bytes()[:-missing])
+    with pytest.raises(VideoError, match="damaged or cut short"):
+        read_one(path)
+
+
+def test_a_compression_that_pillow_lacks(tmp_path: Path) -> None:
+    path = tmp_path / "a.tif"
+    tifffile.imwrite(path, noise(3).astype(np.uint8), photometric="rgb")
+    data = path.read_bytes()
+    tag = data.index(bytes.fromhex("0301 0300 01000000 0100"))
+    for compression in (34712, 50001):
+        number = compression.to_bytes(2, "little")
+        path.write_bytes(data[: tag + 8] + number + data[tag + 10 :])
+        with pytest.raises(VideoError, match="of a kind that cannot be decoded"):
+            read_one(path)
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))

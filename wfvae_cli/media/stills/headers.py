@@ -10,12 +10,19 @@ import struct
 from dataclasses import dataclass
 from fractions import Fraction
 
+from PIL.PsdImagePlugin import MODES as PSD_MODES
+
 _DEFAULT_DELAY = Fraction(1, 10)
 """Seconds that a picture without a delay is shown, as in browsers and FFmpeg."""
 _SHORTEST_GIF_DELAY = 2
 """In 1/100 s; shorter ones stand for none, as in browsers and FFmpeg."""
 _EXTENSION, _IMAGE, _TRAILER = 0x21, 0x2C, 0x3B
 _GRAPHIC_CONTROL = 0xF9
+_PNG_END, _PNG_BEGIN = b"IEND\xae\x42\x60\x82", b"\x89PNG\r\n\x1a\n"
+_JPEG_END, _JPEG_BEGIN = b"\xff\xd9", b"\xff\xd8\xff"
+_JPEG_MARKER = re.compile(rb"\xff[^\x00\xff\xd0-\xd7]")
+_JPEG_FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
+"""Codes of the markers that begin a frame and tell its size (SOF0 to SOF15)."""
 _NEXT_BLOCK = re.compile(rb"[!,;]")
 
 
@@ -80,6 +87,45 @@ def _skip_sub_blocks(data: bytes, at: int) -> int:
     return at + 1
 
 
+def is_series(data: bytes) -> bool:
+    """Tell if whole PNG, JPEG or BMP files of one size follow each other, as a pipe of frames.
+
+    Args:
+        data: what begins as such a file; it may be damaged.
+    """
+    if data.startswith(_PNG_BEGIN):
+        end = data.find(_PNG_END + _PNG_BEGIN)
+        second = end + len(_PNG_END)
+        return end >= 0 and data[second + 16 : second + 24] == data[16:24]
+    if data[:2] == b"BM":
+        second = int.from_bytes(data[2:6], "little")
+        return (
+            second > 26
+            and data[second : second + 2] == b"BM"
+            and (data[second + 18 : second + 26] == data[18:26])
+        )
+    if not data.startswith(_JPEG_BEGIN) or _JPEG_END + _JPEG_BEGIN not in data:
+        return False
+    second, size = _jpeg_end(data, 0)
+    # Files of several views, or with a map of gains, name their pictures in a segment "MPF".
+    if not size or not data.startswith(_JPEG_BEGIN, second) or b"MPF\0" in data[:second]:
+        return False
+    return _jpeg_end(data, second)[1] == size
+
+
+def _jpeg_end(data: bytes, begin: int) -> tuple[int, bytes]:
+    """Where the JPEG ends that begins somewhere (0: not found), and its size as coded."""
+    at, size = begin + 2, b""
+    while (marker := _JPEG_MARKER.search(data, at)) is not None:
+        code, at = data[marker.start() + 1], marker.end()
+        if code == _JPEG_END[1]:
+            return at, size
+        if code in _JPEG_FRAMES:
+            size = data[at + 3 : at + 7]
+        at += max(2, int.from_bytes(data[at : at + 2], "big"))
+    return 0, size
+
+
 def webp_delays(data: bytes) -> tuple[Fraction, ...]:
     """The seconds that each picture of an animated WebP is shown (RFC 9649, 2.7.1.1).
 
@@ -142,3 +188,14 @@ def icon_size(data: bytes) -> tuple[int, int]:
     if not sizes:
         raise ValueError("it has no picture")
     return max(width for width, _ in sizes), max(height for _, height in sizes)
+
+
+def check_psd(data: bytes) -> None:
+    """Refuse a Photoshop document whose depth or colour mode Pillow does not know.
+
+    Raises:
+        NotImplementedError: it does not.
+    """
+    bits, mode = struct.unpack_from(">HH", data, 22)
+    if (mode, bits) not in PSD_MODES:
+        raise NotImplementedError(f"a PSD of {bits} bits a sample and colour mode {mode}")

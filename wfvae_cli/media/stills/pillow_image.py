@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 import struct
 import threading
 import warnings
@@ -33,6 +34,8 @@ _ORIENTATIONS = {  # values of EXIF's and TIFF's tag 274
 }
 _STRUCTURAL = (struct.error, LookupError, TypeError, AttributeError, ArithmeticError)
 """Exceptions of decoders whose messages speak of the decoder, not of the file."""
+_UNSUPPORTED = re.compile("(?i)unsupported|not supported|unknown pixel mode|cannot handle")
+"""Found in messages of decoders about whole files that are not for them."""
 MODE_BYTES = {"1": 1, "L": 1, "P": 1, "I;16": 2, "I;16B": 2, "I;16L": 2}
 """Bytes of a pixel in Pillow's memory; 4 in every other mode."""
 
@@ -82,16 +85,20 @@ def damage_reported(name: str) -> Iterator[None]:
     except WfvaeError:
         raise
     except NotImplementedError as error:
-        raise VideoError(
-            f"{name}: an image of a kind that cannot be decoded ({error}): convert it to PNG"
-        ) from error
+        raise VideoError(f"{name}: {_not_decodable(str(error))}") from error
     except Exception as error:
         why = "its structure is broken"
         if not isinstance(error, _STRUCTURAL):
             why = str(error) or type(error).__name__
+        if _UNSUPPORTED.search(str(error)):
+            raise VideoError(f"{name}: {_not_decodable(str(error))}") from error
         raise VideoError(
             f"{name}: the image is damaged or cut short ({why}): copy or download it again"
         ) from error
+
+
+def _not_decodable(why: str) -> str:
+    return f"an image of a kind that cannot be decoded ({why}): convert it to PNG"
 
 
 @contextmanager
@@ -117,6 +124,10 @@ def opened(data: bytes, fmt: str) -> Iterator[Image.Image]:
     if accepted is not True:
         raise NotImplementedError(accepted or f"it does not begin as {fmt} should")
     with io.BytesIO(data) as file, factory(file, "") as image:
+        key = image.info.get("transparency")
+        if fmt == "PNG" and image.mode == "L" and isinstance(key, int):
+            # Pillow stretches grey of 2 and 4 bits to 8, but not the grey that is transparent.
+            image.info["transparency"] = key * 255 // ((1 << min(data[24], 8)) - 1)
         yield image
 
 

@@ -1,4 +1,4 @@
-"""TIFF files (TIFF 6.0, and BigTIFF) whose samples have 16 bits, which Pillow reduces to 8.
+"""TIFF files (TIFF 6.0, and BigTIFF) that Pillow reduces, rounds twice or refuses: all of 16 bits.
 
 libtiff, in Pillow, still unpacks their strips and tiles: it is given the same bytes as an image
 of grey 8-bit samples, and they are interpreted here. So every layout and compression that
@@ -11,12 +11,15 @@ import struct
 from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
+from typing import cast
 
 import numpy as np
 from av.video.frame import VideoFrame
 from numpy.typing import NDArray
+from PIL.TiffImagePlugin import COMPRESSION_INFO
 
 from wfvae_cli.errors import VideoError
+from wfvae_cli.media.clip import Bits
 from wfvae_cli.media.sampling import Orientation
 from wfvae_cli.media.stills.pillow_image import bands, blank_frame, opened, orientation_of_tag
 
@@ -40,6 +43,8 @@ _INTEGERS = {1: "B", 3: "H", 4: "I", 13: "I", 16: "Q", 18: "Q"}
 _SAMPLE_FORMATS = {1: "unsigned integers", 2: "signed integers", 3: "floating-point numbers"}
 _COMPRESSIONS = frozenset((1, 5, 8, 32773, 32946, 34925, 50000))
 """None, LZW, Deflate (old and new), PackBits, LZMA and Zstandard: all that 16-bit samples take."""
+_WEBP = 50001
+"""A compression that Pillow knows, and its libtiff does not."""
 _COLOURS = {0: 1, 1: 1, 2: 3, 5: 4}
 """PhotometricInterpretation -> samples of a colour: grey (white or black is 0), RGB, CMYK."""
 _ASSOCIATED, _UNASSOCIATED = 1, 2
@@ -47,7 +52,7 @@ _SMALL_TILE = 1 << 24
 """Pixels that a tile may have, however small the image is."""
 _MAX_PAGES = 1 << 16
 
-Uint16 = NDArray[np.uint16]
+Samples = NDArray[np.uint8] | NDArray[np.uint16]
 
 
 @dataclass(frozen=True)
@@ -142,9 +147,13 @@ def check_samples(page: Page, name: str) -> None:
 
     Raises:
         VideoError: their meaning is unknown.
+        NotImplementedError: Pillow cannot unpack them.
     """
+    compression = page.get(_COMPRESSION, 1)
+    if compression not in COMPRESSION_INFO or compression == _WEBP:
+        raise NotImplementedError(f"TIFF's compression {compression}")
     kinds = set(page.tags.get(_SAMPLE_FORMAT, (1,)))
-    if page.bits > 16 or (page.bits > 8 and kinds - {1, 4}):
+    if page.bits > 16 or kinds - {1, 4}:
         kind = " and ".join(_SAMPLE_FORMATS.get(kind, "another kind") for kind in sorted(kinds))
         raise VideoError(
             f"{name}: samples of {page.bits} bits ({kind}), of unknown range: convert the image "
@@ -177,16 +186,26 @@ def check_layout(page: Page, data: bytes) -> None:
         raise ValueError("a part of it lies beyond its end")
 
 
+def is_beyond_pillow(page: Page) -> bool:
+    """Tell if Pillow would reduce an image, round it twice, or refuse it for where its alpha is."""
+    if page.bits != 8 or page.get(_COMPRESSION, 1) not in _COMPRESSIONS:
+        return page.bits == 16
+    photometric = page.get(_PHOTOMETRIC, 1)
+    colours = _COLOURS.get(photometric, 0)
+    alpha = _alpha(page, photometric, colours) if colours else None
+    return alpha is not None and (photometric == 5 or alpha != (colours, False))
+
+
 def decode(data: bytes, page: Page) -> tuple[VideoFrame, str, bool]:
-    """Decode an image of unsigned 16-bit samples.
+    """Decode an image of unsigned samples of 8 or 16 bits.
 
     Args:
         data: the whole file.
         page: its first image, whose samples and layout have been checked.
 
     Returns:
-        An upright frame (`rgb48le`), FFmpeg's name for what it was, and whether any of it was
-        transparent: that is composited onto black.
+        An upright frame (`rgb24` or `rgb48le`), FFmpeg's name for what it was, and whether any of
+        it was transparent: that is composited onto black.
 
     Raises:
         NotImplementedError: its colours or compression are unknown.
@@ -194,25 +213,34 @@ def decode(data: bytes, page: Page) -> tuple[VideoFrame, str, bool]:
     """
     photometric = page.get(_PHOTOMETRIC, 2 if page.samples > 2 else 1)
     colours = _COLOURS.get(photometric, 0)
-    if not colours or set(page.tags[_BITS]) != {16} or page.get(_INK_SET, 1) != 1:
-        raise NotImplementedError(f"16-bit samples of TIFF's colour space {photometric}")
+    bits: Bits = 8 if page.bits == 8 else 16
+    if not colours or set(page.tags[_BITS]) != {bits} or page.get(_INK_SET, 1) != 1:
+        raise NotImplementedError(f"{bits}-bit samples of TIFF's colour space {photometric}")
     if page.samples < colours:
         raise ValueError(f"{page.samples} samples a pixel, for a colour of {colours}")
     extra = _alpha(page, photometric, colours)
-    name = {1: "gray16", 3: "rgb48", 4: "cmyk64"}[colours]
-    if extra is not None:
-        name = {1: "ya16", 3: "rgba64"}.get(colours, name)
-    frame, target = blank_frame(*page.size, 16, page.orientation)
+    frame, target = blank_frame(*page.size, bits, page.orientation)
+    peak = np.iinfo(target.dtype).max
     transparent = False
     for top, pixels in _bands(data, page):
         rgb = _to_rgb(pixels[..., :colours], photometric)
         if extra is not None:
             index, associated = extra
             alpha = pixels[..., index, None]
-            transparent = transparent or bool(alpha.min() < 65535)
+            transparent = transparent or bool(alpha.min() < peak)
             rgb = rgb if associated else _times(rgb, alpha)
         target[top : top + len(pixels)] = rgb
-    return frame, name + ("be" if page.big_endian else "le"), transparent
+    return frame, _pixel_format(page, colours, extra is not None), transparent
+
+
+def _pixel_format(page: Page, colours: int, alpha: bool) -> str:
+    """FFmpeg's name of what an image is, or what it would be called there."""
+    if page.bits == 8:
+        return {1: "ya8", 3: "rgba"}.get(colours, "cmyk")
+    name = {1: "gray16", 3: "rgb48", 4: "cmyk64"}[colours]
+    if alpha:
+        name = {1: "ya16", 3: "rgba64"}.get(colours, name)
+    return name + ("be" if page.big_endian else "le")
 
 
 def _alpha(page: Page, photometric: int, colours: int) -> tuple[int, bool] | None:
@@ -230,29 +258,31 @@ def _alpha(page: Page, photometric: int, colours: int) -> tuple[int, bool] | Non
     return None
 
 
-def _to_rgb(colour: Uint16, photometric: int) -> Uint16:
+def _to_rgb(colour: Samples, photometric: int) -> Samples:
     """Grey, RGB or CMYK to RGB; grey stays one sample."""
+    peak = colour.dtype.type(np.iinfo(colour.dtype).max)
     if photometric == 0:
-        return 65535 - colour
+        return peak - colour
     if photometric == 5:
-        return _times(65535 - colour[..., :3], 65535 - colour[..., 3:])
+        return _times(peak - colour[..., :3], peak - colour[..., 3:])
     return colour
 
 
-def _times(colour: Uint16, factor: Uint16) -> Uint16:
+def _times(colour: Samples, factor: Samples) -> Samples:
     """The product of samples from 0 to 1, rounded."""
+    peak = np.iinfo(colour.dtype).max
     product = colour.astype(np.uint32)  # 65535 * 65535 + 32767 just fits
     product *= factor
-    product += np.uint32(32767)
-    product //= np.uint32(65535)
-    return product.astype(np.uint16)
+    product += np.uint32(peak // 2)
+    product //= np.uint32(peak)
+    return cast(Samples, product.astype(colour.dtype))
 
 
-def _bands(data: bytes, page: Page) -> Iterator[tuple[int, Uint16]]:
+def _bands(data: bytes, page: Page) -> Iterator[tuple[int, Samples]]:
     """Bands of rows, each with the number of its first row: samples `[rows, width, samples]`."""
     planar = page.get(_PLANAR, 1) == 2
     together = 1 if planar else page.samples
-    dtype = np.dtype(">u2" if page.big_endian else "<u2")
+    dtype = np.dtype(">u2" if page.big_endian else "<u2") if page.bits == 16 else np.dtype("u1")
     with ExitStack() as stack:
         planes = []
         for plane in range(page.samples if planar else 1):
@@ -264,18 +294,18 @@ def _bands(data: bytes, page: Page) -> Iterator[tuple[int, Uint16]]:
             shape = (first.height, page.size[0], together)
             samples = [np.asarray(part).reshape(-1).view(dtype).reshape(shape) for _, part in parts]
             whole = samples[0] if len(samples) == 1 else np.concatenate(samples, axis=2)
-            yield top, _undo_prediction(whole.astype(np.uint16), page)
+            yield top, _undo_prediction(whole.astype(f"u{dtype.itemsize}"), page)
 
 
-def _undo_prediction(samples: Uint16, page: Page) -> Uint16:
-    """Add up differences along the rows of each strip or tile, modulo 65536 (TIFF 6.0, 14)."""
+def _undo_prediction(samples: Samples, page: Page) -> Samples:
+    """Add up differences along the rows of each strip or tile, and wrap around (TIFF 6.0, 14)."""
     if page.get(_PREDICTOR, 1) != 2:
         return samples
     width = page.size[0]
     step = page.get(_TILE_WIDTH, width) if _TILE_OFFSETS in page.tags else width
     for left in range(0, width, step):
         part = samples[:, left : left + step]
-        np.cumsum(part, axis=1, dtype=np.uint16, out=part)
+        np.cumsum(part, axis=1, dtype=part.dtype, out=part)
     return samples
 
 
@@ -290,7 +320,7 @@ def _as_bytes(data: bytes, page: Page, plane: int, samples: int) -> bytes:
     """
     if page.get(_COMPRESSION, 1) not in _COMPRESSIONS:
         raise NotImplementedError(f"16-bit samples of TIFF's compression {page.tags[_COMPRESSION]}")
-    (width, height), wide = page.size, 2 * samples
+    (width, height), wide = page.size, page.bits // 8 * samples
     tags: dict[int, tuple[int, ...]] = {_WIDTH: (width * wide,), _HEIGHT: (height,)}
     tags |= {_BITS: (8,), _PHOTOMETRIC: (1,), _SAMPLES: (1,)}
     for tag in (_COMPRESSION, _FILL_ORDER):
@@ -306,7 +336,24 @@ def _as_bytes(data: bytes, page: Page, plane: int, samples: int) -> bytes:
         if tag in page.tags:
             each = len(page.tags[tag]) // (page.samples if page.get(_PLANAR, 1) == 2 else 1)
             tags[tag] = page.tags[tag][plane * each : (plane + 1) * each]
+    # What is cut off must not be read from the directory that is put behind the data.
+    if sizes in tags:
+        parts = zip(tags[offsets], tags[sizes], strict=False)
+        tags[sizes] = tuple(min(size, len(data) - offset) for offset, size in parts)
+    if page.get(_COMPRESSION, 1) == 1 and _end_of_raw(tags, offsets) > len(data):
+        raise ValueError("a part of it lies beyond its end")
     return _with_directory(data, tags)
+
+
+def _end_of_raw(tags: dict[int, tuple[int, ...]], offsets: int) -> int:
+    """Where the last strip or tile of 8-bit grey ends that is not compressed."""
+    (width,), (height,) = tags[_WIDTH], tags[_HEIGHT]
+    if offsets == _TILE_OFFSETS:
+        return max(tags[offsets]) + tags[_TILE_WIDTH][0] * tags[_TILE_HEIGHT][0]
+    (rows,) = tags[_STRIP_ROWS]
+    tops = range(0, height, rows)
+    strips = zip(tags[offsets], tops, strict=False)
+    return max(offset + min(rows, height - top) * width for offset, top in strips)
 
 
 def _with_directory(data: bytes, tags: dict[int, tuple[int, ...]]) -> bytes:
