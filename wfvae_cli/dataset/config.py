@@ -108,6 +108,7 @@ def sampling_of(sampling: Sampling, item: Item) -> Sampling:
         sampling,
         start=item.start or sampling.start,
         duration=sampling.duration if item.duration is None else item.duration,
+        frames=item.frames or sampling.frames,
     )
 
 

@@ -72,6 +72,8 @@ class Item:
     """Offset of a latent file in `path`, a tar shard."""
     size: int | None = None
     """Bytes of a latent file in a tar shard; None where `path` is all of it."""
+    frames: int | None = None
+    """The most frames to take, where its manifest says so."""
 
     def part(self, window: Window) -> Item:
         """Return the item of a window's output."""
@@ -246,7 +248,7 @@ def _item(found: _Found, base: str) -> Item:
     if row is None:
         return Item(path, name)
     start = row.start or 0.0
-    said: dict[str, Any] = {"windows": row.windows, "columns": row.columns}
+    said: dict[str, Any] = {"windows": row.windows, "columns": row.columns, "frames": row.frames}
     if row.id is not None:
         name = row.id
     elif start or row.duration is not None:
