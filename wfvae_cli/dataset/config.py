@@ -167,11 +167,7 @@ class EncodeConfig(Config):
         return item.windows or self.windows
 
     def _check_trainer(self, trainer: TrainerFormat) -> None:
-        if self.options.posterior != "mean":
-            raise UsageError(
-                f"--format {self.format} stores the posterior's mean: leave --posterior "
-                f"{self.options.posterior} out"
-            )
+        check_posterior(self.format, self.options)
         if self.options.save_dtype != trainer.dtype:
             raise UsageError(
                 f"--format {self.format} stores {trainer.dtype}, got a save_dtype of "
@@ -239,6 +235,19 @@ class EncodeConfig(Config):
             said = json.dumps([item.caption, item.columns], sort_keys=True)
             values["caption_and_columns"] = hashlib.sha256(said.encode()).hexdigest()[:16]
         return values
+
+
+def check_posterior(form: Format, options: EncodeOptions) -> None:
+    """Refuse anything but the mean in a trainer's format.
+
+    Raises:
+        UsageError: another part of the posterior is asked for.
+    """
+    if options.posterior != "mean":
+        raise UsageError(
+            f"--format {form} stores the posterior's mean: leave --posterior "
+            f"{options.posterior} out"
+        )
 
 
 @dataclass(frozen=True)
