@@ -8,11 +8,13 @@ import json
 import pickle
 import re
 import tarfile
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from safetensors import safe_open
 from safetensors.torch import save_file
 
 from tests.audit.make import Musubi
@@ -22,7 +24,7 @@ from wfvae_cli.audit.audit import KnownModel, audit_cache
 from wfvae_cli.audit.cache import open_cache
 from wfvae_cli.audit.entry import CacheEntry
 from wfvae_cli.audit.hypotheses import judge_scale, known_normalization
-from wfvae_cli.audit.measure import find_mixed_shapes, find_outliers, measure
+from wfvae_cli.audit.measure import find_misfits, find_mixed_shapes, find_outliers, measure
 from wfvae_cli.errors import InputError
 from wfvae_cli.latents.normalization import Normalization
 
@@ -58,13 +60,60 @@ def test_musubi_tuner(tmp_path: Path) -> None:
 def test_musubi_names_that_do_not_fit(tmp_path: Path) -> None:
     (problem,) = problems(Musubi(tmp_path / "a").write("a", random(16, 3, 5, 8), 17))
     assert problem == "3 latent frames do not fit the 17 frames of the name"
-    (problem,) = problems(Musubi(tmp_path / "b").write("a", random(16, 3, 8, 5), 9))
-    assert problem.startswith("latents of 5x8 do not fit a source of 0064x0040")
+    Musubi(tmp_path / "b").write("a", random(16, 3, 8, 5), 9)
+    (problem,) = find_misfits(open_cache(tmp_path / "b").entries).values()
+    assert problem == (
+        "latents of 5x8 do not fit a source of 64x40: height and width are transposed"
+    )
     Musubi(tmp_path / "c").write("a", random(16, 3, 5, 8), 9)
     other = Musubi(tmp_path / "c").write("b", random(16, 3, 4, 8), 9)
     mixed = find_mixed_shapes(open_cache(tmp_path / "c").entries)
     assert list(mixed) == [other.name]
     assert "cannot be in one batch" in mixed[other.name]
+
+
+def test_clips_of_any_aspect_fit_the_only_bucket_and_the_nearest_of_several(
+    tmp_path: Path,
+) -> None:
+    entries = [
+        CacheEntry(
+            name,
+            tmp_path,
+            "musubi-tuner",
+            shape=(16, 3, height, width),
+            read=lambda: random(16, 3, 8, 8),
+            source_size=source,
+        )
+        for name, source, width, height in (
+            ("tall", (64, 96), 8, 8),
+            ("wide", (200, 100), 12, 8),
+            ("square", (64, 64), 8, 8),
+        )
+    ]
+    assert find_misfits(entries) == {}
+    assert find_misfits(entries[:1]) == {}
+    wrong = replace(entries[1], shape=(16, 3, 8, 8))
+    (problem,) = find_misfits([wrong, replace(entries[1], name="other")]).values()
+    assert problem.endswith("the cache has a nearer shape")
+
+
+@pytest.mark.parametrize(
+    ("axes", "words"), [((0, 1, 3, 2), "height and width"), ((1, 0, 2, 3), "channels and time")]
+)
+def test_our_own_with_axes_in_another_order(
+    tmp_path: Path, axes: tuple[int, ...], words: str
+) -> None:
+    clip = write_clip(tmp_path / "a.mp4", 5, 32, 16)
+    path = tmp_path / "cache" / "a.safetensors"
+    path.parent.mkdir()
+    assert wfvae("encode", clip, "-o", path).code == 0
+    with safe_open(path, "pt") as file:
+        metadata, latents = file.metadata(), file.get_tensor("latents")
+    save_file({"latents": latents.permute(axes).contiguous()}, path, metadata)
+    answer = wfvae("audit", path.parent, "--json")
+    assert answer.code == 7, answer
+    (found,) = json.loads(answer.stdout)["files"]
+    assert f"{words} of the latents transposed" in found["problems"]
 
 
 def test_ltx(tmp_path: Path) -> None:
@@ -181,6 +230,21 @@ def test_what_is_no_cache_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="expected latents of wfvae, musubi-tuner"):
         open_cache(tmp_path)
     assert_refused(wfvae("audit", tmp_path / "none"), INPUT, "none")
+
+
+def test_clips_with_nan_are_not_compared(tmp_path: Path) -> None:
+    clip = write_clip(tmp_path / "in" / "a.mp4")
+    path = tmp_path / "cache" / "a.mp4.safetensors"
+    path.parent.mkdir()
+    assert wfvae("encode", clip, "-o", path).code == 0
+    with safe_open(path, "pt") as file:
+        metadata, latents = file.metadata(), file.get_tensor("latents")
+    latents[0, 0] = float("nan")
+    save_file({"latents": latents}, path, metadata)
+    answer = wfvae("audit", path.parent, "--source", clip.parent, "--json")
+    report = json.loads(answer.stdout)
+    assert (answer.code, report["comparisons"]) == (7, [])
+    assert report["files"][0]["problems"] == ["12 NaN and 0 infinities"]
 
 
 def test_bad_numbers(tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ from wfvae_cli.audit.measure import (
     LOADER_LIMIT,
     CacheFigures,
     ClipFigures,
+    find_misfits,
     find_mixed_shapes,
     find_outliers,
     measure,
@@ -121,7 +122,7 @@ def audit_cache(
         model: what is known of the model that made it.
         progress: called after every clip with 1.
     """
-    mixed = find_mixed_shapes(cache.entries)
+    mixed = {**find_misfits(cache.entries), **find_mixed_shapes(cache.entries)}
     clips: list[ClipFigures] = []
     first: int | None = None
     for entry in cache.entries:
@@ -171,7 +172,8 @@ def compare_with_sources(
         InputError: no clip has one.
     """
     unknown = 0
-    for entry in _spread([clip.entry for clip in report.clips if clip.count], most):
+    usable = [c.entry for c in report.clips if c.count and not (c.nan or c.infinite)]
+    for entry in _spread(usable, most):
         if len(report.comparisons) == most:
             break
         source = sources.find(entry)
