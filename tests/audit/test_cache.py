@@ -92,6 +92,8 @@ def test_clips_of_any_aspect_fit_the_only_bucket_and_the_nearest_of_several(
     ]
     assert find_misfits(entries) == {}
     assert find_misfits(entries[:1]) == {}
+    image = replace(entries[1], name="image", shape=(16, 1, 8, 8), frames=1)
+    assert find_misfits([*entries, image]) == {}
     wrong = replace(entries[1], shape=(16, 3, 8, 8))
     (problem,) = find_misfits([wrong, replace(entries[1], name="other")]).values()
     assert problem.endswith("the cache has a nearer shape")

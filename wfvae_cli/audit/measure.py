@@ -183,7 +183,7 @@ def find_misfits(entries: Sequence[CacheEntry]) -> dict[str, str]:
 
     The trainer picks the bucket by the source's size in the name. A dataset without buckets, or
     with few, crops clips of any aspect to what there is: only latents for which the cache has a
-    nearer shape, or that fit no clip and would if they were turned, are wrong.
+    nearer shape of as many frames, or that fit no clip and would if they were turned, are wrong.
 
     Returns:
         What is wrong, by the clip's name.
@@ -193,16 +193,17 @@ def find_misfits(entries: Sequence[CacheEntry]) -> dict[str, str]:
         size, grid = entry.source_size, entry.grid
         if entry.format == "musubi-tuner" and size is not None and grid is not None:
             clips.append((entry, size[0] / size[1], grid[3] / grid[2]))
-    shapes = {aspect for _, _, aspect in clips}
+    shapes = {(entry.grid[1], aspect) for entry, _, aspect in clips if entry.grid}
     fitting = {aspect for _, source, aspect in clips if _between(source, aspect) < _NEAR}
     found: dict[str, str] = {}
     for entry, source, aspect in clips:
         distance = _between(source, aspect)
         is_turned = aspect not in fitting and _between(source, 1 / aspect) < _NEAR
-        is_nearest = all(distance <= _between(source, other) + 1e-9 for other in shapes)
+        assert entry.grid is not None and entry.source_size is not None
+        own = [other for frames, other in shapes if frames == entry.grid[1]]
+        is_nearest = all(distance <= _between(source, other) + 1e-9 for other in own)
         if distance < _NEAR or (is_nearest and not is_turned):
             continue
-        assert entry.grid is not None and entry.source_size is not None
         found[entry.name] = (
             f"latents of {entry.grid[3]}x{entry.grid[2]} do not fit a source of "
             f"{entry.source_size[0]}x{entry.source_size[1]}: "
