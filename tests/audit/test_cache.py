@@ -316,3 +316,19 @@ def _saved(value: object) -> bytes:
     target = io.BytesIO()
     torch.save(value, target)
     return target.getvalue()
+
+
+def test_info_says_what_a_cache_is(tmp_path: Path) -> None:
+    path = Musubi(tmp_path / "musubi").write("a", random(16, 3, 5, 8), 9)
+    (tmp_path / "st").mkdir()
+    torch.save(random(16, 3, 4, 6), tmp_path / "st" / f"{'0' * 64}.pt")
+    for source, form in ((path, "musubi-tuner"), (tmp_path / "musubi", "musubi-tuner")):
+        found = json.loads(wfvae("info", source, "--json").stdout)
+        assert (found["kind"], found["format"], found["clips"]) == ("cache of latents", form, 1)
+        assert found["shapes"] == {"16x3x5x8": 1}
+        assert found["more"] == f"wfvae audit {source}"
+    answer = wfvae("info", tmp_path / "st" / f"{'0' * 64}.pt")
+    assert answer.code == 0
+    assert "SimpleTuner" in answer.stdout
+    write_clip(tmp_path / "videos" / "a.mp4")
+    assert_refused(wfvae("info", tmp_path / "videos"), INPUT, "neither latents nor a checkpoint")
