@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 from wfvae_cli.cli.console import Console
 from wfvae_cli.cli.output import Overwrite
+from wfvae_cli.cli.paths import local_path
 from wfvae_cli.errors import PartialFailureError, UsageError
 from wfvae_cli.models.options import RunOptions, model_option
 from wfvae_cli.option import Argument, Option
@@ -26,7 +27,7 @@ EXAMPLES = """
 
 def audit(
     cache: Annotated[
-        Path,
+        str,
         Argument(
             "CACHE",
             "A folder of latents, or one file: of wfvae, musubi-tuner, LTX-2, SimpleTuner, "
@@ -70,7 +71,7 @@ def audit(
 
     if decode is not None and decode[0] < 1:
         raise UsageError(f"--decode: expected at least 1 clip, got {decode[0]}")
-    found = open_cache(cache)
+    found = open_cache(local_path(cache))
     known = _known(model, found.entries)
     needs_model = source or decode
     if needs_model and known.name is None:

@@ -140,7 +140,7 @@ def is_dataset(
     many = is_many or asked is not None
     of_files = _OF_FILES.union(suffixes, *SUFFIXES.values())
     if many and not folder and output is not None and Path(output).suffix.lower() in of_files:
-        why = "a folder, a list, a pattern or several inputs make a dataset"
+        why = "a folder, a list, a pattern, several inputs or a store (s3://) make a dataset"
         if not is_many:
             why = f"with {asked} the outputs go into a folder, even those of one clip"
         raise UsageError(

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 from wfvae_cli.cli.console import Console
 from wfvae_cli.cli.dataset import DatasetOptions, is_dataset, list_items, run_job, use_threads
 from wfvae_cli.cli.output import Overwrite, display
+from wfvae_cli.cli.paths import local_path
 from wfvae_cli.cli.run import import_torch
 from wfvae_cli.dataset.options import EngineOptions, Selection, WorkOptions
 from wfvae_cli.errors import LatentError, UsageError
@@ -82,8 +83,9 @@ def decode(
     console.check_stdout(output)
     dataset = DatasetOptions(selection, work, limits, engine, overwrite)
     if not is_dataset(sources, output, dataset, _SUFFIXES):
+        source = sources[0] if sources[0] == "-" else str(local_path(sources[0]))
         _decode_one(
-            sources[0], output, console, run, chunks, part, video, work, model, audio_from,
+            source, output, console, run, chunks, part, video, work, model, audio_from,
             force=force, overwrite=overwrite,
         )  # fmt: skip
         return

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 from wfvae_cli.cli.console import Console
+from wfvae_cli.cli.paths import local_path
 from wfvae_cli.errors import InputError
 from wfvae_cli.models.names import PICKLE_SUFFIXES
 from wfvae_cli.option import Argument
@@ -33,7 +34,7 @@ def info(
         str,
         Argument(
             "FILE",
-            "A latent file or a cache of them, a checkpoint, a model's name, statistics of latents, a "
+            "A latent file or a cache of them, a checkpoint, a model's name, statistics, a "
             "video or an image.",
         ),
     ],
@@ -49,8 +50,11 @@ def info(
 
 def _describe(source: str) -> dict[str, Any]:
     from wfvae_cli.dataset.items import SUFFIXES
+    from wfvae_cli.dataset.remote import is_web
     from wfvae_cli.latents.file import is_latent_file
 
+    if source.startswith("file://"):
+        source = str(local_path(source))
     path = Path(source)
     cache = _describe_cache(path) if _may_be_cache(path) else None
     if cache is not None:
@@ -71,7 +75,7 @@ def _describe(source: str) -> dict[str, Any]:
         return _describe_latents(source) if is_latent_file(path) else _describe_model(source)
     if path.is_file() and path.suffix == ".json":
         return _describe_stats(path)
-    if path.is_file() or path.is_fifo() or "%" in source or source == "-":
+    if is_web(source) or path.is_file() or path.is_fifo() or "%" in source or source == "-":
         return _describe_clip(source)
     if not path.exists() and any(path.suffix.lower() in each for each in SUFFIXES.values()):
         expected = "a latent file, a checkpoint, a video or an image"

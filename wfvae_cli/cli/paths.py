@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Iterator
 from pathlib import Path
+from urllib.parse import unquote, urlsplit
 
 from wfvae_cli.atomic import STDOUT, check_not_input
 from wfvae_cli.errors import UsageError, VideoError
@@ -50,6 +51,24 @@ def check_latents_name(output: str) -> None:
 def _is_special(path: Path) -> bool:
     """Return True where a path exists and is no regular file: `/dev/null`, a pipe, a folder."""
     return path.exists() and not path.is_file()
+
+
+def local_path(given: str) -> Path:
+    """Return the path that a user named, as a path or as a `file://` URL.
+
+    Raises:
+        UsageError: it is a URL of another machine.
+    """
+    from wfvae_cli.dataset.remote import is_url
+
+    if given.startswith("file://"):
+        return Path(unquote(urlsplit(given).path))
+    if is_url(given):
+        raise UsageError(
+            f"{given}: this command works on files of this machine: copy what you need of it to a "
+            "folder here first, and name that"
+        )
+    return Path(given)
 
 
 def _files_of(path: str | Path | None) -> Iterator[str | Path]:

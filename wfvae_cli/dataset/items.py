@@ -137,13 +137,21 @@ def find_inputs(
 
 
 def is_single(source: str) -> bool:
-    """Return True where a source looks like one clip: no directory, glob or manifest."""
+    """Return True where a source looks like one clip: no directory, glob, manifest or store."""
     return not (
         source.endswith("/")
         or PurePosixPath(source).suffix.lower() in MANIFEST_SUFFIXES
         or (_is_glob(source) and not Path(source).exists())
-        or (not remote.is_url(source) and Path(source).is_dir())
+        or (_is_on_store(source) or Path(source.removeprefix("file://")).is_dir())
     )
+
+
+def _is_on_store(source: str) -> bool:
+    """Return True where a source is neither on this machine nor on a web server.
+
+    Files of a store (`s3://`, `hf://`) are fetched as items of a dataset, even a single one.
+    """
+    return remote.is_url(source) and not source.startswith("file://") and not remote.is_web(source)
 
 
 def _find(source: str, suffixes: frozenset[str]) -> Iterator[_Found]:
