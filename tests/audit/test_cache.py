@@ -200,6 +200,16 @@ def test_energon(tmp_path: Path) -> None:
     assert measure(entry, 16).problems == ()
 
 
+def test_decode_and_stats_send_trainers_caches_to_convert_cache(tmp_path: Path) -> None:
+    write_clip(tmp_path / "in" / "a.mp4")
+    assert wfvae("encode", tmp_path / "in", "-o", tmp_path / "e", "--format", "energon").code == 0
+    assert_refused(wfvae("stats", tmp_path / "e"), INPUT, "wfvae convert-cache FROM -o TO")
+    Musubi(tmp_path / "musubi").write("a", random(16, 3, 5, 8), 9)
+    for cache in ("e", "musubi"):
+        answer = wfvae("decode", tmp_path / cache, "-o", tmp_path / "out")
+        assert_refused(answer, INPUT, "wfvae convert-cache FROM -o TO")
+
+
 @pytest.mark.parametrize("form", ["files", "webdataset", "energon"])
 def test_our_own(tmp_path: Path, form: str) -> None:
     write_clip(tmp_path / "in/a.mp4", 9)

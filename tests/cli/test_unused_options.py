@@ -65,5 +65,6 @@ def test_what_is_the_default_does_no_harm(tmp_path: Path) -> None:
 def test_of_roundtrip_and_stats(tmp_path: Path) -> None:
     clip = write_clip(tmp_path / "a.mp4")
     assert_refused(wfvae("roundtrip", clip, "--fit", "pad"), USAGE, "--fit pad says how")
+    assert_refused(wfvae("compare", clip, clip, "--fit", "pad"), USAGE, "--fit pad says how")
     assert_refused(wfvae("stats", clip, "--fit", "pad"), USAGE, "--fit pad says how")
     assert_refused(wfvae("roundtrip", clip, "--keep"), USAGE, "--keep is for datasets")

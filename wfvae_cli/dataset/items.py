@@ -39,6 +39,8 @@ SUFFIXES: Mapping[Kind, frozenset[str]] = {
 }
 """Suffixes taken of a directory, lower-case; a file named by itself may have any suffix."""
 
+_EXAMPLES = (".mp4", ".mkv", ".mov", ".webm", ".png", ".jpg", ".safetensors", ".tar")
+"""Suffixes that messages name of all that are taken."""
 _MAGIC = "*?["
 _RESERVED = ".wfvae-"
 """Prefix of the folders of unfinished outputs in an output folder."""
@@ -336,4 +338,12 @@ def _nothing(
             f"{where}: none of {found} files is left after --include {' '.join(include) or '*'} "
             f"--exclude {' '.join(exclude) or 'nothing'}"
         )
-    return f"{where}: nothing found; looked for files that end in {' '.join(sorted(suffixes))}"
+    shown = [each for each in _EXAMPLES if each in suffixes]
+    more = f" and {len(suffixes) - len(shown)} more" if len(suffixes) > len(shown) else ""
+    text = f"{where}: nothing found; looked for files that end in {', '.join(shown)}{more}"
+    if ".safetensors" not in suffixes:
+        return text
+    return (
+        f"{text} (of a trainer's cache, wfvae convert-cache FROM -o TO --format files makes such "
+        "files)"
+    )
