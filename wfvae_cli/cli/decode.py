@@ -119,8 +119,8 @@ def _model_of(items: Sequence[Item]) -> str:
             continue  # the run will say why
     raise LatentError(
         f"none of {len(items)} files can be read as latents, the first one being {items[0].path}: "
-        "expected latent files of wfvae encode (of a trainer's cache, wfvae convert-cache FROM -o TO "
-        "--format files makes such files)"
+        "expected latent files of wfvae encode (wfvae convert-cache FROM -o TO --format files "
+        "makes them of a trainer's cache)"
     )
 
 

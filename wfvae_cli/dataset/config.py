@@ -23,6 +23,8 @@ from wfvae_cli.pipeline.options import Batch, DecodedPart, EncodeOptions, Tile, 
 
 WEIGHTS = "model_sha256"
 """The option that the weights' hash is compared as."""
+_TEXTS = "caption_and_columns"
+"""The option that the hash of a clip's caption and columns is compared as."""
 
 
 @dataclass(frozen=True)
@@ -233,7 +235,7 @@ class EncodeConfig(Config):
         if item.caption is not None or item.columns:
             # Headers hold them, so that a caption that was edited makes other bytes.
             said = json.dumps([item.caption, item.columns], sort_keys=True)
-            values["caption_and_columns"] = hashlib.sha256(said.encode()).hexdigest()[:16]
+            values[_TEXTS] = hashlib.sha256(said.encode()).hexdigest()[:16]
         return values
 
 
@@ -339,4 +341,9 @@ def difference(old: Mapping[str, str], new: Mapping[str, str]) -> str:
         value = values.get(name, "unset")
         return value[:12] if name == WEIGHTS else value
 
-    return "; ".join(f"{name}: {shown(old, name)}, now {shown(new, name)}" for name in names)
+    return "; ".join(
+        "caption or columns: edited, added or taken away"  # recorded as a hash, which says nothing
+        if name == _TEXTS
+        else f"{name}: {shown(old, name)}, now {shown(new, name)}"
+        for name in names
+    )
