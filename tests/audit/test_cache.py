@@ -328,6 +328,39 @@ def _saved(value: object) -> bytes:
     return target.getvalue()
 
 
+def test_clips_of_other_weights_are_told(tmp_path: Path) -> None:
+    clips = tmp_path / "in"
+    for name in "abc":
+        write_clip(clips / f"{name}.mkv")
+    assert wfvae("encode", clips, "-o", tmp_path / "z").code == 0
+    path = tmp_path / "z" / "b.mkv.safetensors"
+    with safe_open(path, "pt") as file:
+        metadata, latents = file.metadata(), file.get_tensor("latents")
+    save_file({"latents": latents}, path, {**metadata, "model_sha256": "0" * 64})
+    answer = wfvae("audit", tmp_path / "z", "--json")
+    found = {each["name"]: each["problems"] for each in json.loads(answer.stdout)["files"]}
+    assert answer.code == 7
+    assert [name for name, problems in found.items() if problems] == [path.name]
+    assert found[path.name][0].startswith("made by other weights than wfvae-tiny")
+
+
+def test_sources_of_one_stem_are_told_apart_by_their_hash(tmp_path: Path) -> None:
+    rows = []
+    for folder in "ab":
+        write_clip(tmp_path / folder / "clip.mkv", seed=ord(folder))
+        rows.append(f"{folder}/clip.mkv,scene-{folder}")
+    (tmp_path / "list.csv").write_text("path,id\n" + "\n".join(rows))
+    assert wfvae("encode", tmp_path / "list.csv", "-o", tmp_path / "z").code == 0
+    both = ("--source", tmp_path / "a", "--source", tmp_path / "b")
+    answer = wfvae("audit", tmp_path / "z", *both, "--json")
+    found = json.loads(answer.stdout)["comparisons"]
+    assert [each["kind"] for each in found] == ["equal", "equal"]
+
+
+def test_compare_is_about_sources(tmp_path: Path) -> None:
+    assert_refused(wfvae("audit", tmp_path, "--compare", "3"), 2, "add --source")
+
+
 def test_info_says_what_a_cache_is(tmp_path: Path) -> None:
     path = Musubi(tmp_path / "musubi").write("a", random(16, 3, 5, 8), 9)
     (tmp_path / "st").mkdir()

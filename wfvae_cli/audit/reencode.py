@@ -153,7 +153,10 @@ def _search_latents(
 def _problems(entry: CacheEntry, best: Match) -> list[str]:
     problems = []
     if best.kind == "far" and (not best.variant or best.variant in FILTERS):
-        problems.append(f"made from other pixels: {best.error:.0%} off, and no usual mistake fits")
+        problems.append(
+            f"made from other pixels, or by other weights: {best.error:.0%} off, and no usual "
+            "mistake fits"
+        )
     if best.variant and best.variant not in FILTERS:
         problems.append(best.variant)
     if best.kind != "far" or best.variant:
