@@ -69,6 +69,8 @@ def _command(command: CommandInfo) -> str:
     assert function is not None
     panels: dict[str, list[str]] = defaultdict(list)
     for name, hint, default in _parameters(function):
+        if not get_args(hint):  # the program's context, which is no option
+            continue
         kind, info = get_args(hint)[:2]
         if not info.hidden:
             is_option = isinstance(info, OptionInfo)

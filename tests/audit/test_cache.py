@@ -8,11 +8,13 @@ import json
 import pickle
 import re
 import tarfile
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from safetensors import safe_open
 from safetensors.torch import save_file
 
 from tests.audit.make import Musubi
@@ -22,7 +24,7 @@ from wfvae_cli.audit.audit import KnownModel, audit_cache
 from wfvae_cli.audit.cache import open_cache
 from wfvae_cli.audit.entry import CacheEntry
 from wfvae_cli.audit.hypotheses import judge_scale, known_normalization
-from wfvae_cli.audit.measure import find_mixed_shapes, find_outliers, measure
+from wfvae_cli.audit.measure import find_misfits, find_mixed_shapes, find_outliers, measure
 from wfvae_cli.errors import InputError
 from wfvae_cli.latents.normalization import Normalization
 
@@ -58,13 +60,62 @@ def test_musubi_tuner(tmp_path: Path) -> None:
 def test_musubi_names_that_do_not_fit(tmp_path: Path) -> None:
     (problem,) = problems(Musubi(tmp_path / "a").write("a", random(16, 3, 5, 8), 17))
     assert problem == "3 latent frames do not fit the 17 frames of the name"
-    (problem,) = problems(Musubi(tmp_path / "b").write("a", random(16, 3, 8, 5), 9))
-    assert problem.startswith("latents of 5x8 do not fit a source of 0064x0040")
+    Musubi(tmp_path / "b").write("a", random(16, 3, 8, 5), 9)
+    (problem,) = find_misfits(open_cache(tmp_path / "b").entries).values()
+    assert problem == (
+        "latents of 5x8 do not fit a source of 64x40: height and width are transposed"
+    )
     Musubi(tmp_path / "c").write("a", random(16, 3, 5, 8), 9)
     other = Musubi(tmp_path / "c").write("b", random(16, 3, 4, 8), 9)
     mixed = find_mixed_shapes(open_cache(tmp_path / "c").entries)
     assert list(mixed) == [other.name]
     assert "cannot be in one batch" in mixed[other.name]
+
+
+def test_clips_of_any_aspect_fit_the_only_bucket_and_the_nearest_of_several(
+    tmp_path: Path,
+) -> None:
+    entries = [
+        CacheEntry(
+            name,
+            tmp_path,
+            "musubi-tuner",
+            shape=(16, 3, height, width),
+            read=lambda: random(16, 3, 8, 8),
+            source_size=source,
+        )
+        for name, source, width, height in (
+            ("tall", (64, 96), 8, 8),
+            ("wide", (200, 100), 12, 8),
+            ("square", (64, 64), 8, 8),
+        )
+    ]
+    assert find_misfits(entries) == {}
+    assert find_misfits(entries[:1]) == {}
+    image = replace(entries[1], name="image", shape=(16, 1, 8, 8), frames=1)
+    assert find_misfits([*entries, image]) == {}
+    wrong = replace(entries[1], shape=(16, 3, 8, 8))
+    (problem,) = find_misfits([wrong, replace(entries[1], name="other")]).values()
+    assert problem.endswith("the cache has a nearer shape")
+
+
+@pytest.mark.parametrize(
+    ("axes", "words"), [((0, 1, 3, 2), "height and width"), ((1, 0, 2, 3), "channels and time")]
+)
+def test_our_own_with_axes_in_another_order(
+    tmp_path: Path, axes: tuple[int, ...], words: str
+) -> None:
+    clip = write_clip(tmp_path / "a.mp4", 5, 32, 16)
+    path = tmp_path / "cache" / "a.safetensors"
+    path.parent.mkdir()
+    assert wfvae("encode", clip, "-o", path).code == 0
+    with safe_open(path, "pt") as file:
+        metadata, latents = file.metadata(), file.get_tensor("latents")
+    save_file({"latents": latents.permute(axes).contiguous()}, path, metadata)
+    answer = wfvae("audit", path.parent, "--json")
+    assert answer.code == 7, answer
+    (found,) = json.loads(answer.stdout)["files"]
+    assert f"{words} of the latents transposed" in found["problems"]
 
 
 def test_ltx(tmp_path: Path) -> None:
@@ -149,6 +200,16 @@ def test_energon(tmp_path: Path) -> None:
     assert measure(entry, 16).problems == ()
 
 
+def test_decode_and_stats_send_trainers_caches_to_convert_cache(tmp_path: Path) -> None:
+    write_clip(tmp_path / "in" / "a.mp4")
+    assert wfvae("encode", tmp_path / "in", "-o", tmp_path / "e", "--format", "energon").code == 0
+    assert_refused(wfvae("stats", tmp_path / "e"), INPUT, "wfvae convert-cache FROM -o TO")
+    Musubi(tmp_path / "musubi").write("a", random(16, 3, 5, 8), 9)
+    for cache in ("e", "musubi"):
+        answer = wfvae("decode", tmp_path / cache, "-o", tmp_path / "out")
+        assert_refused(answer, INPUT, "wfvae convert-cache FROM -o TO")
+
+
 @pytest.mark.parametrize("form", ["files", "webdataset", "energon"])
 def test_our_own(tmp_path: Path, form: str) -> None:
     write_clip(tmp_path / "in/a.mp4", 9)
@@ -181,6 +242,21 @@ def test_what_is_no_cache_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="expected latents of wfvae, musubi-tuner"):
         open_cache(tmp_path)
     assert_refused(wfvae("audit", tmp_path / "none"), INPUT, "none")
+
+
+def test_clips_with_nan_are_not_compared(tmp_path: Path) -> None:
+    clip = write_clip(tmp_path / "in" / "a.mp4")
+    path = tmp_path / "cache" / "a.mp4.safetensors"
+    path.parent.mkdir()
+    assert wfvae("encode", clip, "-o", path).code == 0
+    with safe_open(path, "pt") as file:
+        metadata, latents = file.metadata(), file.get_tensor("latents")
+    latents[0, 0] = float("nan")
+    save_file({"latents": latents}, path, metadata)
+    answer = wfvae("audit", path.parent, "--source", clip.parent, "--json")
+    report = json.loads(answer.stdout)
+    assert (answer.code, report["comparisons"]) == (7, [])
+    assert report["files"][0]["problems"] == ["12 NaN and 0 infinities"]
 
 
 def test_bad_numbers(tmp_path: Path) -> None:
@@ -250,3 +326,52 @@ def _saved(value: object) -> bytes:
     target = io.BytesIO()
     torch.save(value, target)
     return target.getvalue()
+
+
+def test_clips_of_other_weights_are_told(tmp_path: Path) -> None:
+    clips = tmp_path / "in"
+    for name in "abc":
+        write_clip(clips / f"{name}.mkv")
+    assert wfvae("encode", clips, "-o", tmp_path / "z").code == 0
+    path = tmp_path / "z" / "b.mkv.safetensors"
+    with safe_open(path, "pt") as file:
+        metadata, latents = file.metadata(), file.get_tensor("latents")
+    save_file({"latents": latents}, path, {**metadata, "model_sha256": "0" * 64})
+    answer = wfvae("audit", tmp_path / "z", "--json")
+    found = {each["name"]: each["problems"] for each in json.loads(answer.stdout)["files"]}
+    assert answer.code == 7
+    assert [name for name, problems in found.items() if problems] == [path.name]
+    assert found[path.name][0].startswith("made by other weights than wfvae-tiny")
+
+
+def test_sources_of_one_stem_are_told_apart_by_their_hash(tmp_path: Path) -> None:
+    rows = []
+    for folder in "ab":
+        write_clip(tmp_path / folder / "clip.mkv", seed=ord(folder))
+        rows.append(f"{folder}/clip.mkv,scene-{folder}")
+    (tmp_path / "list.csv").write_text("path,id\n" + "\n".join(rows))
+    assert wfvae("encode", tmp_path / "list.csv", "-o", tmp_path / "z").code == 0
+    both = ("--source", tmp_path / "a", "--source", tmp_path / "b")
+    answer = wfvae("audit", tmp_path / "z", *both, "--json")
+    found = json.loads(answer.stdout)["comparisons"]
+    assert [each["kind"] for each in found] == ["equal", "equal"]
+
+
+def test_compare_is_about_sources(tmp_path: Path) -> None:
+    assert_refused(wfvae("audit", tmp_path, "--compare", "3"), 2, "add --source")
+
+
+def test_info_says_what_a_cache_is(tmp_path: Path) -> None:
+    path = Musubi(tmp_path / "musubi").write("a", random(16, 3, 5, 8), 9)
+    (tmp_path / "st").mkdir()
+    torch.save(random(16, 3, 4, 6), tmp_path / "st" / f"{'0' * 64}.pt")
+    for source, form in ((path, "musubi-tuner"), (tmp_path / "musubi", "musubi-tuner")):
+        found = json.loads(wfvae("info", source, "--json").stdout)
+        assert (found["kind"], found["format"], found["clips"]) == ("cache of latents", form, 1)
+        assert found["shapes"] == {"16x3x5x8": 1}
+        assert found["more"] == f"wfvae audit {source}"
+    answer = wfvae("info", tmp_path / "st" / f"{'0' * 64}.pt")
+    assert answer.code == 0
+    assert "SimpleTuner" in answer.stdout
+    write_clip(tmp_path / "videos" / "a.mp4")
+    assert_refused(wfvae("info", tmp_path / "videos"), INPUT, "neither latents nor a checkpoint")

@@ -14,6 +14,7 @@ from tests.audit.make import FRAMES, SIZE, Musubi, centre, posterior, read_rgb, 
 from tests.models.checkpoints import write_wan
 from wfvae_cli.audit.cache import open_cache
 from wfvae_cli.audit.reencode import Comparison, compare_clip
+from wfvae_cli.latents.normalization import Normalization
 from wfvae_cli.media.options import Fit, Sampling
 from wfvae_cli.media.reader import open_clip
 from wfvae_cli.models.base import LoadedModel
@@ -145,6 +146,62 @@ def test_other_scales(tmp_path: Path, source: Path, model: LoadedModel) -> None:
     assert compare(tmp_path, source, model, twice).problems == ("normalised twice",)
 
 
+@pytest.mark.parametrize(
+    ("name", "change"),
+    [
+        ("scaled by 7", lambda z, n: 7 * z),
+        ("scaled by 0.18215", lambda z, n: 0.18215 * z),
+        ("normalised without the shift", lambda z, n: n.apply(z) - n.apply(0 * z)),
+        ("normalised without the scale", lambda z, n: z - n.undo(0 * z)),
+        ("divided by scale", lambda z, n: n.apply(z) * (n.undo(0 * z + 1) - n.undo(0 * z)) ** 2),
+        (
+            "normalised with another shift and scale",
+            lambda z, n: (
+                (z + torch.arange(len(z)).view(-1, 1, 1, 1))
+                * torch.arange(1, 1 + len(z)).view(-1, 1, 1, 1)
+            ),
+        ),
+    ],
+)
+def test_scales_of_all_kinds(
+    tmp_path: Path,
+    source: Path,
+    model: LoadedModel,
+    name: str,
+    change: Callable[[Tensor, Normalization], Tensor],
+) -> None:
+    mean, _ = posterior(model, signed(scaled(source)[:COUNT]))
+    latents = change(mean, normalization_of(model))
+    found = compare(tmp_path, source, model, latents, dtype=torch.float32)
+    assert (found.found.kind, found.problems) == ("equal", (name,))
+
+
+def test_channels_in_another_order(tmp_path: Path, source: Path, model: LoadedModel) -> None:
+    mean, _ = posterior(model, signed(scaled(source)[:COUNT]))
+    latents = normalization_of(model).apply(mean)
+    found = compare(tmp_path, source, model, latents.roll(1, 0))
+    assert "channels of the latents in another order" in found.problems
+
+
+def test_rounded_numbers_in_a_wider_dtype_are_no_sample(
+    tmp_path: Path, source: Path, model: LoadedModel
+) -> None:
+    mean, _ = posterior(model, signed(scaled(source)[:COUNT]))
+    latents = normalization_of(model).apply(mean).bfloat16().float()
+    found = compare(tmp_path, source, model, latents, dtype=torch.float32)
+    assert (found.found.kind, found.problems) == ("equal", ())
+
+
+def test_another_resizing_filter_is_named_and_no_fault(
+    tmp_path: Path, source: Path, model: LoadedModel
+) -> None:
+    native = signed(read_rgb(source)[:COUNT]).transpose(0, 1)
+    resized = torch.nn.functional.interpolate(native, (32, 51), mode="area")
+    found = check(tmp_path, source, model, resized[..., 9 : 9 + SIZE].transpose(0, 1))
+    assert "resized with another filter (area)" in found.verdict
+    assert found.problems == ()
+
+
 def test_other_orders_of_axes(tmp_path: Path, source: Path, model: LoadedModel) -> None:
     mean, _ = posterior(model, signed(scaled(source)[:COUNT]))
     latents = normalization_of(model).apply(mean)
@@ -157,7 +214,7 @@ def test_other_orders_of_axes(tmp_path: Path, source: Path, model: LoadedModel) 
 def test_another_clip_is_no_usual_mistake(tmp_path: Path, source: Path, model: LoadedModel) -> None:
     other = write_source(tmp_path / "other.mkv", 5)
     (problem,) = check(tmp_path, source, model, signed(scaled(other)[:COUNT])).problems
-    assert problem.startswith("made from other pixels: ")
+    assert problem.startswith("made from other pixels, or by other weights: ")
 
 
 def test_two_mistakes_at_once(tmp_path: Path, source: Path, model: LoadedModel) -> None:

@@ -27,6 +27,7 @@ from wfvae_cli.cli.app import app
             "missing option --format: choose from files, webdataset, musubi, ltx, simpletuner, "
             "energon; see wfvae convert-cache -h",
         ),
+        (["compare", "a", "b", "--worst", "3"], "--worst needs 2 values, as --help shows"),
         (["nope"], "no such command 'nope'; see wfvae -h"),
         (["encode", "a", "-o", "z", "--start", "x"], "--start: expected seconds such as 10.5"),
     ],

@@ -29,6 +29,15 @@ def test_every_figure_is_shown_in_its_column(
     assert shown.count("a title") == 1
 
 
+def test_spare_columns_need_not_be_there(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(tables, "_PIPE_COLUMNS", 30)
+    tables.print_table(HEADER, ROWS, spare=("no such column", *HEADER[2:]))
+    shown = capsys.readouterr().out
+    assert all(shown.count(cell) == 1 for cell in ROWS[0][1:])
+
+
 def test_facts_are_shown_whole(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

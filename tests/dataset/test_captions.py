@@ -103,7 +103,7 @@ def test_a_caption_that_was_edited_is_another_output(folder: Path, tmp_path: Pat
     assert encode(folder, tmp_path / "out").current == 3
     before = contents(tmp_path / "out")
     (folder / "1.json").write_text(json.dumps({"caption": "uno", "score": 0.5}))
-    with pytest.raises(OutputError, match=r"caption_and_columns: \w+, now \w+ \(1 files"):
+    with pytest.raises(OutputError, match=r"caption or columns: edited, .* \(1 files"):
         encode(folder, tmp_path / "out")
     assert encode(folder, tmp_path / "out", conflict="overwrite").done == 1
     after = contents(tmp_path / "out")

@@ -5,12 +5,15 @@ from __future__ import annotations
 import json
 import os
 from dataclasses import replace
+from fractions import Fraction
 from pathlib import Path
 
 import pytest
 
+from wfvae_cli.dataset.config import sampling_of
 from wfvae_cli.dataset.items import Item, find_inputs, is_single
 from wfvae_cli.errors import InputError, UsageError
+from wfvae_cli.media.options import Sampling
 
 
 @pytest.fixture
@@ -87,7 +90,8 @@ def test_what_does_not_exist_is_an_answer(tree: Path, tmp_path: Path) -> None:
         find_inputs([str(tree), "nowhere.mp4"])
     (tmp_path / "empty").mkdir()
     with pytest.raises(
-        InputError, match=r"empty: nothing found; looked for files that end in .*mp4"
+        InputError,
+        match=r"empty: nothing found; looked for files that end in .mp4, .mkv, .* and \d+ more$",
     ):
         find_inputs([str(tmp_path / "empty")])
     with pytest.raises(UsageError, match="standard input"):
@@ -129,8 +133,26 @@ def test_rows_may_name_a_part_and_an_id(tree: Path) -> None:
 
 
 @pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("rows.csv", "path,start,frames,score\na/clip.mp4,1.5,9,4\n"),
+        ("rows.jsonl", '{"path": "a/clip.mp4", "start": 1.5, "frames": 9, "score": "4"}\n'),
+    ],
+)
+def test_a_row_may_name_its_frames(tree: Path, name: str, text: str) -> None:
+    (tree / name).write_text(text)
+    (item,) = find_inputs([str(tree / name)])
+    assert (item.start, item.frames, item.columns) == (1.5, 9, {"score": "4"})
+    assert sampling_of(Sampling(frames=99, fps=Fraction(8)), item) == Sampling(
+        start=1.5, frames=9, fps=Fraction(8)
+    )
+
+
+@pytest.mark.parametrize(
     ("name", "text", "message"),
     [
+        ("m.csv", "path,frames\na.mp4,2.5\n", "line 2: expected a number of frames to take.*2.5"),
+        ("m.jsonl", '{"path": "a.mp4", "frames": 0}', "expected a number of frames to take"),
         ("m.csv", "video,start\na.mp4,1\n", r"header line with the column path .*got video, start"),
         ("m.jsonl", '{"path": "a.mp4"}\nnonsense\n', "line 2: not JSON"),
         ("m.jsonl", '["a.mp4"]', "line 1: expected an object"),
@@ -165,7 +187,7 @@ def test_malformed_manifests(tmp_path: Path, name: str, text: str, message: str)
 
 def test_a_binary_manifest(tmp_path: Path) -> None:
     (tmp_path / "m.txt").write_bytes(b"\xff\xfe\x00\x80")
-    with pytest.raises(InputError, match="cannot be read as a manifest"):
+    with pytest.raises(InputError, match=r"not UTF-8, with the byte 0xff .*iconv"):
         find_inputs([str(tmp_path / "m.txt")])
 
 

@@ -10,7 +10,10 @@ from pathlib import Path
 
 import pytest
 
+from tests.cli.program import assert_refused, wfvae
+from tests.dataset.clips import write_clip
 from wfvae_cli.dataset import remote
+from wfvae_cli.dataset.items import is_single
 from wfvae_cli.errors import InputError
 
 LENGTHS = {
@@ -100,3 +103,24 @@ def test_a_disk_that_fills(address: str) -> None:
         pytest.skip("there is no /dev/full on this system")
     with pytest.raises(InputError, match="cannot be kept in /dev/full: No space left"):
         remote.download(f"{address}/whole", "/dev/full", lambda: None)
+
+
+def test_a_folder_needs_no_slash_to_be_a_dataset(tmp_path: Path) -> None:
+    write_clip(tmp_path / "in" / "a.mp4")
+    url = f"file://{tmp_path}"
+    assert wfvae("encode", f"{url}/in", "-o", f"{url}/z").code == 0
+    assert wfvae("decode", f"{url}/z", "-o", tmp_path / "back").code == 0
+    assert (tmp_path / "back" / "a.mp4").exists()
+    one = f"{url}/z/a.mp4.safetensors"
+    assert wfvae("decode", one, "-o", tmp_path / "one.mp4").code == 0
+    for command in ("info", "audit"):
+        assert wfvae(command, one).code == 0
+    assert wfvae("convert-cache", f"{url}/z", "-o", f"{url}/c", "--format", "energon").code == 0
+    assert (tmp_path / "c" / "latents-000000-000.tar").exists()
+
+
+def test_a_file_of_a_store_goes_into_a_folder(tmp_path: Path) -> None:
+    assert not is_single("memory://videos/a.mp4")
+    answer = wfvae("encode", "s3://videos/a.mp4", "-o", tmp_path / "z.safetensors")
+    assert_refused(answer, 2, "a store (s3://) make a dataset", "give a folder")
+    assert_refused(wfvae("audit", "s3://cache/x"), 2, "files of this machine")

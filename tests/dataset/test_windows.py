@@ -260,6 +260,16 @@ def test_other_windows_replace_those_that_were_there_when_asked(
     ]
 
 
+def test_what_a_skipped_clip_has_of_earlier_options_is_told(clips: Path, tmp_path: Path) -> None:
+    run(clips, tmp_path)
+    before = contents(tmp_path)
+    longer = EncodeConfig(windows=Windows.parse("head:99"))
+    assert run(clips, tmp_path, longer, conflict="overwrite").skipped == len(before)
+    assert contents(tmp_path) == before
+    for result in last_results(tmp_path / "manifest.jsonl").values():
+        assert f"still there ({result.item}.safetensors): remove it" in (result.error or "")
+
+
 def test_a_promise_of_absurdly_many_frames_is_not_believed(tmp_path: Path) -> None:
     lying_frames(tmp_path / "lying.mp4")
     without_rate(tmp_path / "without-rate.y4m")

@@ -77,6 +77,14 @@ def test_files_are_horizontal_bars_with_their_names() -> None:
     assert rendered(page, "png").startswith(b"\x89PNG")  # names are no formulas
 
 
+def test_names_that_are_not_utf8_can_be_drawn() -> None:
+    files = Comparison((FileResult("bad\udcff\n.mp4", clip(30.0)), FileResult("b", clip(31.0))), ())
+    for form in ("svg", "png", "pdf"):
+        assert rendered(plot_comparisons({"m\udcff": files}, "t\udcff"), form)
+        one = plot_clips({"m\udcff": clip(30.0), "b": clip(31.0)}, "t\udcff")
+        assert rendered(one, form)
+
+
 def test_many_files_are_a_distribution() -> None:
     page = plot_comparisons({"a": comparison(MAX_BARS + 1), "b": comparison(7)}, "t")
     axes = panels(page)["PSNR, dB"]

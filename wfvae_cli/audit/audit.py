@@ -15,6 +15,7 @@ from wfvae_cli.audit.measure import (
     LOADER_LIMIT,
     CacheFigures,
     ClipFigures,
+    find_misfits,
     find_mixed_shapes,
     find_outliers,
     measure,
@@ -39,6 +40,8 @@ class KnownModel:
     channels: int | None
     normalization: Normalization | None
     family: str | None = None
+    sha256: str | None = None
+    """Hash of its weights, where they are at hand."""
 
 
 @dataclass
@@ -121,12 +124,20 @@ def audit_cache(
         model: what is known of the model that made it.
         progress: called after every clip with 1.
     """
-    mixed = find_mixed_shapes(cache.entries)
+    weights = _expected_weights(cache.entries, model)
+    mixed = {**find_misfits(cache.entries), **find_mixed_shapes(cache.entries)}
     clips: list[ClipFigures] = []
     first: int | None = None
     for entry in cache.entries:
         clip = measure(entry, model.channels)
         extra = [mixed[entry.name]] if entry.name in mixed else []
+        info = entry.metadata
+        if weights is not None and info is not None and info.model_sha256 != weights:
+            others = model.name if model.sha256 is not None else "the other clips'"
+            extra.append(
+                f"made by other weights than {others}: by its header, those of {info.model} with "
+                f"SHA-256 {info.model_sha256[:12]}"
+            )
         if entry.format != cache.format and entry.read is not None:
             extra.append(f"a file of {entry.format} among those of {cache.format}")
         if clip.count:
@@ -144,6 +155,14 @@ def audit_cache(
     report = AuditReport(cache, model, clips, figures, scale)
     report.problems += _scale_problems(report)
     return report
+
+
+def _expected_weights(entries: Sequence[CacheEntry], model: KnownModel) -> str | None:
+    """Return the hash that all headers should have: the model's, or the one of most clips."""
+    if model.sha256 is not None:
+        return model.sha256
+    found = Counter(each.metadata.model_sha256 for each in entries if each.metadata is not None)
+    return found.most_common(1)[0][0] if found else None
 
 
 def _figures(clips: Sequence[ClipFigures]) -> CacheFigures | None:
@@ -171,7 +190,8 @@ def compare_with_sources(
         InputError: no clip has one.
     """
     unknown = 0
-    for entry in _spread([clip.entry for clip in report.clips if clip.count], most):
+    usable = [c.entry for c in report.clips if c.count and not (c.nan or c.infinite)]
+    for entry in _spread(usable, most):
         if len(report.comparisons) == most:
             break
         source = sources.find(entry)

@@ -42,13 +42,14 @@ def open_cache(path: Path) -> Cache:
     root = path.parent if path.is_file() else path
     entries = [entry for file in files for entry in _read(file, file.relative_to(root).as_posix())]
     readable = [entry for entry in entries if entry.read is not None]
-    if not readable:
+    known = readable or [entry for entry in entries if entry.is_damaged]
+    if not known:
         raise InputError(
             f"{path}: expected latents of wfvae, musubi-tuner, LTX-2, SimpleTuner, finetrainers, "
             f"FastVideo, Energon or ai-toolkit, got {_without_latents(files, entries)}: give the "
             "folder that the cache was written to"
         )
-    form, _ = Counter(entry.format for entry in readable).most_common(1)[0]
+    form, _ = Counter(entry.format for entry in known).most_common(1)[0]
     return Cache(path, form, tuple(entries))
 
 

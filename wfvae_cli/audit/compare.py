@@ -8,6 +8,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from wfvae_cli.audit.hypotheses import STABLE_DIFFUSION
 from wfvae_cli.latents.normalization import Normalization
 from wfvae_cli.models.base import LoadedModel
 from wfvae_cli.nn.stream import Stream
@@ -33,7 +34,8 @@ class Match:
     variant: str
     """Mistake applied to the pixels; empty for none."""
     scale: str
-    """Operation applied to the latents: a key of `hypotheses.HYPOTHESES`."""
+    """Operation applied to the latents: a key of `hypotheses.HYPOTHESES`, one without the shift, or
+    a factor that was fitted."""
     kind: Kind
     error: float
     """Root mean square of the difference, over the deviation of the mean within its channels."""
@@ -83,19 +85,63 @@ def match(
         candidates["normalised"] = (once, scale)
         candidates["normalised twice"] = (normalization.apply(once), scale**2)
         candidates["undone twice"] = (normalization.undo(mean), 1 / scale)
+        candidates["divided by scale"] = ((once / scale**2), 1 / scale)
+        candidates["normalised without the shift"] = (mean * scale, scale)
+        candidates["normalised without the scale"] = (once / scale, one)
+    candidates["scaled by 0.18215"] = (STABLE_DIFFUSION * mean, STABLE_DIFFUSION * one)
     found = [
         _compare(stored, expected, sigma * gain.abs(), variant, name)
         for name, (expected, gain) in candidates.items()
     ]
-    return min(found, key=lambda each: each.rank)
+    # Where several are equal within rounding, as where a shift is 0, the first one is meant.
+    return min(found, key=lambda each: (each.rank[0], each.kind != "equal" and each.error))
+
+
+def match_scaled(stored: Tensor, posterior: tuple[Tensor, Tensor]) -> Match:
+    """Compare stored latents with a mean whose scale is fitted: one factor, or each channel's own.
+
+    For latents that nothing else explains: a shift and a scale that are fitted always come nearer.
+    """
+    mean, sigma = posterior
+    seen = stored.float()
+    factor = (seen * mean).sum() / mean.square().sum().clamp(min=1e-12)
+    name = f"scaled by {float(factor):.4g}"
+    found = _compare(stored, factor * mean, sigma * factor.abs(), "", name)
+    if found.kind != "far":
+        return found
+    centred, own = _centred(mean), _centred(seen)
+    size = centred.square().sum(dim=(1, 2, 3), keepdim=True).clamp(min=1e-12)
+    gain = (own * centred).sum(dim=(1, 2, 3), keepdim=True) / size
+    expected = seen.mean(dim=(1, 2, 3), keepdim=True) + gain * centred
+    name = "normalised with another shift and scale"
+    return _compare(stored, expected, sigma * gain.abs(), "", name)
+
+
+def channel_order(stored: Tensor, mean: Tensor) -> Tensor | None:
+    """Find the order that brings the channels of stored latents to those of a mean.
+
+    Returns:
+        Indices of stored channels; None where each is best explained by its own, or several are by
+        the same.
+    """
+    rows = [_centred(each.float()).flatten(1) for each in (mean, stored)]
+    unit = [row / row.norm(dim=1, keepdim=True).clamp(min=1e-12) for row in rows]
+    best = (unit[0] @ unit[1].T).abs().argmax(dim=1)
+    usual = torch.arange(best.numel())
+    is_other = torch.equal(best.sort().values, usual) and not torch.equal(best, usual)
+    return best if is_other else None
+
+
+def _centred(values: Tensor) -> Tensor:
+    return values - values.mean(dim=(1, 2, 3), keepdim=True)
 
 
 def _compare(stored: Tensor, expected: Tensor, sigma: Tensor, variant: str, scale: str) -> Match:
     difference = stored.float() - expected
-    spread = _rms(expected - expected.mean(dim=(1, 2, 3), keepdim=True)).clamp(min=1e-12)
+    spread = _rms(_centred(expected)).clamp(min=1e-12)
     error = _rms(difference)
     # Half a unit in the last place of each number, and what rounding within the encoder adds.
-    rounding = 0.5 * torch.finfo(stored.dtype).eps * _rms(expected)
+    rounding = 0.5 * torch.finfo(precision_of(stored)).eps * _rms(expected)
     in_sigmas = difference / sigma.clamp(min=1e-12)
     sigmas = float(_rms(in_sigmas))
     if error <= rounding + COMPUTE_NOISE * spread:
@@ -107,10 +153,18 @@ def _compare(stored: Tensor, expected: Tensor, sigma: Tensor, variant: str, scal
     return Match(variant, scale, kind, float(error / spread), sigmas)
 
 
+def precision_of(stored: Tensor) -> torch.dtype:
+    """Return the coarsest dtype that holds all these numbers: some caches store rounded ones."""
+    for dtype in (torch.bfloat16, torch.float16):
+        if torch.equal(stored.to(dtype).to(stored.dtype), stored):
+            return dtype
+    return stored.dtype
+
+
 def _is_noise(in_sigmas: Tensor, mean: Tensor) -> bool:
     """Return True where a difference, in sigmas, looks like independent standard normal numbers."""
     of_channel = in_sigmas.flatten(1).square().mean(1).sqrt()
-    centred = mean - mean.mean(dim=(1, 2, 3), keepdim=True)
+    centred = _centred(mean)
     correlations = (
         in_sigmas.mean(),
         _correlation(in_sigmas[..., 1:], in_sigmas[..., :-1]),

@@ -55,6 +55,8 @@ class CacheEntry:
     source_size: tuple[int, int] | None = None
     """Width and height of the source's pictures, where known."""
     frame_rate: float | None = None
+    is_damaged: bool = False
+    """True where it cannot be read, but says that it is one of our latent files."""
     problems: tuple[str, ...] = field(default=())
     """Contradictions between its names, header and shapes."""
 

@@ -20,7 +20,8 @@ _MARGIN = 1.5
 """Least ratio of the next hypothesis's distance to the nearest's, for a verdict."""
 _FARTHEST = 1.0
 """A distance beyond which no hypothesis holds: a factor of e in every channel."""
-_STABLE_DIFFUSION = 0.18215
+STABLE_DIFFUSION = 0.18215
+"""Factor of the first latent diffusion models, which scripts use with others."""
 
 HYPOTHESES = {
     "raw": "as the model gives them",
@@ -97,9 +98,7 @@ def judge_scale(
         "normalised twice": [(-b * a, abs(a)) for b, a in pairs],
         "undone twice": [(b / a + b, 1 / a**2) for b, a in pairs],
         "divided by scale": [(0.0, 1 / a**2) for b, a in pairs],
-        "scaled by 0.18215": [
-            (b * _STABLE_DIFFUSION, _STABLE_DIFFUSION / abs(a)) for b, a in pairs
-        ],
+        "scaled by 0.18215": [(b * STABLE_DIFFUSION, STABLE_DIFFUSION / abs(a)) for b, a in pairs],
     }
     factor = _factor(std, scale)
     foretold[f"scaled by {factor:.3g}"] = [(b * factor, factor / abs(a)) for b, a in pairs]

@@ -18,6 +18,8 @@ _OUTLIER = 8.0
 """Robust standard deviations from the median of all clips."""
 _FEWEST = 8
 """Clips that it takes to call one an outlier."""
+_NEAR = math.log(1.5)
+"""Distance of the logarithms of two aspects within which a bucket fits a source."""
 _MAD_TO_STD = 1.4826
 """Standard deviation of a normal distribution over its median absolute deviation."""
 
@@ -174,6 +176,48 @@ def find_mixed_shapes(entries: Sequence[CacheEntry]) -> dict[str, str]:
                 f"{list(first.shape)}: they cannot be in one batch"
             )
     return found
+
+
+def find_misfits(entries: Sequence[CacheEntry]) -> dict[str, str]:
+    """Name clips of musubi-tuner whose latents have not the aspect that their names promise.
+
+    The trainer picks the bucket by the source's size in the name. A dataset without buckets, or
+    with few, crops clips of any aspect to what there is: only latents for which the cache has a
+    nearer shape of as many frames, or that fit no clip and would if they were turned, are wrong.
+
+    Returns:
+        What is wrong, by the clip's name.
+    """
+    clips: list[tuple[CacheEntry, float, float]] = []
+    for entry in entries:
+        size, grid = entry.source_size, entry.grid
+        if entry.format == "musubi-tuner" and size is not None and grid is not None:
+            clips.append((entry, size[0] / size[1], grid[3] / grid[2]))
+    shapes = {(entry.grid[1], aspect) for entry, _, aspect in clips if entry.grid}
+    fitting = {aspect for _, source, aspect in clips if _between(source, aspect) < _NEAR}
+    found: dict[str, str] = {}
+    for entry, source, aspect in clips:
+        distance = _between(source, aspect)
+        is_turned = aspect not in fitting and _between(source, 1 / aspect) < _NEAR
+        assert entry.grid is not None and entry.source_size is not None
+        own = [other for frames, other in shapes if frames == entry.grid[1]]
+        is_nearest = all(distance <= _between(source, other) + 1e-9 for other in own)
+        if distance < _NEAR or (is_nearest and not is_turned):
+            continue
+        found[entry.name] = (
+            f"latents of {entry.grid[3]}x{entry.grid[2]} do not fit a source of "
+            f"{entry.source_size[0]}x{entry.source_size[1]}: "
+            + (
+                "height and width are transposed"
+                if is_turned
+                else "the trainer picks the bucket by the name, and the cache has a nearer shape"
+            )
+        )
+    return found
+
+
+def _between(one: float, other: float) -> float:
+    return abs(math.log(one / other))
 
 
 def _level(std: tuple[float, ...]) -> float:

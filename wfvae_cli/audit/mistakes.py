@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -43,6 +44,7 @@ def variants(path: Path, reading: Reading, base: Tensor, total: int) -> Iterator
         yield Variant(name, change(base))
     yield from _of_frames(path, reading, total)
     yield from _of_geometry(path, reading)
+    yield from _of_filters(path, reading)
     yield from _of_axes(path, reading, base)
 
 
@@ -151,6 +153,42 @@ def _of_geometry(path: Path, reading: Reading) -> Iterator[Variant]:
             yield Variant("scaled to cover and cropped at the top left", _cut(frames, reading))
             far = frames[..., scaled[1] - size[1] :, scaled[0] - size[0] :]
             yield Variant("scaled to cover and cropped at the far edge", _cut(far, reading))
+
+
+_MODES: Mapping[str, dict[str, Any]] = {
+    "bicubic": {"mode": "bicubic", "antialias": True},
+    "bilinear": {"mode": "bilinear", "antialias": True},
+    "area": {"mode": "area"},
+    "bilinear without antialiasing": {"mode": "bilinear"},
+    "bicubic without antialiasing": {"mode": "bicubic"},
+    "nearest": {"mode": "nearest"},
+}
+FILTERS = {f"resized with another filter ({name})": each for name, each in _MODES.items()}
+"""Filters of PyTorch's `interpolate` that other scripts resize with: no fault by themselves."""
+
+
+def _of_filters(path: Path, reading: Reading) -> Iterator[Variant]:
+    """The same size and crop, resized by other filters: cover, then the centre."""
+    sampling = reading.sampling
+    if (sampling.size is None and sampling.short_side is None) or sampling.fit == "pad":
+        return
+    native = _try(path, replace(sampling, size=None, short_side=None))
+    if native is None:
+        return
+    native = native[:, reading.first : reading.first + reading.frames].transpose(0, 1)
+    height, width = native.shape[2:]
+    size = sampling.size or (reading.width, reading.height)
+    cover = max(size[0] / width, size[1] / height)
+    scaled = round(height * cover), round(width * cover)
+    if sampling.fit == "stretch":
+        scaled = size[1], size[0]
+    if scaled == (height, width):
+        return
+    top, left = (scaled[0] - size[1]) // 2, (scaled[1] - size[0]) // 2
+    for name, options in FILTERS.items():
+        resized = torch.nn.functional.interpolate(native, scaled, **options).clamp(-1, 1)
+        frames = resized[..., top : top + size[1], left : left + size[0]].transpose(0, 1)
+        yield Variant(name, _cut(frames, reading))
 
 
 def _of_axes(path: Path, reading: Reading, base: Tensor) -> Iterator[Variant]:

@@ -8,15 +8,16 @@ from typing import Any
 
 from torch import Tensor
 
-from wfvae_cli.audit.compare import CLOSE, Match, encode, match
+from wfvae_cli.audit.compare import CLOSE, Match, channel_order, encode, match, match_scaled
 from wfvae_cli.audit.entry import CacheEntry
-from wfvae_cli.audit.mistakes import variants
+from wfvae_cli.audit.mistakes import FILTERS, variants
 from wfvae_cli.audit.sources import Reading, fit, read_frames, reading_of
 from wfvae_cli.errors import InputError
 from wfvae_cli.models.base import LoadedModel
 
 _LATENTS = 3
 """Latent frames that are compared: later frames never change earlier ones."""
+_OTHER_ORDER = "channels of the latents in another order"
 _LIKELY, _BETTER = 0.25, 0.5
 """A mistake is named where its error is below the first, and below this part of the error of the
 pixels as they should be."""
@@ -47,6 +48,8 @@ class Comparison:
                 text = f"close to the mean, {best.scale} ({best.error:.2%} off)"
             case _:
                 text = f"made from other pixels ({best.error:.0%} off)"
+        if best.variant in FILTERS:
+            text += f", {best.variant}"
         return "; ".join((text, *self.problems))
 
     def to_json(self) -> dict[str, Any]:
@@ -91,11 +94,14 @@ def compare_clip(entry: CacheEntry, source: Path, model: LoadedModel) -> Compari
     base = fit(frames[:, reading.first :], reading.frames, reading.width, reading.height)
     if base.size(1) != reading.frames:
         raise InputError(f"{source}: has fewer frames than {entry.name} says")
-    plain = match(first, encode(model, base), model.vae.normalization)
+    posterior = encode(model, base)
+    plain = match(first, posterior, model.vae.normalization)
     best = plain
     if plain.kind not in ("equal", "sample"):
         clip_frames = strides.frames_of(total)
         best = _search(source, reading, base, stored, kept, clip_frames, plain, model)
+    if best.kind == "far" and not best.variant:
+        best = _search_latents(first, posterior, plain, model)
     return Comparison(entry, source, best, plain, (*problems, *_problems(entry, best)))
 
 
@@ -123,22 +129,42 @@ def _search(
         if found.kind == "equal":
             break
     is_better = best.error < _LIKELY and best.error < _BETTER * plain.error
-    is_certain = best.kind in ("equal", "sample")
+    # Another filter is no fault, so that it needs less than a mistake to be believed.
+    is_certain = best.kind in ("equal", "sample") or (
+        best.kind == "close" and best.variant in FILTERS
+    )
     return best if is_certain or (is_better and plain.error > CLOSE) else plain
+
+
+def _search_latents(
+    stored: Tensor, posterior: tuple[Tensor, Tensor], plain: Match, model: LoadedModel
+) -> Match:
+    """Try what may have been done to the latents: other factors, and channels in another order."""
+    order = channel_order(stored, posterior[0])
+    if order is not None:
+        found = match(stored[order], posterior, model.vae.normalization, _OTHER_ORDER)
+        if found.error < _LIKELY and found.error < _BETTER * plain.error:
+            return found
+    found = match_scaled(stored, posterior)
+    is_better = found.kind != "far" and found.error < _BETTER * plain.error
+    return found if is_better else plain
 
 
 def _problems(entry: CacheEntry, best: Match) -> list[str]:
     problems = []
-    if best.kind == "far" and not best.variant:
-        problems.append(f"made from other pixels: {best.error:.0%} off, and no usual mistake fits")
-    if best.variant:
+    if best.kind == "far" and (not best.variant or best.variant in FILTERS):
+        problems.append(
+            f"made from other pixels, or by other weights: {best.error:.0%} off, and no usual "
+            "mistake fits"
+        )
+    if best.variant and best.variant not in FILTERS:
         problems.append(best.variant)
     if best.kind != "far" or best.variant:
         if entry.content == "normalised" and best.scale == "raw":
             problems.append("never normalised")
         elif entry.content == "raw" and best.scale == "normalised":
             problems.append("normalised, where raw latents are expected")
-        elif best.scale in ("normalised twice", "undone twice"):
+        elif best.scale not in ("normalised", "raw"):
             problems.append(best.scale)
     if best.kind == "sample" and entry.posterior == "mean":
         problems.append("a sample of the posterior, where its mean is expected")

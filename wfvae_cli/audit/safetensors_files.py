@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import re
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import BinaryIO
@@ -17,7 +18,7 @@ from wfvae_cli.dataset.exporters.musubi import ARCHITECTURES
 from wfvae_cli.errors import LatentError
 from wfvae_cli.latents.file import LatentFile
 from wfvae_cli.latents.header import SAFETENSORS_DTYPES, Header, read_header
-from wfvae_cli.latents.metadata import SCHEMA
+from wfvae_cli.latents.metadata import SCHEMA, LatentMetadata
 from wfvae_cli.latents.raw import read_into
 from wfvae_cli.pipeline.encode import SOURCE_SIZE
 
@@ -44,7 +45,9 @@ def read_entry(path: Path, name: str) -> CacheEntry | None:
     except (LatentError, OSError) as error:
         return CacheEntry(name, path, "wfvae", bytes=size, problems=(f"cannot be read: {error}",))
     if header.metadata.get("schema") == SCHEMA:
-        return ours(path, name, size)
+        entry = ours(path, name, size)
+        turned = None if entry.read is not None else _turned_axes(header)
+        return entry if turned is None else replace(entry, problems=(*entry.problems, turned))
     if header.metadata.get("architecture") and any(map(_LATENT_KEY.fullmatch, header.tensors)):
         return _musubi(path, name, header, size)
     if path.parent.name == "_latent_cache" and "latent" in header.tensors:
@@ -65,7 +68,8 @@ def ours(
         with LatentFile(source()) as file:
             info, dtype = file.metadata, file.dtype
     except LatentError as error:
-        return CacheEntry(name, path, form, bytes=size, problems=(f"cannot be read: {error}",))
+        problem = (f"cannot be read: {error}",)
+        return CacheEntry(name, path, form, bytes=size, is_damaged=True, problems=problem)
     width, cross, height = info.extra.get(SOURCE_SIZE, "").partition("x")
     known = cross and width.isdecimal() and height.isdecimal()
     return CacheEntry(
@@ -85,6 +89,20 @@ def ours(
         source_size=(int(width), int(height)) if known else None,
         frame_rate=None if info.frame_rate is None else float(info.frame_rate),
     )
+
+
+def _turned_axes(header: Header) -> str | None:
+    """Say which axes of one of our files are transposed; None where that is not what is wrong."""
+    try:
+        channels, frames, height, width = LatentMetadata.from_strings(header.metadata).latent_shape
+    except LatentError:
+        return None
+    names: dict[tuple[int, ...], str] = {
+        (channels, frames, width, height): "height and width of the latents transposed",
+        (frames, channels, height, width): "channels and time of the latents transposed",
+    }
+    tensor = header.tensors.get("latents")
+    return None if tensor is None else names.get(tensor.shape)
 
 
 def _musubi(path: Path, name: str, header: Header, size: int) -> CacheEntry:
@@ -109,11 +127,6 @@ def _musubi(path: Path, name: str, header: Header, size: int) -> CacheEntry:
                 f"the name says {parts[-2]}, the header {strings.get('width')}x"
                 f"{strings.get('height')}"
             )
-        if len(shape) == 4 and not _is_near(source_size, shape):
-            problems.append(
-                f"latents of {shape[3]}x{shape[2]} do not fit a source of {parts[-2]}: the trainer "
-                "picks the bucket by the name"
-            )
     frames = int(window[2]) if window else 1
     if len(shape) == 4 and -(-(frames - 1) // _TIME_STRIDE) + 1 != shape[1]:
         problems.append(f"{shape[1]} latent frames do not fit the {frames} frames of the name")
@@ -135,12 +148,6 @@ def _musubi(path: Path, name: str, header: Header, size: int) -> CacheEntry:
         source_size=source_size,
         problems=tuple(problems),
     )
-
-
-def _is_near(source: tuple[int, int], shape: tuple[int, ...]) -> bool:
-    """Return True where an aspect is within 1.5 of the source's, as every bucket's is."""
-    ratio = (source[0] / source[1]) / (shape[3] / shape[2])
-    return 1 / 1.5 < ratio < 1.5
 
 
 def _ai_toolkit(path: Path, name: str, header: Header, size: int) -> CacheEntry:

@@ -16,7 +16,9 @@ from torch import Tensor
 from wfvae_cli.audit.entry import CacheEntry
 from wfvae_cli.dataset.items import Item, find_inputs
 from wfvae_cli.dataset.outputs import parse_options
+from wfvae_cli.dataset.source import content_sha256, stamp
 from wfvae_cli.dataset.windows import Window
+from wfvae_cli.errors import WfvaeError
 from wfvae_cli.media.options import Sampling
 from wfvae_cli.media.reader import open_clip
 from wfvae_cli.strides import Strides
@@ -48,9 +50,22 @@ class Sources:
             return Path(self._by_path[name].path)
         for key in (entry.stem, entry.stem_sha256):
             found = self._by_stem.get(key or "", [])
-            if len(found) == 1:
+            if len(found) > 1:
+                found = [item for item in found if _is_source(item, entry)]
+            if found and len({item.path for item in found}) == 1:
                 return Path(found[0].path)
         return None
+
+
+def _is_source(item: Item, entry: CacheEntry) -> bool:
+    """Return True where a file has the hash that our own header records of a clip's source."""
+    expected = None if entry.metadata is None else entry.metadata.extra.get("source_sha256")
+    if expected is None or item.is_url:
+        return False
+    try:
+        return content_sha256(item.path, stamp(item.path)) == expected
+    except WfvaeError:
+        return False
 
 
 @dataclass(frozen=True)

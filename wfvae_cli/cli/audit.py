@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 
 from wfvae_cli.cli.console import Console
 from wfvae_cli.cli.output import Overwrite
+from wfvae_cli.cli.params import options_given
+from wfvae_cli.cli.paths import on_this_machine
 from wfvae_cli.errors import PartialFailureError, UsageError
 from wfvae_cli.models.options import RunOptions, model_option
 from wfvae_cli.option import Argument, Option
@@ -26,7 +28,7 @@ EXAMPLES = """
 
 def audit(
     cache: Annotated[
-        Path,
+        str,
         Argument(
             "CACHE",
             "A folder of latents, or one file: of wfvae, musubi-tuner, LTX-2, SimpleTuner, "
@@ -70,7 +72,9 @@ def audit(
 
     if decode is not None and decode[0] < 1:
         raise UsageError(f"--decode: expected at least 1 clip, got {decode[0]}")
-    found = open_cache(cache)
+    if source is None and "--compare" in options_given():
+        raise UsageError("--compare says how many clips --source compares: add --source VIDEOS")
+    found = open_cache(on_this_machine(cache))
     known = _known(model, found.entries)
     needs_model = source or decode
     if needs_model and known.name is None:
@@ -130,4 +134,6 @@ def _known(name: str | None, entries: tuple[CacheEntry, ...]) -> KnownModel:
     values = facts["normalization"]
     of_config = None if values is None else Normalization(values["shift"], values["scale"])
     normalization = of_config or of_cache.normalization
-    return KnownModel(named, facts["latent_channels"], normalization, facts["family"])
+    return KnownModel(
+        named, facts["latent_channels"], normalization, facts["family"], facts["sha256"]
+    )

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated
 
 from wfvae_cli.cli.console import Console
+from wfvae_cli.cli.paths import on_this_machine
 from wfvae_cli.dataset.options import Format
 from wfvae_cli.models.options import model_option
 from wfvae_cli.option import Argument, Option
@@ -18,10 +18,10 @@ EXAMPLES = """
 
 def convert_cache(
     source: Annotated[
-        Path, Argument("FROM", "A cache, as wfvae audit takes it: a folder or a file of latents.")
+        str, Argument("FROM", "A cache, as wfvae audit takes it: a folder or a file of latents.")
     ],
     output: Annotated[
-        Path, Option("The folder to write into.", flags=("--output", "-o"), metavar="DIR")
+        str, Option("The folder to write into.", flags=("--output", "-o"), metavar="DIR")
     ],
     format: Annotated[Format, Option("What to write, as wfvae encode --format.", common=True)],
     console: Console,
@@ -39,17 +39,18 @@ def convert_cache(
     from wfvae_cli.audit.cache import open_cache
     from wfvae_cli.audit.convert import convert_entries
 
-    cache = open_cache(source)
+    target = on_this_machine(output)
+    cache = open_cache(on_this_machine(source))
     with console.progress("converting", len(cache.entries), "clips") as progress:
-        done = convert_entries(cache, output, format, model, progress)
+        done = convert_entries(cache, target, format, model, progress)
     console.say(
         f"{output}: {done.written} clips of {cache.format} as {format}"
         + (f", {done.current} already up to date" if done.current else "")
     )
     console.result(
         {
-            "input": str(source),
-            "output": str(output),
+            "input": source,
+            "output": output,
             "from": cache.format,
             "format": format,
             "written": done.written,

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from wfvae_cli.cli import run
 from wfvae_cli.cli.buckets_view import tell_parts
 from wfvae_cli.cli.console import Console
+from wfvae_cli.cli.params import options_given
 from wfvae_cli.cli.paths import check_outputs
 from wfvae_cli.cli.signals import Stopped
 from wfvae_cli.dataset.isolation import Isolation, isolate
@@ -24,7 +25,7 @@ from wfvae_cli.dataset.options import (
     default_threads,
 )
 from wfvae_cli.errors import PartialFailureError, UsageError
-from wfvae_cli.media.options import DATASET_IMAGE_MEMORY
+from wfvae_cli.media.options import DATASET_IMAGE_MEMORY, Sampling
 from wfvae_cli.models.options import RunOptions
 from wfvae_cli.pipeline.options import Limits
 
@@ -37,6 +38,8 @@ if TYPE_CHECKING:
     from wfvae_cli.dataset.run import Summary
 
 
+_HARMLESS = frozenset(("--engine", "--format"))
+"""Options of datasets whose values are for one clip, too, where no dataset is asked for."""
 _OF_FILES = frozenset((".pt", ".pth", ".npy", ".npz", ".tar"))
 """Suffixes, beside those of media, of outputs that are files rather than folders."""
 
@@ -124,6 +127,7 @@ def is_dataset(
                 f"{asked} needs files and a folder for its outputs, and cannot read or write a "
                 f"pipe (-): give both, such as -o {example}"
             )
+        _check_one_clip(sources[0], example)
         return False
     folder = output is not None and (
         output.endswith("/") or Path(output).is_dir() or is_url(output)
@@ -136,13 +140,42 @@ def is_dataset(
     many = is_many or asked is not None
     of_files = _OF_FILES.union(suffixes, *SUFFIXES.values())
     if many and not folder and output is not None and Path(output).suffix.lower() in of_files:
-        why = "a folder, a list, a pattern or several inputs make a dataset"
+        why = "a folder, a list, a pattern, several inputs or a store (s3://) make a dataset"
         if not is_many:
             why = f"with {asked} the outputs go into a folder, even those of one clip"
         raise UsageError(
             f"-o {output} names one file, but {why}: give a folder, such as -o {example}"
         )
+    if not many and not folder:
+        _check_one_clip(sources[0], example)
     return many or folder
+
+
+def _check_one_clip(source: str, example: str) -> None:
+    """Refuse options that mean nothing to one clip, and would be ignored.
+
+    Raises:
+        UsageError: the command line has one.
+    """
+    unused = [flag for flag in options_given("Datasets") if flag not in _HARMLESS]
+    if unused:
+        raise UsageError(
+            f"{', '.join(unused)} {'is' if len(unused) == 1 else 'are'} for datasets, and {source} "
+            f"is one clip: leave it out, or give a folder for the outputs, such as -o {example}"
+        )
+
+
+def check_fit(sampling: Sampling, *, with_buckets: bool = False) -> None:
+    """Refuse `--fit` where nothing gives pictures another aspect, and it would be ignored.
+
+    Raises:
+        UsageError: it is given without a size.
+    """
+    if "--fit" in options_given() and sampling.size is None and not with_buckets:
+        raise UsageError(
+            f"--fit {sampling.fit} says how pictures are brought to the aspect of a size, and "
+            "there is none: add --size (or --buckets), or leave it out"
+        )
 
 
 def use_threads(device: str, threads: int | None) -> None:

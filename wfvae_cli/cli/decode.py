@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 from wfvae_cli.cli.console import Console
 from wfvae_cli.cli.dataset import DatasetOptions, is_dataset, list_items, run_job, use_threads
 from wfvae_cli.cli.output import Overwrite, display
+from wfvae_cli.cli.paths import on_this_machine
 from wfvae_cli.cli.run import import_torch
 from wfvae_cli.dataset.options import EngineOptions, Selection, WorkOptions
 from wfvae_cli.errors import LatentError, UsageError
@@ -82,8 +83,9 @@ def decode(
     console.check_stdout(output)
     dataset = DatasetOptions(selection, work, limits, engine, overwrite)
     if not is_dataset(sources, output, dataset, _SUFFIXES):
+        source = sources[0] if sources[0] == "-" else str(on_this_machine(sources[0]))
         _decode_one(
-            sources[0], output, console, run, chunks, part, video, work, model, audio_from,
+            source, output, console, run, chunks, part, video, work, model, audio_from,
             force=force, overwrite=overwrite,
         )  # fmt: skip
         return
@@ -117,7 +119,8 @@ def _model_of(items: Sequence[Item]) -> str:
             continue  # the run will say why
     raise LatentError(
         f"none of {len(items)} files can be read as latents, the first one being {items[0].path}: "
-        "expected latent files of wfvae encode"
+        "expected latent files of wfvae encode (wfvae convert-cache FROM -o TO --format files "
+        "makes them of a trainer's cache)"
     )
 
 

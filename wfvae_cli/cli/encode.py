@@ -8,8 +8,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 from wfvae_cli.cli.console import Console
-from wfvae_cli.cli.dataset import DatasetOptions, is_dataset, list_items, run_job, use_threads
+from wfvae_cli.cli.dataset import (
+    DatasetOptions,
+    check_fit,
+    is_dataset,
+    list_items,
+    run_job,
+    use_threads,
+)
 from wfvae_cli.cli.output import Overwrite, display
+from wfvae_cli.cli.params import options_given
 from wfvae_cli.cli.run import import_torch
 from wfvae_cli.dataset.options import (
     DryRun,
@@ -145,6 +153,12 @@ def encode(
 
     console.check_stdout(output)
     check(hwaccel)
+    if options.seed and options.posterior != "sample":
+        raise UsageError(
+            f"--seed is of --posterior sample, and a posterior's {options.posterior} has no noise: "
+            "leave it out, or add --posterior sample"
+        )
+    check_fit(sampling, with_buckets=parts.buckets is not None)
     dataset = DatasetOptions(selection, work, limits, engine, overwrite)
     asked = parts.asked
     if form.chosen != "files":
@@ -223,6 +237,7 @@ def _dataset_options(
     options: EncodeOptions, normalize: Normalize, form: FormatOptions, model: str
 ) -> EncodeOptions:
     """Add what only the checkpoint knows; its weights are not loaded for it."""
+    from wfvae_cli.dataset.config import check_posterior
     from wfvae_cli.dataset.trainer_formats import TRAINER_FORMATS
 
     trainer = TRAINER_FORMATS.get(form.chosen)
@@ -234,6 +249,12 @@ def _dataset_options(
 
     facts = describe_checkpoint(model)
     if trainer is not None:
+        check_posterior(form.chosen, options)
+        if "--save-dtype" in options_given() and options.save_dtype != trainer.dtype:
+            raise UsageError(
+                f"--format {form.chosen} stores {trainer.dtype}: leave --save-dtype "
+                f"{options.save_dtype} out"
+            )
         wanted = trainer.content_of(facts["family"], model) == "normalised"
         if normalize.normalize and not wanted:
             raise UsageError(

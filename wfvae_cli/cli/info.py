@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shlex
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import asdict
 from fractions import Fraction
@@ -10,6 +12,7 @@ from typing import Annotated, Any
 
 from wfvae_cli.cli.console import Console
 from wfvae_cli.errors import InputError
+from wfvae_cli.local_path import local_path
 from wfvae_cli.models.names import PICKLE_SUFFIXES
 from wfvae_cli.option import Argument
 from wfvae_cli.unreadable import why_unreadable
@@ -31,13 +34,13 @@ def info(
         str,
         Argument(
             "FILE",
-            "A latent file, a checkpoint, a model's name, statistics of latents, a video or an "
-            "image.",
+            "A latent file or a cache of them, a checkpoint, a model's name, statistics, a "
+            "video or an image.",
         ),
     ],
     console: Console,
 ) -> None:
-    """Say what a latent file, a checkpoint, statistics of latents, a video or an image is."""
+    """Say what a latent file or cache, a checkpoint, statistics, a video or an image is."""
     facts = _describe(source)
     if console.json:
         console.result(facts)
@@ -47,21 +50,72 @@ def info(
 
 def _describe(source: str) -> dict[str, Any]:
     from wfvae_cli.dataset.items import SUFFIXES
+    from wfvae_cli.dataset.remote import is_web
     from wfvae_cli.latents.file import is_latent_file
 
-    path = Path(source)
+    path = local_path(source)
+    source = str(path) if source.startswith("file://") else source
+    cache = _describe_cache(path) if _may_be_cache(path) else None
+    if cache is not None:
+        return cache
+    if (
+        path.is_dir()
+        and not any(path.glob("*.safetensors*"))
+        and not (path / "config.json").exists()
+    ):
+        raise InputError(
+            f"{source}: a folder that holds neither latents nor a checkpoint: name a file in it "
+            f"(what a folder of videos holds, wfvae encode {shlex.quote(source)} -o OUT --dry-run "
+            "says)"
+        )
     if path.name.endswith((*PICKLE_SUFFIXES, ".safetensors.index.json")):
         return _describe_model(source)
     if path.is_file() and path.suffix == ".safetensors":
         return _describe_latents(source) if is_latent_file(path) else _describe_model(source)
     if path.is_file() and path.suffix == ".json":
         return _describe_stats(path)
-    if path.is_file() or path.is_fifo() or "%" in source or source == "-":
+    if is_web(source) or path.is_file() or path.is_fifo() or "%" in source or source == "-":
         return _describe_clip(source)
     if not path.exists() and any(path.suffix.lower() in each for each in SUFFIXES.values()):
         expected = "a latent file, a checkpoint, a video or an image"
         raise InputError(f"{source}: {why_unreadable(source, expected, FileNotFoundError())}")
     return _describe_model(source)
+
+
+def _may_be_cache(path: Path) -> bool:
+    """Return True where a path may hold latents in the form of a trainer, or many of ours."""
+    if path.is_dir():
+        return not (path / "config.json").exists()
+    is_file = path.is_file() and path.suffix in (".safetensors", ".pt", ".tar", ".parquet")
+    if not is_file or path.suffix != ".safetensors":
+        return is_file
+    from wfvae_cli.latents.file import is_latent_file
+
+    return not is_latent_file(path)
+
+
+def _describe_cache(path: Path) -> dict[str, Any] | None:
+    """Describe a cache of latents; None where it is none."""
+    from wfvae_cli.audit.cache import open_cache
+
+    try:
+        cache = open_cache(path)
+    except InputError:
+        return None
+    readable = [entry for entry in cache.entries if entry.read is not None]
+    shapes = Counter(tuple(entry.shape) for entry in readable)
+    return {
+        "kind": "cache of latents",
+        "format": cache.format,
+        "clips": len(cache.entries),
+        "unreadable": len(cache.entries) - len(readable),
+        "shapes": {"x".join(map(str, shape)): count for shape, count in shapes.most_common(8)},
+        "dtypes": sorted({entry.dtype for entry in readable}),
+        "families": sorted({entry.family for entry in readable if entry.family}),
+        "models": sorted({e.metadata.model for e in readable if e.metadata is not None}),
+        "bytes": sum(entry.bytes for entry in cache.entries),
+        "more": f"wfvae audit {shlex.quote(str(path))}",
+    }
 
 
 def _describe_latents(source: str) -> dict[str, Any]:

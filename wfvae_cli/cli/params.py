@@ -10,6 +10,7 @@ from __future__ import annotations
 import dataclasses
 import inspect
 from collections.abc import Callable, Mapping
+from contextvars import ContextVar
 from typing import Annotated, Any, get_args, get_origin, get_type_hints
 
 import typer
@@ -50,12 +51,16 @@ def add_command(app: typer.Typer, function: Callable[..., None], examples: str) 
         }
         function(**{key: values[key] for key in plain}, **built)
 
-    def run(**given: Any) -> None:
+    def run(context: typer.Context, **given: Any) -> None:
         console = Console(json=bool(given.get("json")), quiet=bool(given.get("quiet")))
+        _given.set([each for key, each in fields.items() if _is_given(context, key)])
         run_reported(lambda: call(given), console)
 
     run.__signature__ = inspect.Signature(  # type: ignore[attr-defined]
-        [field.parameter() for field in fields.values()]
+        [
+            inspect.Parameter("context", inspect.Parameter.KEYWORD_ONLY, annotation=typer.Context),
+            *(field.parameter() for field in fields.values()),
+        ]
     )
     common = frozenset(key for key, field in fields.items() if field.is_common)
     register = app.command(
@@ -65,6 +70,27 @@ def add_command(app: typer.Typer, function: Callable[..., None], examples: str) 
         context_settings={"help_option_names": ["-h", "--help"]},
     )
     register(run)
+
+
+def options_given(panel: str = "") -> list[str]:
+    """List the options that the command line gives, default values included.
+
+    Args:
+        panel: beginning of the name of the groups in `--help` that they must be in.
+
+    Returns:
+        The first spelling of each, such as `--save-dtype`.
+    """
+    return [
+        each.flags[0]
+        for each in _given.get()
+        if isinstance(each.declared, Option) and (each.declared.panel or "").startswith(panel)
+    ]
+
+
+def _is_given(context: typer.Context, name: str) -> bool:
+    source = context.get_parameter_source(name)
+    return source is not None and source.name == "COMMANDLINE"
 
 
 def _help(function: Callable[..., None], examples: str) -> str:
@@ -175,6 +201,8 @@ class _Field:
 
 
 _REQUIRED = inspect.Parameter.empty
+_given: ContextVar[list[_Field]] = ContextVar("given", default=[])  # noqa: B039 (never changed)
+"""Options and arguments of the command line that is being run."""
 
 
 def _shown(default: Any) -> Any:

@@ -11,6 +11,7 @@ from urllib.parse import unquote
 
 from wfvae_cli.atomic import STDOUT, check_not_input
 from wfvae_cli.errors import UsageError, VideoError, WfvaeError
+from wfvae_cli.local_path import local_path
 from wfvae_cli.media.suffixes import is_playlist
 
 _LONGEST_PLAYLIST = 1 << 22
@@ -58,6 +59,22 @@ def check_latents_name(output: str) -> None:
 def _is_special(path: Path) -> bool:
     """Return True where a path exists and is no regular file: `/dev/null`, a pipe, a folder."""
     return path.exists() and not path.is_file()
+
+
+def on_this_machine(given: str) -> Path:
+    """Return the path that a user named, as a path or as a `file://` URL.
+
+    Raises:
+        UsageError: it is a URL of another machine.
+    """
+    from wfvae_cli.dataset.remote import is_url
+
+    if is_url(given) and not given.startswith("file://"):
+        raise UsageError(
+            f"{given}: this command works on files of this machine: copy what you need of it to a "
+            "folder here first, and name that"
+        )
+    return local_path(given)
 
 
 def _files_of(path: str | Path | None) -> Iterator[str | Path]:

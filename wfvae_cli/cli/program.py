@@ -56,6 +56,9 @@ def _in_our_words(message: str) -> str:
         message = message.replace(theirs, ours)
     message = re.sub(r"'(-[^']*)'", r"\1", message)
     message = re.sub(r",\s*\n\s*", ", ", re.sub(r"\. Choose from:\s*", ": choose from ", message))
+    found = re.fullmatch(r"Option '?(-[\w-]+)'? requires (\d+) arguments", message)
+    if found is not None:
+        message = f"{found[1]} needs {found[2]} values, as --help shows"
     found = re.fullmatch(r"(.*: )'(.*)' is not one of (.*)", message)
     if found is not None:
         known = found[3].replace("'", "")

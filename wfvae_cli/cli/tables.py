@@ -33,12 +33,13 @@ def print_table(
         header: names of the columns.
         rows: as many cells each.
         words: columns that hold no numbers, to the left as well.
-        spare: columns to move below, the first of them first, where the terminal is too narrow.
+        spare: columns to move below, those that there are, the first of them first, where the
+            terminal is too narrow.
         title: a line above.
     """
     screen = _screen()
     keep = list(range(len(header)))
-    for name in spare:
+    for name in (each for each in spare if each in header):  # some scores are not always there
         if _width(header, rows, keep) <= screen.width:
             break
         keep.remove(list(header).index(name))

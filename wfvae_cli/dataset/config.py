@@ -23,6 +23,8 @@ from wfvae_cli.pipeline.options import Batch, DecodedPart, EncodeOptions, Tile, 
 
 WEIGHTS = "model_sha256"
 """The option that the weights' hash is compared as."""
+_TEXTS = "caption_and_columns"
+"""The option that the hash of a clip's caption and columns is compared as."""
 
 
 @dataclass(frozen=True)
@@ -108,6 +110,7 @@ def sampling_of(sampling: Sampling, item: Item) -> Sampling:
         sampling,
         start=item.start or sampling.start,
         duration=sampling.duration if item.duration is None else item.duration,
+        frames=item.frames or sampling.frames,
     )
 
 
@@ -166,11 +169,7 @@ class EncodeConfig(Config):
         return item.windows or self.windows
 
     def _check_trainer(self, trainer: TrainerFormat) -> None:
-        if self.options.posterior != "mean":
-            raise UsageError(
-                f"--format {self.format} stores the posterior's mean: leave --posterior "
-                f"{self.options.posterior} out"
-            )
+        check_posterior(self.format, self.options)
         if self.options.save_dtype != trainer.dtype:
             raise UsageError(
                 f"--format {self.format} stores {trainer.dtype}, got a save_dtype of "
@@ -236,8 +235,21 @@ class EncodeConfig(Config):
         if item.caption is not None or item.columns:
             # Headers hold them, so that a caption that was edited makes other bytes.
             said = json.dumps([item.caption, item.columns], sort_keys=True)
-            values["caption_and_columns"] = hashlib.sha256(said.encode()).hexdigest()[:16]
+            values[_TEXTS] = hashlib.sha256(said.encode()).hexdigest()[:16]
         return values
+
+
+def check_posterior(form: Format, options: EncodeOptions) -> None:
+    """Refuse anything but the mean in a trainer's format.
+
+    Raises:
+        UsageError: another part of the posterior is asked for.
+    """
+    if options.posterior != "mean":
+        raise UsageError(
+            f"--format {form} stores the posterior's mean: leave --posterior "
+            f"{options.posterior} out"
+        )
 
 
 @dataclass(frozen=True)
@@ -329,4 +341,9 @@ def difference(old: Mapping[str, str], new: Mapping[str, str]) -> str:
         value = values.get(name, "unset")
         return value[:12] if name == WEIGHTS else value
 
-    return "; ".join(f"{name}: {shown(old, name)}, now {shown(new, name)}" for name in names)
+    return "; ".join(
+        "caption or columns: edited, added or taken away"  # recorded as a hash, which says nothing
+        if name == _TEXTS
+        else f"{name}: {shown(old, name)}, now {shown(new, name)}"
+        for name in names
+    )

@@ -131,7 +131,7 @@ class EncodeItems(Job[Task, ItemFrames, ItemResult]):
                 try:
                     cut = self.find_cut(item, file, reader, heartbeat)
                 except UnsuitableError as error:
-                    yield Ready(self._skipped(item, file, error))
+                    yield Ready(self._skipped(task, file, error))
                     return
                 found = self._find_windows(item, file, cut)
                 if cut is not None and found and len(found) == len(cut.windows):
@@ -233,9 +233,16 @@ class EncodeItems(Job[Task, ItemFrames, ItemResult]):
             windows=results,
         )
 
-    def _skipped(self, item: Item, file: Source, error: UnsuitableError) -> ItemResult:
-        result = self._result(item, file, None)
-        return replace(result, status="skipped", error=str(error), kind=SKIPPED)
+    def _skipped(self, task: Task, file: Source, error: UnsuitableError) -> ItemResult:
+        why = str(error)
+        # What nothing takes the place of is kept: a slip in --windows must not empty a dataset.
+        if task.replaces:
+            why += (
+                f"; what earlier options made of it is still there ({', '.join(task.replaces[:3])}"
+                f"{', …' if len(task.replaces) > 3 else ''}): remove it if it is not wanted"
+            )
+        result = self._result(task.item, file, None)
+        return replace(result, status="skipped", error=why, kind=SKIPPED)
 
     def _result(self, item: Item, file: Source, cut: Cut | None) -> ItemResult:
         """Make the result of an item, but for its outputs."""

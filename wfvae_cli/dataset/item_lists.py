@@ -19,8 +19,10 @@ from wfvae_cli.errors import InputError
 from wfvae_cli.unreadable import why_unreadable
 
 MANIFEST_SUFFIXES = (".txt", ".csv", ".jsonl", ".parquet")
-_OURS = ("path", "start", "duration", "id", "windows")
+_OURS = ("path", "start", "duration", "frames", "id", "windows")
 """Columns that select what is taken; all others are stored with the latents."""
+OPTIONAL = "start, duration, frames, id, windows and caption, if wanted"
+"""Columns with a meaning beside `path`, as messages list them."""
 _LONGEST_CELL = 1 << 27
 """Characters of a CSV cell, such as a caption; the csv module's own limit is 128 Ki."""
 
@@ -35,6 +37,8 @@ class Row:
     """Time in seconds."""
     duration: float | None = None
     """Time in seconds."""
+    frames: int | None = None
+    """The most frames to take, in place of `--frames`."""
     id: str | None = None
     """A name below the output folder, `/` allowed."""
     windows: Windows | None = None
@@ -47,9 +51,9 @@ def read_rows(source: str) -> Iterator[Row]:
     """Read a manifest from front to back.
 
     `.txt` has a path on every line, blank lines and those after `#` aside. `.csv` has a header
-    line that names the column `path`, and may name `start`, `duration` (seconds), `id`, `windows`
-    (as of `--windows`) and others, such as `caption`. `.jsonl` has an object with these keys on
-    every line, and `.parquet` has these columns.
+    line that names the column `path`, and may name `start`, `duration` (seconds), `frames`, `id`,
+    `windows` (as of `--windows`) and others, such as `caption`. `.jsonl` has an object with these
+    keys on every line, and `.parquet` has these columns.
 
     Raises:
         InputError: it cannot be read, or a line is malformed; the message names the line.
@@ -64,7 +68,12 @@ def read_rows(source: str) -> Iterator[Row]:
         text = _read(source)
     except FileNotFoundError as error:
         raise InputError(f"{source}: {why_unreadable(source, 'a manifest', error)}") from error
-    except (OSError, UnicodeDecodeError) as error:
+    except UnicodeDecodeError as error:
+        raise InputError(
+            f"{source}: cannot be read as a manifest: it is not UTF-8, with the byte "
+            f"0x{error.object[error.start]:02x} at offset {error.start}: convert it, as with iconv"
+        ) from error
+    except OSError as error:
         raise InputError(f"{source}: cannot be read as a manifest: {error}") from error
     # Not splitlines, which also splits at U+2028, U+0085 and the like: they are text in a line.
     lines = text.replace("\r\n", "\n").split("\n")
@@ -105,8 +114,8 @@ def _from_csv(text: str, source: str) -> Iterator[tuple[int, Mapping[str, Any]]]
     try:
         if "path" not in (reader.fieldnames or ()):
             raise InputError(
-                f"{source}: expected a header line with the column path (and start, duration, id "
-                f"if wanted), got {', '.join(reader.fieldnames or ())[:200] or 'nothing'}"
+                f"{source}: expected a header line with the column path (and {OPTIONAL}), got "
+                f"{', '.join(reader.fieldnames or ())[:200] or 'nothing'}"
             )
         for values in reader:
             yield reader.line_num, values
@@ -138,7 +147,24 @@ def _row(values: Mapping[str, Any]) -> Row:
     if None in values:  # where `csv` puts what no column is for
         raise ValueError("more fields than columns: put texts that hold commas in double quotes")
     rest = columns_of({name: value for name, value in values.items() if name not in _OURS})
-    return Row(path.strip(), start, duration, _id(values.get("id")), _windows(values), rest)
+    frames, name = _frames(values), _id(values.get("id"))
+    return Row(path.strip(), start, duration, frames, name, _windows(values), rest)
+
+
+def _frames(values: Mapping[str, Any]) -> int | None:
+    value = values.get("frames")
+    if value is None or value == "":
+        return None
+    try:
+        number = 0.0 if isinstance(value, bool) else float(value)
+    except (TypeError, ValueError, OverflowError):
+        number = 0.0
+    if not (number >= 1 and number.is_integer()):
+        raise ValueError(
+            f"expected a number of frames to take, 1 or more, got {repr(value)[:200]}: correct it, "
+            "or give the column another name if it says something else"
+        )
+    return int(number)
 
 
 def _windows(values: Mapping[str, Any]) -> Windows | None:

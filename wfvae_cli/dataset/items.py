@@ -39,6 +39,8 @@ SUFFIXES: Mapping[Kind, frozenset[str]] = {
 }
 """Suffixes taken of a directory, lower-case; a file named by itself may have any suffix."""
 
+_EXAMPLES = (".mp4", ".mkv", ".mov", ".webm", ".png", ".jpg", ".safetensors", ".tar")
+"""Suffixes that messages name of all that are taken."""
 _MAGIC = "*?["
 _RESERVED = ".wfvae-"
 """Prefix of the folders of unfinished outputs in an output folder."""
@@ -72,6 +74,8 @@ class Item:
     """Offset of a latent file in `path`, a tar shard."""
     size: int | None = None
     """Bytes of a latent file in a tar shard; None where `path` is all of it."""
+    frames: int | None = None
+    """The most frames to take, where its manifest says so."""
 
     def part(self, window: Window) -> Item:
         """Return the item of a window's output."""
@@ -135,13 +139,21 @@ def find_inputs(
 
 
 def is_single(source: str) -> bool:
-    """Return True where a source looks like one clip: no directory, glob or manifest."""
+    """Return True where a source looks like one clip: no directory, glob, manifest or store."""
     return not (
         source.endswith("/")
         or PurePosixPath(source).suffix.lower() in MANIFEST_SUFFIXES
         or (_is_glob(source) and not Path(source).exists())
-        or (not remote.is_url(source) and Path(source).is_dir())
+        or (_is_on_store(source) or Path(source.removeprefix("file://")).is_dir())
     )
+
+
+def _is_on_store(source: str) -> bool:
+    """Return True where a source is neither on this machine nor on a web server.
+
+    Files of a store (`s3://`, `hf://`) are fetched as items of a dataset, even a single one.
+    """
+    return remote.is_url(source) and not source.startswith("file://") and not remote.is_web(source)
 
 
 def _find(source: str, suffixes: frozenset[str]) -> Iterator[_Found]:
@@ -246,7 +258,7 @@ def _item(found: _Found, base: str) -> Item:
     if row is None:
         return Item(path, name)
     start = row.start or 0.0
-    said: dict[str, Any] = {"windows": row.windows, "columns": row.columns}
+    said: dict[str, Any] = {"windows": row.windows, "columns": row.columns, "frames": row.frames}
     if row.id is not None:
         name = row.id
     elif start or row.duration is not None:
@@ -326,4 +338,12 @@ def _nothing(
             f"{where}: none of {found} files is left after --include {' '.join(include) or '*'} "
             f"--exclude {' '.join(exclude) or 'nothing'}"
         )
-    return f"{where}: nothing found; looked for files that end in {' '.join(sorted(suffixes))}"
+    shown = [each for each in _EXAMPLES if each in suffixes]
+    more = f" and {len(suffixes) - len(shown)} more" if len(suffixes) > len(shown) else ""
+    text = f"{where}: nothing found; looked for files that end in {', '.join(shown)}{more}"
+    if ".safetensors" not in suffixes:
+        return text
+    return (
+        f"{text} (of a trainer's cache, wfvae convert-cache FROM -o TO --format files makes such "
+        "files)"
+    )

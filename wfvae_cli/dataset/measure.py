@@ -184,8 +184,16 @@ def expected_model(name: str) -> ExpectedModel:
 
 def _task_of(source: Source) -> Task:
     """Make the task of a clip; its sampling, but for the part of the file, is the job's."""
-    start, duration = source.sampling.start, source.sampling.duration
-    item = Item(source.path, source.name, start, duration, begin=source.begin, size=source.size)
+    sampling = source.sampling
+    item = Item(
+        source.path,
+        source.name,
+        sampling.start,
+        sampling.duration,
+        begin=source.begin,
+        size=source.size,
+        frames=sampling.frames,
+    )
     return Task(item)
 
 
@@ -292,4 +300,5 @@ class Journal:
 
 def _mark(item: Item, marked: str | None) -> str:
     """Describe what was measured: an item's file, its stamp, and the part of it."""
-    return repr((item.path, marked, item.start, item.duration, item.begin))
+    part = (item.path, marked, item.start, item.duration, item.begin)
+    return repr(part if item.frames is None else (*part, item.frames))

@@ -31,6 +31,8 @@ _WHICH, _HOW, _WHERE = "Datasets: which files", "Datasets: how", "Datasets: wher
 _DEFAULT_THREADS = 4
 _MOST_THREADS = 1024
 """Threads for which any machine has address space: with more, OpenMP ends the process."""
+_BUCKET_STEP = 32
+_SHARD_CLIPS, _SHARD_SIZE = 1000, 1024
 
 
 def default_threads() -> int:
@@ -121,7 +123,7 @@ class PartOptions:
         Option(
             "With --buckets auto: sides are multiples of it.", _PARTS, metavar="PIXELS", least=1
         ),
-    ] = 32
+    ] = _BUCKET_STEP
     bucket_frames: Annotated[
         tuple[int, ...] | None,
         Option(
@@ -157,6 +159,8 @@ class PartOptions:
                 "--buckets auto needs --bucket-area, such as 960x544, and --bucket-frames, such as "
                 "1,17,33,49"
             )
+        if self.bucket_step != _BUCKET_STEP and self.buckets != "auto":
+            raise UsageError("--bucket-step is for --buckets auto: add it, or leave the step out")
         if self.no_upscale and self.buckets is None:
             raise UsageError("--no-upscale is about --buckets: add them")
 
@@ -288,10 +292,20 @@ class FormatOptions:
             metavar="N",
             least=1,
         ),
-    ] = 1000
+    ] = _SHARD_CLIPS
     shard_size: Annotated[
         int, Option("A tar shard this large takes no more.", _HOW, metavar="MIB", least=1)
-    ] = 1024
+    ] = _SHARD_SIZE
+
+    def __post_init__(self) -> None:
+        """Refuse options of tar shards with formats that make none."""
+        is_default = (self.shard_clips, self.shard_size) == (_SHARD_CLIPS, _SHARD_SIZE)
+        if not is_default and self.chosen not in TAR_FORMATS:
+            raise UsageError(
+                f"--shard-clips and --shard-size are for tar shards (--format "
+                f"{' or '.join(TAR_FORMATS)}), and --format is {self.chosen}: leave them out, or "
+                "choose one of these"
+            )
 
     @property
     def chosen(self) -> Format:

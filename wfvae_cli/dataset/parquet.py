@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from wfvae_cli.dataset import remote
+from wfvae_cli.dataset.item_lists import OPTIONAL
 from wfvae_cli.errors import InputError, MissingExtraError
 from wfvae_cli.unreadable import why_unreadable
 
@@ -32,8 +33,8 @@ def read_parquet(source: str) -> Iterator[tuple[int, Mapping[str, Any]]]:
             schema = file.schema_arrow
             if "path" not in schema.names:
                 raise InputError(
-                    f"{source}: expected the column path (and start, duration, id, windows, "
-                    f"caption if wanted), got {', '.join(schema.names) or 'no column'}: rename one"
+                    f"{source}: expected the column path (and {OPTIONAL}), got "
+                    f"{', '.join(schema.names) or 'no column'}: rename one"
                 )
             names = [each.name for each in schema if not _is_bytes(each.type)]
             number = 0

@@ -50,8 +50,9 @@ def filesystem(url: str) -> tuple[Any, str]:
 
         fs, path = url_to_fs(url)
     except ImportError as error:
-        name = "fsspec" if error.name == "fsspec" else str(error)
-        raise MissingExtraError(name, "fsspec", f"reading {url}") from error
+        scheme = url.partition("://")[0]
+        name = "fsspec" if error.name == "fsspec" else f"a package for {scheme}:// ({error})"
+        raise MissingExtraError(name, "fsspec", url) from error
     except ValueError as error:
         raise InputError(f"{url}: {error}") from error
     return fs, str(path)

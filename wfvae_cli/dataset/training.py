@@ -295,6 +295,11 @@ def tar_members(path: Path, suffix: str = ".safetensors") -> list[TarMember]:
         raise
     except (tarfile.TarError, OSError, EOFError, ValueError) as error:
         raise LatentError(f"{path}: damaged, not a tar shard: {error}") from error
+    if not entries and suffix == ".safetensors" and _is_energon(path):
+        raise LatentError(
+            f"{path}: a shard for Energon, whose clips are .pth: make latent files of them first, "
+            "with wfvae convert-cache FROM -o TO --format files"
+        )
     missing = _expected(path) - {entry.item for entry in entries}
     if missing:
         raise LatentError(
@@ -302,6 +307,12 @@ def tar_members(path: Path, suffix: str = ".safetensors") -> list[TarMember]:
             f"{min(missing)}: copy the shard again, or encode its clips again"
         )
     return entries
+
+
+def _is_energon(path: Path) -> bool:
+    """Return True where the members of a tar are tensors for Energon."""
+    with tarfile.open(path, "r:") as tar:
+        return any(member.name.endswith(".pth") for member in tar)
 
 
 def _expected(path: Path) -> set[str]:

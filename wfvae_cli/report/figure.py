@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from wfvae_cli.atomic import atomic_file
 from wfvae_cli.errors import MissingExtraError
+from wfvae_cli.latents.strings import clean_text
 from wfvae_cli.report.formats import plot_format
 
 if TYPE_CHECKING:
@@ -56,8 +57,10 @@ def new_page(width: float, height: float) -> Figure:
 def title(page: Any, heading: str, subtitle: str) -> None:
     """Put a heading and a line below it at the top left of a (sub)figure's own strip.
 
-    Names of files are shown as they are: dollar signs start no formula.
+    Names of files are shown as they are: dollar signs start no formula. What no font can draw, such
+    as bytes that are not UTF-8, becomes a replacement character.
     """
+    heading, subtitle = clean_text(heading), clean_text(subtitle)
     page.text(
         0.008, 0.86, heading, fontsize=15, weight="bold", color=INK, va="top", parse_math=False
     )

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from wfvae_cli.latents.strings import clean_text
 from wfvae_cli.metrics.result import FRAME_METRICS, LABELS, ClipResult, Comparison
 from wfvae_cli.report.figure import (
     FAINT,
@@ -59,7 +60,7 @@ def plot_clips(results: Mapping[str, ClipResult], heading: str) -> Figure:
     for name in _PANELS:
         series = [
             _Series(
-                label,
+                clean_text(label),
                 SERIES[k % len(SERIES)],
                 [_drawn(getattr(frame, name)) for frame in result.per_frame],
                 getattr(result, name),
@@ -112,7 +113,7 @@ def plot_comparisons(comparisons: Mapping[str, Comparison], heading: str) -> Fig
             summary = each.summaries.get(name)
             values = [_drawn(found.get(file)) for file in order]
             mean = None if summary is None else summary.mean
-            series.append(_Series(label, SERIES[k % len(SERIES)], values, mean))
+            series.append(_Series(clean_text(label), SERIES[k % len(SERIES)], values, mean))
         panels.append((name, series))
     shown = _visible(panels)
     skipped = len({failed.name for each in comparisons.values() for failed in each.failed} - known)
@@ -185,7 +186,8 @@ def _bars(axes: Any, name: str, series: Sequence[_Series]) -> None:
 
 
 def _name_files(axes: Any, names: Sequence[str]) -> None:
-    labels = [n if len(n) <= _NAME_LENGTH else "…" + n[1 - _NAME_LENGTH :] for n in names]
+    shown = [clean_text(name) for name in names]
+    labels = [n if len(n) <= _NAME_LENGTH else "…" + n[1 - _NAME_LENGTH :] for n in shown]
     axes.set_yticks(range(len(names)), labels, parse_math=False)
     axes.set_ylim(len(names) - 0.4, -0.6)
 

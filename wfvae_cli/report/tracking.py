@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, Literal, Protocol, get_args
 
 from wfvae_cli.errors import MissingExtraError, OutputError, UsageError
+from wfvae_cli.latents.strings import clean_text
 from wfvae_cli.metrics.result import CLIP_METRICS, FRAME_METRICS, Comparison, JsonValue
 from wfvae_cli.stats.report import StatsReport
 
@@ -87,7 +88,8 @@ def log_comparison(
         MissingExtraError: the library is not installed.
         OutputError: it cannot write.
     """
-    run = _open(target, label, config)
+    config = {k: clean_text(v) if isinstance(v, str) else v for k, v in config.items()}
+    run = _open(target, clean_text(label), config)
     try:
         summary = {f"mean/{k}": s.mean for k, s in comparison.summaries.items()}
         summary |= {f"p5/{k}": s.p5 for k, s in comparison.summaries.items()}
@@ -101,7 +103,11 @@ def log_comparison(
             for name in CLIP_METRICS:
                 run.series(f"file/{name}", [getattr(f.result, name) for f in comparison.files])
         rows: list[list[object]] = [
-            [file.name, file.result.frames, *(getattr(file.result, k) for k in CLIP_METRICS)]
+            [
+                clean_text(file.name),
+                file.result.frames,
+                *(getattr(file.result, k) for k in CLIP_METRICS),
+            ]
             for file in comparison.files
         ]
         run.table("files", ["file", "frames", *CLIP_METRICS], rows)
@@ -192,7 +198,9 @@ class _TensorBoard:
 
 def _cell(value: object) -> str:
     """A value in a table of Markdown, in which names of files must not become markup."""
-    text = f"{value:.4f}" if isinstance(value, float) else str(value)
+    text = (
+        f"{value:.4f}" if isinstance(value, float) else clean_text(str(value), keep_controls=True)
+    )
     return "".join(f"\\{c}" if c in "\\`*_{}[]<>()#|!" else c for c in text.replace("\n", " "))
 
 
