@@ -5,10 +5,16 @@ from __future__ import annotations
 import gc
 import os
 import sys
-from collections.abc import Generator
+from collections.abc import Generator, Iterator
+from functools import cache
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from hypothesis import settings
+
+if TYPE_CHECKING:
+    from wfvae_cli.models.base import LoadedModel, Task
+    from wfvae_cli.models.options import DType, RunOptions
 
 # The same examples at every run: a change is judged by what it changed. New ones are drawn with
 # `pytest --hypothesis-profile=default`, as often as wanted.
@@ -24,6 +30,33 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 # the first one compiled, even in containers whose Python is told to keep nothing.
 sys.dont_write_bytecode = False
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _embedded_model_is_loaded_once() -> Iterator[None]:
+    """Let the commands and datasets of this process share the embedded model.
+
+    A model holds weights only, so that they may, and loading it takes longer than most of them.
+    Models given by path are loaded each time, and so is all that is to be compiled or converted.
+    """
+    # Here, since they import torch, which the process that starts the workers does not need.
+    from wfvae_cli.models.load import load_model
+    from wfvae_cli.models.options import DEFAULT_MODEL, RunOptions
+
+    shared = cache(load_model)
+
+    def load(name: str, *, dtype: DType, compile: bool, **options: Any) -> LoadedModel:
+        plain = name == DEFAULT_MODEL and dtype in ("auto", "float32") and not compile
+        return (shared if plain else load_model)(name, dtype=dtype, compile=compile, **options)
+
+    def load_to_run(run: RunOptions, name: str, task: Task = "both") -> LoadedModel:
+        return load(name, device=run.device, dtype=run.dtype, task=task, compile=run.compile)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(RunOptions, "load", load_to_run)
+        patch.setattr("wfvae_cli.dataset.engine.load_model", load)
+        patch.setattr("wfvae_cli.dataset.dry_run.load_model", load)
+        yield
 
 
 @pytest.hookimpl(wrapper=True)
