@@ -32,9 +32,10 @@ def test_full_size_agrees_with_its_publishers(case: str) -> None:
     check_parity(build(case), case)
 
 
+@pytest.mark.parametrize("longest", [5, pytest.param(6, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("case", MINIS)
-def test_chunked_is_whole(case: str) -> None:
-    check_every_chunking(cached(case))
+def test_chunked_is_whole(case: str, longest: int) -> None:
+    check_every_chunking(cached(case), longest)
 
 
 @pytest.mark.parametrize("case", MINIS)
