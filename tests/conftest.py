@@ -59,6 +59,22 @@ def _embedded_model_is_loaded_once() -> Iterator[None]:
         yield
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _weights_without_values_are_not_initialised() -> Iterator[None]:
+    """Build models on the meta device, as every command does, in half the time."""
+    from torch.nn.modules.conv import _ConvNd
+
+    initialise = _ConvNd.reset_parameters
+
+    def reset_parameters(conv: _ConvNd) -> None:
+        if not conv.weight.is_meta:
+            initialise(conv)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(_ConvNd, "reset_parameters", reset_parameters)
+        yield
+
+
 @pytest.hookimpl(wrapper=True)
 def pytest_collection() -> Generator[None, object, object]:
     """Collect tests without looking for garbage: modules and tests are there to stay."""
