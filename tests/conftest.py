@@ -24,6 +24,7 @@ settings.load_profile("same-examples")
 # Tiny tensors gain nothing from threads, and lose much when their threads wait for a busy core.
 # Set before torch is imported, and inherited by the programs that tests start.
 os.environ["OMP_NUM_THREADS"] = "1"
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # as `wfvae_cli` has it where it comes first
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
 # Every worker imports all tests, and tests start some two hundred programs: all of them share what
