@@ -87,6 +87,11 @@ def pytest_collection() -> Generator[None, object, object]:
         gc.enable()
 
 
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Begin with the modules of no folder: at the end, all would wait for a long one of them."""
+    items.sort(key=lambda item: item.path.parent != config.rootpath / "tests")
+
+
 def pytest_xdist_auto_num_workers(config: object) -> int:
     """One more than cores: many tests wait for programs, files or clocks."""
     del config
