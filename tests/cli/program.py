@@ -5,8 +5,11 @@ from __future__ import annotations
 import signal
 import subprocess
 import sys
+import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import typer.testing
 
@@ -31,14 +34,23 @@ def wfvae(*arguments: str | Path) -> Answer:
     return Answer(result.exit_code, result.stdout, result.stderr)
 
 
+def wait_for(condition: Callable[[], bool], process: subprocess.Popen[Any]) -> None:
+    """Wait until a running program has come so far, however long a busy machine takes."""
+    begin = time.monotonic()
+    while not condition():
+        assert process.poll() is None and time.monotonic() - begin < 100
+        time.sleep(0.01)
+
+
 def start(
     *arguments: str | Path,
+    prepare: str = "",
     stdin: int | None = subprocess.DEVNULL,
     stdout: int | None = subprocess.PIPE,
     stderr: int | None = subprocess.PIPE,
 ) -> subprocess.Popen[bytes]:
-    """Start the program as a process of its own."""
-    command = [sys.executable, "-c", "from wfvae_cli.cli import main; main()"]
+    """Start the program as a process of its own, after the Python code of `prepare`."""
+    command = [sys.executable, "-c", f"{prepare}\nfrom wfvae_cli.cli import main\nmain()"]
     return subprocess.Popen(
         [*command, *map(str, arguments)],
         stdin=stdin,

@@ -408,37 +408,40 @@ def test_stdout_closed_at_the_end(stdout: Callable[[int | None], _Stdout]) -> No
 
 
 _FULL = """
-import resource, signal, sys
+import os, resource, signal, sys
+import torch  # once, before the forks
 from tests.media.outputs import info_for, pictures, write
 from wfvae_cli.errors import OutputError
 from wfvae_cli.media.options import VideoOptions
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-limit = int(sys.argv[2])
-resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
 info = info_for(128, 96)
-try:
-    write(sys.argv[1], info, pictures(info, 20, noise=True), VideoOptions(crf=int(sys.argv[3])))
-except OutputError as error:
-    print(error)
+for target, limit in zip(sys.argv[1::2], map(int, sys.argv[2::2])):
+    child = os.fork()
+    if child:
+        os.waitpid(child, 0)
+        continue
+    resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
+    options = () if target.endswith("png") else (VideoOptions(crf=1),)
+    try:
+        write(target, info, pictures(info, 20, noise=True), *options)
+    except OutputError as error:
+        print(error)
+    sys.exit()
 """
 
 
-@pytest.mark.parametrize(
-    ("name", "limit"),
-    [("a.mp4", 50_000), ("a.mkv", 50_000), ("a.mp4", 100), ("a.png", 10), ("%d.png", 20_000)],
-)
-def test_full_disk(tmp_path: Path, name: str, limit: int) -> None:
-    script = (
-        _FULL if "png" not in name else _FULL.replace(", VideoOptions(crf=int(sys.argv[3]))", "")
-    )
+def test_full_disk(tmp_path: Path) -> None:
+    limits = {"a.mp4": 50_000, "a.mkv": 50_000, "b.mp4": 100, "a.png": 10, "%d.png": 20_000}
+    cases = [text for name in limits for text in (str(tmp_path / name), str(limits[name]))]
     done = subprocess.run(
-        [sys.executable, "-c", script, str(tmp_path / name), str(limit), "1"],
+        [sys.executable, "-c", _FULL, *cases],
         capture_output=True,
         text=True,
         check=True,
         cwd=Path(__file__).parents[2],
     )
-    assert "size limit" in done.stdout
+    told = done.stdout.splitlines()
+    assert len(told) == len(limits) and all("size limit" in line for line in told), told
     assert done.stderr == ""
     assert names(tmp_path) == []
 

@@ -19,11 +19,15 @@ from wfvae_cli.metrics.frechet import (
 from wfvae_cli.metrics.pixels import Pixels
 from wfvae_cli.metrics.result import FrameScores
 
-pytest.importorskip("torchmetrics.image.fid", exc_type=ImportError)
-
 pytestmark = pytest.mark.filterwarnings("ignore:.torch.jit:DeprecationWarning")
 
 SCORES = FrameScores(0, 30.0)
+
+
+@pytest.fixture(autouse=True)
+def _torchmetrics() -> None:
+    """Import it when a test runs: it takes longer than all other modules of the tests together."""
+    pytest.importorskip("torchmetrics.image.fid", exc_type=ImportError)
 
 
 class FrameFeatures(nn.Module):

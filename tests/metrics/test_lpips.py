@@ -13,7 +13,11 @@ from wfvae_cli.errors import MissingExtraError, WeightsError
 from wfvae_cli.metrics.clip import ClipMetrics
 from wfvae_cli.metrics.lpips import Backbone, Lpips
 
-module = pytest.importorskip("torchmetrics.functional.image.lpips", exc_type=ImportError)
+
+@pytest.fixture(autouse=True)
+def module() -> Any:
+    """The module of torchmetrics, imported when a test runs: it takes seconds."""
+    return pytest.importorskip("torchmetrics.functional.image.lpips", exc_type=ImportError)
 
 
 def alexnet_features() -> nn.Sequential:
@@ -51,7 +55,7 @@ def weights(tmp_path: Path, features: nn.Sequential) -> Path:
 
 
 @pytest.fixture
-def torchvision(monkeypatch: pytest.MonkeyPatch) -> None:
+def torchvision(monkeypatch: pytest.MonkeyPatch, module: Any) -> None:
     """Stand in for torchvision, whose builds often do not fit the torch that is installed."""
 
     def random_features(net: str, pretrained: bool = False) -> nn.Sequential:
@@ -62,7 +66,7 @@ def torchvision(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "_get_tv_model_features", random_features)
 
 
-def reference(features: nn.Sequential, x: np.ndarray, y: np.ndarray) -> float:
+def reference(module: Any, features: nn.Sequential, x: np.ndarray, y: np.ndarray) -> float:
     """Compute LPIPS as its paper has it, with the linear layers that torchmetrics ships."""
     folder = Path(str(module.__file__)).parent / "lpips_models"
     linear = torch.load(folder / "alex.pth", map_location="cpu", weights_only=True)
@@ -87,10 +91,12 @@ def reference(features: nn.Sequential, x: np.ndarray, y: np.ndarray) -> float:
 
 
 @pytest.mark.usefixtures("torchvision")
-def test_local_weights_give_the_papers_distance(features: nn.Sequential, weights: Path) -> None:
+def test_local_weights_give_the_papers_distance(
+    module: Any, features: nn.Sequential, weights: Path
+) -> None:
     x, y = (clip[0] for clip in clips(1, height=70, width=90))
     distance = Lpips(weights=weights)(x, y)
-    assert distance == pytest.approx(reference(features, x, y), rel=1e-4)
+    assert distance == pytest.approx(reference(module, features, x, y), rel=1e-4)
     assert distance is not None and distance > 1e-6
     deep = y.astype(np.uint16) * np.uint16(257)
     assert Lpips(weights=weights)(x, deep) == pytest.approx(distance, rel=1e-4)

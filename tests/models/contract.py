@@ -99,8 +99,12 @@ def every_chunking(
     yield from go_on(Stream(), (), [])
 
 
-def check_every_chunking(vae: VideoVAE, longest: int = 6) -> None:
-    """Chunked is whole, for every length and every chunking up to `longest` latent frames."""
+def check_every_chunking(vae: VideoVAE, longest: int) -> None:
+    """Chunked is whole, for every length and every chunking up to `longest` latent frames.
+
+    Each latent frame more doubles the time. Five are enough for a chunk of one frame or of more to
+    stand behind and before each other kind, and for a steady state with several chunks behind it.
+    """
     with torch.inference_mode():
         for latents in range(1, longest + 1):
             x = random_clip(vae, latents, seed=latents)

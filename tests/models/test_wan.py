@@ -83,10 +83,11 @@ def test_chunks_larger_than_the_publishers_give_their_answers(chunks: tuple[int,
     torch.testing.assert_close(frames, answers["reconstruction"], atol=1e-5, rtol=0)
 
 
-def test_chunked_is_whole() -> None:
+@pytest.mark.parametrize("longest", [5, pytest.param(6, marks=pytest.mark.slow)])
+def test_chunked_is_whole(longest: int) -> None:
     vae = small()
     assert vae.strides == Strides(4, 4, 4)
-    check_every_chunking(vae)
+    check_every_chunking(vae, longest)
 
 
 @pytest.mark.parametrize("halves_time", [[False, True], [True, False], [False, False]])

@@ -78,9 +78,10 @@ def test_every_published_tensor_is_a_weight_or_a_constant(case: str) -> None:
     assert shapes == case_shapes(case)
 
 
+@pytest.mark.parametrize("longest", [5, pytest.param(6, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("interpolation", ["nearest", "trilinear"])
-def test_chunked_is_whole(interpolation: str) -> None:
-    check_every_chunking(small({**SMALL, "t_interpolation": interpolation}))
+def test_chunked_is_whole(interpolation: str, longest: int) -> None:
+    check_every_chunking(small({**SMALL, "t_interpolation": interpolation}), longest)
 
 
 def test_chunked_is_whole_in_single_precision() -> None:

@@ -6,7 +6,8 @@ import functools
 import http.server
 import shutil
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +30,7 @@ _BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-sta
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Any]:
-    """Headless Chromium."""
+    """A tab of headless Chromium, which takes a second to open: see `opened`."""
     path = next((found for name in _BROWSERS if (found := shutil.which(name))), None)
     if path is None:
         pytest.skip(f"needs a browser: none of {', '.join(_BROWSERS)} is installed")
@@ -38,7 +39,7 @@ def browser() -> Iterator[Any]:
             executable_path=path,
             args=["--no-sandbox", "--no-zygote", "--disable-gpu", "--disable-dev-shm-usage"],
         )
-        yield browser
+        yield browser.new_page()
         browser.close()
 
 
@@ -50,30 +51,37 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def page(browser: Any, folder: Path) -> Iterator[Any]:
-    """A tab; afterwards nothing was wrong in it, and nothing but files was asked for."""
-    yield from tab(browser, folder)
+    """The report; afterwards nothing was wrong in it, and nothing but files was asked for."""
+    with opened(browser, folder) as page:
+        yield page
 
 
-def tab(browser: Any, folder: Path, **options: Any) -> Iterator[Any]:
-    page = browser.new_page(**options)
-    page.set_default_timeout(15_000)
+@contextmanager
+def opened(browser: Any, folder: Path, width: int = 1280, scheme: str = "light") -> Iterator[Any]:
+    """A report as it is opened for the first time, in a window of that width."""
+    browser.set_default_timeout(15_000)
+    browser.set_viewport_size({"width": width, "height": 720})
+    browser.emulate_media(color_scheme=scheme)
+    browser.goto("about:blank")
     problems: list[str] = []
-    page.on("pageerror", lambda error: problems.append(str(error)))
-    page.on("requestfailed", lambda request: problems.append(f"{request.url} {request.failure}"))
-    page.on("dialog", lambda dialog: problems.append("a dialog"))
-    page.on(
-        "console",
-        lambda message: problems.append(message.text) if message.type == "error" else None,
-    )
     addresses: list[str] = []
-    page.on("request", lambda request: addresses.append(request.url))
-    page.goto((folder / "index.html").as_uri())
-    yield page
+    watches: dict[str, Callable[[Any], object]] = {
+        "pageerror": lambda error: problems.append(str(error)),
+        "requestfailed": lambda request: problems.append(f"{request.url} {request.failure}"),
+        "dialog": lambda dialog: problems.append("a dialog"),
+        "console": lambda message: problems.extend([message.text] * (message.type == "error")),
+        "request": lambda request: addresses.append(request.url),
+    }
+    for event, watch in watches.items():
+        browser.on(event, watch)
+    browser.goto((folder / "index.html").as_uri())
+    yield browser
+    for event, watch in watches.items():
+        browser.remove_listener(event, watch)
     aborted = "net::ERR_ABORTED"  # of media that were still loading when they were replaced
     assert [problem for problem in problems if aborted not in problem] == []
     root = folder.as_uri()
-    assert all(address.startswith((root, "data:")) for address in addresses)
-    page.close()
+    assert addresses and all(address.startswith((root, "data:")) for address in addresses)
 
 
 def names(page: Any) -> list[str]:
@@ -234,7 +242,7 @@ def test_still_pictures_have_no_transport(page: Any) -> None:
 
 
 def test_media_wait_until_they_are_asked_for(browser: Any, folder: Path) -> None:
-    for page in tab(browser, folder):
+    with opened(browser, folder) as page:
         assert page.locator("video").count() == 0
         loaded = page.evaluate("performance.getEntriesByType('resource').map(e => e.name)")
         assert not [name for name in loaded if name.endswith((".mp4", "clip.js"))]
@@ -252,8 +260,7 @@ def test_media_wait_until_they_are_asked_for(browser: Any, folder: Path) -> None
 
 @pytest.mark.parametrize(("width", "scheme"), [(400, "dark"), (1280, "light")])
 def test_no_layout_overflows(browser: Any, folder: Path, width: int, scheme: str) -> None:
-    options = {"viewport": {"width": width, "height": 800}, "color_scheme": scheme}
-    for page in tab(browser, folder, **options):
+    with opened(browser, folder, width, scheme) as page:
         wide = "document.documentElement.scrollWidth"
         assert page.evaluate(wide) <= width
         background = page.evaluate("getComputedStyle(document.body).backgroundColor")
@@ -276,7 +283,7 @@ def test_the_frame_that_is_asked_for_is_the_one_that_is_shown(browser: Any, fold
     server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)
     threading.Thread(target=server.serve_forever, daemon=True).start()
     try:
-        page = browser.new_page()
+        page = browser
         page.goto(f"http://127.0.0.1:{server.server_port}/index.html")
         open_clip(page, "b.mp4")
         page.wait_for_function(
@@ -291,7 +298,6 @@ def test_the_frame_that_is_asked_for_is_the_one_that_is_shown(browser: Any, fold
                 " x.drawImage(v, 0, 0, 1, 1); return x.getImageData(0, 0, 1, 1).data[1]; }",
             )
             assert level == pytest.approx(40 + 8 * frame, abs=3)
-        page.close()
     finally:
         server.shutdown()
         server.server_close()
@@ -312,7 +318,7 @@ def test_a_roundtrip_of_two_models(browser: Any, tmp_path: Path) -> None:
         "--chunk", "5", "--html", tmp_path / "page", "-q",
     )  # fmt: skip
     assert answer.code == 0, answer
-    for page in tab(browser, tmp_path / "page"):
+    with opened(browser, tmp_path / "page") as page:
         ranked = page.locator("table.ranking tbody tr th").all_inner_texts()
         assert [name.strip() for name in ranked] == ["wfvae-tiny", "mini-wan"]  # random weights
         assert sorted(names(page)) == sorted(["a.mp4", HOSTILE])
@@ -332,7 +338,7 @@ def test_one_file_of_one_model_opens_at_once(
     models = [ReportModel("only", latents=make_report())]
     with Report(tmp_path / "r", models, RUN) as report:
         feed(report, "one.mp4", 0, (levels(3), noisy(levels(3), 4)))
-    for page in tab(browser, tmp_path / "r"):
+    with opened(browser, tmp_path / "r") as page:
         page.wait_for_selector(".viewer .stage .layer")
         assert page.locator("table.files").count() == 0
         assert page.locator(".latents tbody tr").count() == 4
