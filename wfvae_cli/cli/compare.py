@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 from wfvae_cli.cli import measuring as m
 from wfvae_cli.cli.console import Console
-from wfvae_cli.cli.dataset import check_fit
+from wfvae_cli.cli.dataset import tell_unused_fit
 from wfvae_cli.cli.paths import check_outputs
 from wfvae_cli.errors import InputError, UsageError
 from wfvae_cli.media.options import Sampling
@@ -83,7 +83,7 @@ def compare(
             raise UsageError("--protocol says which frames at what size: leave those options out")
         sampling = chosen.sampling
         learned = replace(learned, lpips_net=chosen.lpips_net)
-    check_fit(sampling)
+    tell_unused_fit(sampling)
     folders = _are_folders(original, reconstructions)
     title, labels = w.labels_of(original, reconstructions)
     check_outputs(

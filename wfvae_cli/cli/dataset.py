@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import signal
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
@@ -38,7 +39,9 @@ if TYPE_CHECKING:
     from wfvae_cli.dataset.run import Summary
 
 
-_HARMLESS = frozenset(("--engine", "--format"))
+log = logging.getLogger("wfvae")
+
+_OF_ONE_CLIP_TOO = frozenset(("--engine", "--format"))
 """Options of datasets whose values are for one clip, too, where no dataset is asked for."""
 _OF_FILES = frozenset((".pt", ".pth", ".npy", ".npz", ".tar"))
 """Suffixes, beside those of media, of outputs that are files rather than folders."""
@@ -127,7 +130,7 @@ def is_dataset(
                 f"{asked} needs files and a folder for its outputs, and cannot read or write a "
                 f"pipe (-): give both, such as -o {example}"
             )
-        _check_one_clip(sources[0], example)
+        _tell_unused(sources[0])
         return False
     folder = output is not None and (
         output.endswith("/") or Path(output).is_dir() or is_url(output)
@@ -147,34 +150,27 @@ def is_dataset(
             f"-o {output} names one file, but {why}: give a folder, such as -o {example}"
         )
     if not many and not folder:
-        _check_one_clip(sources[0], example)
+        _tell_unused(sources[0])
     return many or folder
 
 
-def _check_one_clip(source: str, example: str) -> None:
-    """Refuse options that mean nothing to one clip, and would be ignored.
-
-    Raises:
-        UsageError: the command line has one.
-    """
-    unused = [flag for flag in options_given("Datasets") if flag not in _HARMLESS]
+def _tell_unused(source: str) -> None:
+    """Say which options of the command line are for datasets, where there is one clip."""
+    unused = [flag for flag in options_given("Datasets") if flag not in _OF_ONE_CLIP_TOO]
     if unused:
-        raise UsageError(
-            f"{', '.join(unused)} {'is' if len(unused) == 1 else 'are'} for datasets, and {source} "
-            f"is one clip: leave it out, or give a folder for the outputs, such as -o {example}"
+        log.info(
+            "%s: not used, since %s is one clip, and such options are for datasets",
+            ", ".join(unused),
+            source,
         )
 
 
-def check_fit(sampling: Sampling, *, with_buckets: bool = False) -> None:
-    """Refuse `--fit` where nothing gives pictures another aspect, and it would be ignored.
-
-    Raises:
-        UsageError: it is given without a size.
-    """
+def tell_unused_fit(sampling: Sampling, *, with_buckets: bool = False) -> None:
+    """Say that `--fit` changes nothing where no size gives pictures another aspect."""
     if "--fit" in options_given() and sampling.size is None and not with_buckets:
-        raise UsageError(
-            f"--fit {sampling.fit} says how pictures are brought to the aspect of a size, and "
-            "there is none: add --size (or --buckets), or leave it out"
+        log.info(
+            "--fit %s: not used, since nothing changes the aspect of pictures without --size",
+            sampling.fit,
         )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import sys
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -10,10 +11,10 @@ from typing import TYPE_CHECKING, Annotated
 from wfvae_cli.cli.console import Console
 from wfvae_cli.cli.dataset import (
     DatasetOptions,
-    check_fit,
     is_dataset,
     list_items,
     run_job,
+    tell_unused_fit,
     use_threads,
 )
 from wfvae_cli.cli.output import Overwrite, display
@@ -52,6 +53,8 @@ EXAMPLES = """
     wfvae encode videos/ -o shards/ --format webdataset --engine ray
 """
 _SUFFIX = ".safetensors"
+
+log = logging.getLogger("wfvae")
 
 
 @dataclass(frozen=True)
@@ -154,11 +157,8 @@ def encode(
     console.check_stdout(output)
     check(hwaccel)
     if options.seed and options.posterior != "sample":
-        raise UsageError(
-            f"--seed is of --posterior sample, and a posterior's {options.posterior} has no noise: "
-            "leave it out, or add --posterior sample"
-        )
-    check_fit(sampling, with_buckets=parts.buckets is not None)
+        log.info("--seed: not used, since only --posterior sample draws noise")
+    tell_unused_fit(sampling, with_buckets=parts.buckets is not None)
     dataset = DatasetOptions(selection, work, limits, engine, overwrite)
     asked = parts.asked
     if form.chosen != "files":

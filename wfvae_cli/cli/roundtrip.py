@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 from wfvae_cli.cli import measuring as m
 from wfvae_cli.cli import roundtrip_work as w
 from wfvae_cli.cli.console import Console
-from wfvae_cli.cli.dataset import DatasetOptions, check_fit
+from wfvae_cli.cli.dataset import DatasetOptions, tell_unused_fit
 from wfvae_cli.dataset.options import EngineOptions, Selection, WorkOptions
 from wfvae_cli.media.options import Hwaccel, ImageMemory, Sampling, VideoOptions
 from wfvae_cli.models.options import DEFAULT_MODEL, ModelNames, RunOptions
@@ -82,7 +82,7 @@ def roundtrip(
 
     console.check_stdout(output)
     check(hwaccel)
-    check_fit(sampling)
+    tell_unused_fit(sampling)
     job = w.Roundtrip(
         sources=sources,
         output=output,

@@ -10,7 +10,7 @@ from wfvae_cli import __version__
 from wfvae_cli.cli import run as command
 from wfvae_cli.cli import stats_output as w
 from wfvae_cli.cli.console import Console
-from wfvae_cli.cli.dataset import check_fit, make_engine
+from wfvae_cli.cli.dataset import make_engine, tell_unused_fit
 from wfvae_cli.cli.paths import check_outputs
 from wfvae_cli.dataset.isolation import isolate
 from wfvae_cli.dataset.options import (
@@ -137,7 +137,7 @@ def stats(
     from wfvae_cli.media.hwaccel import check
 
     check(hwaccel)
-    check_fit(sampling)
+    tell_unused_fit(sampling)
     others = {
         "--include": include,
         "--exclude": exclude,
