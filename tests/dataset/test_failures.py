@@ -92,7 +92,7 @@ def hanging() -> Iterator[str]:
     server.server_close()
 
 
-@pytest.mark.parametrize("limits", [Limits(stall=0.4), Limits(time=0.4, stall=None)])
+@pytest.mark.parametrize("limits", [Limits(stall=1.5), Limits(time=1.5, stall=None)])
 def test_a_file_that_hangs_is_given_up(
     source: Path, tmp_path: Path, hanging: str, limits: Limits
 ) -> None:
