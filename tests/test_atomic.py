@@ -3,6 +3,8 @@ import os
 import stat
 import subprocess
 import sys
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 import pytest
@@ -41,6 +43,39 @@ def test_nothing_is_left_by_an_error(tmp_path: Path, error: type[BaseException])
         file.write(b"half")
         raise error
     assert names(tmp_path) == []
+
+
+@pytest.mark.parametrize("make", [atomic_path, atomic_folder])
+def test_a_signal_at_the_moment_of_creation_leaves_nothing(
+    make: Callable[[Path], AbstractContextManager[Path]],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    create = os.open
+
+    def interrupted(path: str, flags: int, mode: int = 0o777) -> int:
+        os.close(create(path, flags, mode))
+        monkeypatch.undo()
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(os, "open", interrupted)
+    with pytest.raises(KeyboardInterrupt), make(tmp_path / "z.bin"):
+        pytest.fail("the body must not begin")
+    assert names(tmp_path) == []
+
+
+def test_a_disk_that_is_full_at_the_moment_of_creation(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(path: Path, *_: int) -> int:
+        raise OSError(errno.ENOSPC, "No space left on device", str(path))
+
+    monkeypatch.setattr(os, "open", full)
+    with (
+        pytest.raises(OutputError, match=r"z\.bin: .*free some space"),
+        atomic_path(tmp_path / "z.bin"),
+    ):
+        pytest.fail("the body must not begin")
 
 
 def test_an_error_keeps_the_old_file(tmp_path: Path) -> None:

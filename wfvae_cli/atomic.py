@@ -137,18 +137,11 @@ def atomic_path(target: str | Path, *, overwrite: bool = False) -> Iterator[Path
         with reported(target):
             yield path
         return
-    with reported(target, path.parent):
-        _remove_stale_parts(path)
-        part, descriptor = _create_part(path)
-    with reported(target, part):
-        try:
-            yield part
-            sync_file(part)
-            check_output(target, overwrite=overwrite)  # it may have come into being meanwhile
-            part.replace(path)
-        finally:
-            part.unlink(missing_ok=True)
-            os.close(descriptor)
+    with _part_of(path, target) as part, reported(target, part):
+        yield part
+        sync_file(part)
+        check_output(target, overwrite=overwrite)  # it may have come into being meanwhile
+        part.replace(path)
 
 
 @contextlib.contextmanager
@@ -164,14 +157,8 @@ def atomic_folder(target: Path) -> Iterator[Path]:
     Raises:
         OutputError: it cannot be created.
     """
-    with reported(target, target.parent):
-        _remove_stale_parts(target)
-        part, descriptor = _create_part(target, folder=True)
-    try:
+    with _part_of(target, target, folder=True) as part:
         yield part
-    finally:
-        shutil.rmtree(part, ignore_errors=True)
-        os.close(descriptor)
 
 
 def _part_prefix(path: Path) -> str:
@@ -180,22 +167,47 @@ def _part_prefix(path: Path) -> str:
     return f".{path.name[:32]}.{digest}-"
 
 
-def _create_part(path: Path, *, folder: bool = False) -> tuple[Path, int]:
-    """Create a temporary file or folder beside `path`, locked as long as the descriptor is open.
+@contextlib.contextmanager
+def _part_of(path: Path, target: str | Path, *, folder: bool = False) -> Iterator[Path]:
+    """Give a temporary file or folder beside `path`, locked inside, and removed at the end.
 
     The lock ends with the process, however that ends: a part without one is a killed run's.
+
+    Args:
+        path: where the output is to be.
+        target: what the user asked for, named in messages.
+        folder: whether to make a folder.
+
+    Raises:
+        OutputError: it cannot be created.
     """
-    while True:
-        part = path.with_name(f"{_part_prefix(path)}{secrets.token_hex(4)}.part")
-        if folder:
-            part.mkdir()
-        lock = part / _LOCK if folder else part
-        # Not tempfile: its files are private (0600), where outputs follow the user's umask.
-        descriptor = os.open(lock, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666)
-        _try_lock(descriptor)
-        if lock.exists():  # else another run took it for stale before it was locked
-            return part, descriptor
-        os.close(descriptor)
+    _remove_stale_parts(path)
+    with contextlib.ExitStack() as stack:
+        while True:
+            part = path.with_name(f"{_part_prefix(path)}{secrets.token_hex(8)}.part")
+            lock = part / _LOCK if folder else part
+            # Before it is there, since a signal may come as soon as it is.
+            stack.callback(_remove_part, part, folder=folder)
+            try:
+                if folder:
+                    part.mkdir()
+                # Not tempfile: its files are private (0600), where outputs follow the user's umask.
+                descriptor = os.open(lock, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666)
+            except OSError as error:
+                raise output_error(target, error) from error
+            stack.callback(os.close, descriptor)
+            _try_lock(descriptor)
+            if lock.exists():  # else another run took it for stale before it was locked
+                break
+        yield part
+
+
+def _remove_part(part: Path, *, folder: bool) -> None:
+    if folder:
+        shutil.rmtree(part, ignore_errors=True)
+    else:
+        with contextlib.suppress(OSError):
+            part.unlink()
 
 
 def _remove_stale_parts(path: Path) -> None:
@@ -213,10 +225,7 @@ def _remove_unlocked(part: Path, *, folder: bool) -> None:
     try:
         if not _try_lock(descriptor):
             return
-        if folder:
-            shutil.rmtree(part, ignore_errors=True)
-        else:
-            part.unlink()
+        _remove_part(part, folder=folder)
     finally:
         os.close(descriptor)
 
