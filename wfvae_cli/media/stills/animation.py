@@ -32,6 +32,8 @@ _COMPOSED: Mapping[str, Callable[[bytes, tuple[int, int]], Iterator[Composed]]] 
     "PNG": compose_apng,
 }
 """Formats whose pictures are composed here; those of others, their decoders compose."""
+_LOOPS = b"NETSCAPE2.0"
+"""What a GIF has that is to be played again and again."""
 _CHEAP_PIXELS = 1 << 32
 """Pixels of all pictures together that any animation may have: seconds of decoding."""
 _PIXELS_PER_BYTE = 4096
@@ -87,6 +89,9 @@ class Frames:
         layout = headers.gif_layout(data)
         if len(layout.delays) > 1 and not layout.whole:
             raise ValueError(f"it ends amid or after picture {len(layout.delays)}, not as GIFs do")
+        if layout.stray is not None and (len(layout.delays) > 1 or _LOOPS in data):
+            # What decoders skip there may be the rest of a picture, and more of them.
+            raise ValueError(f"byte {layout.stray} belongs to no picture")
         return cls("GIF", layout.delays)
 
     @classmethod

@@ -52,6 +52,8 @@ class GifLayout:
     whole: bool
     """True where the file is complete, up to its trailer."""
     pictures: tuple[GifPicture, ...] = ()
+    stray: int | None = None
+    """Position of the first byte that belongs to no block, zeros apart."""
 
 
 def gif_layout(data: bytes) -> GifLayout:
@@ -69,6 +71,7 @@ def gif_layout(data: bytes) -> GifLayout:
     delays: list[Fraction] = []
     pictures: list[GifPicture] = []
     delay, flags, key, whole = 0, 0, 0, False
+    stray: int | None = None
     while at < len(data):
         block = data[at]
         if block == _TRAILER:
@@ -94,8 +97,11 @@ def gif_layout(data: bytes) -> GifLayout:
             flags = 0
         else:  # stray bytes between blocks, which decoders skip
             found = _NEXT_BLOCK.search(data, at)
-            at = found.start() if found else len(data)
-    return GifLayout(tuple(delays), (width, height), whole, tuple(pictures))
+            end = found.start() if found else len(data)
+            if stray is None and data[at:end].strip(b"\0"):
+                stray = at
+            at = end
+    return GifLayout(tuple(delays), (width, height), whole, tuple(pictures), stray)
 
 
 def _palette_size(flags: int) -> int:
