@@ -164,7 +164,7 @@ def test_cut_pictures_that_only_ffmpeg_decodes(
 
 def test_an_exr_of_absurd_offsets() -> None:
     table = struct.pack("<QQ", 25, 2**64 - 1) + bytes(60)
-    with av.open(io.BytesIO(coded("exr", "gbrpf32le")), format="exr_pipe") as box:
+    with av.open(io.BytesIO(coded("exr", "gbrpf32le")), "r", format="exr_pipe") as box:
         stream = box.streams.video[0]
         frame = next(iter(box.decode(video=0)))
         assert is_cut(stream, b"\x76\x2f\x31\x01" + bytes(5) + table, frame)
