@@ -567,3 +567,10 @@ def test_heif_of_another_kind(tmp_path: Path) -> None:
     path.write_bytes(brands + b"\0\0\0\x10meta" + bytes(8))
     assert "HEIF" in refusal(path)
     assert "moov)" not in refusal(path)
+
+
+def test_alpha_is_not_said_to_be_ignored_where_it_is_composited(tmp_path: Path) -> None:
+    path = write_clip(tmp_path / "a.mkv", 2, codec="ffv1", pix_fmt="yuva420p")
+    tagged = remux(path, tmp_path / "b.mkv", lambda packets: packets, {"alpha_mode": "1"})
+    with open_clip(tagged) as reader:
+        assert reader.info.notices == ("its alpha channel is composited onto black",)
