@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import struct
 import subprocess
 import sys
 from fractions import Fraction
@@ -21,6 +22,7 @@ from wfvae_cli.errors import VideoError
 from wfvae_cli.media.inputs import LocalFile
 from wfvae_cli.media.options import Sampling
 from wfvae_cli.media.reader import open_clip, probe
+from wfvae_cli.media.single import is_cut
 
 from .conftest import MakeClip, write_clip
 
@@ -158,6 +160,14 @@ def test_cut_pictures_that_only_ffmpeg_decodes(
     for missing in (20, len(data) // 3, len(data) // 2):
         path.write_bytes(data[:-missing])
         assert "cut short" in refusal(path)
+
+
+def test_an_exr_of_absurd_offsets() -> None:
+    table = struct.pack("<QQ", 25, 2**64 - 1) + bytes(60)
+    with av.open(io.BytesIO(coded("exr", "gbrpf32le")), "r", format="exr_pipe") as box:
+        stream = box.streams.video[0]
+        frame = next(iter(box.decode(video=0)))
+        assert is_cut(stream, b"\x76\x2f\x31\x01" + bytes(5) + table, frame)
 
 
 def test_memory_of_pictures_that_only_ffmpeg_decodes(tmp_path: Path) -> None:

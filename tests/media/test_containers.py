@@ -396,6 +396,20 @@ def test_no_frames_are_lost_in_a_hole(
         assert read(path)[2] == list(range(12))
 
 
+def test_a_hole_in_avi(tmp_path: Path) -> None:
+    noise = np.random.default_rng(0).integers(0, 255, (12, 48, 64, 3), np.uint8)
+    path = write_clip(
+        tmp_path / "a.avi", list(noise), codec="mjpeg", pix_fmt="yuvj420p", options={}
+    )
+    with av.open(str(path)) as box:
+        packet = [p for p in box.demux(video=0) if p.size][6]
+    assert packet.pos is not None
+    data = path.read_bytes()
+    begin = packet.pos - 100  # the end of the one before, and its header
+    path.write_bytes(data[:begin] + bytes(500) + data[begin + 500 :])
+    assert "11 of the 12 pictures" in refusal(path)
+
+
 def test_cut_nut(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = write_clip(tmp_path / "a.nut", 12, codec="ffv1")
     data = path.read_bytes()
@@ -553,3 +567,13 @@ def test_heif_of_another_kind(tmp_path: Path) -> None:
     path.write_bytes(brands + b"\0\0\0\x10meta" + bytes(8))
     assert "HEIF" in refusal(path)
     assert "moov)" not in refusal(path)
+
+
+def test_alpha_is_not_said_to_be_ignored_where_it_is_composited(tmp_path: Path) -> None:
+    path = write_clip(tmp_path / "a.mkv", 2, codec="ffv1", pix_fmt="yuva420p")
+    size, unit, mode = (bytes.fromhex(text) for text in ("b08140ba8130", "54b28104", "53c08101"))
+    data = path.read_bytes()
+    assert size + unit in data
+    path.write_bytes(data.replace(size + unit, size + mode))  # AlphaMode in DisplayUnit's place
+    with open_clip(path) as reader:
+        assert reader.info.notices == ("its alpha channel is composited onto black",)

@@ -74,6 +74,7 @@ class Decoding:
         self._before_key: int | None = None
         self._begun: bool | None = None
         self._count = 0
+        self._given = 0
         self._size: tuple[int, int] | None = None
         self._tags: tuple[int, int] | None = None
         self._last: Packet[VideoStream] | None = None
@@ -132,6 +133,7 @@ class Decoding:
             end = (packet.pts if packet.pts is not None else packet.dts) or 0
             self._packets_end = max(self._packets_end, end + (packet.duration or 0))
             self._last = packet
+            self._given += 1
             self._judge(packet)
             yield packet
         self._source.check()
@@ -239,6 +241,12 @@ class Decoding:
 
     def _check_last_frame(self) -> None:
         name, last, size = self._container.format.name, self._last, self._source.size
+        if name == "avi" and self._from_start:
+            listed = sum(entry.size > 0 for entry in self._stream.index_entries)
+            if self._given < listed:
+                raise self._damaged(
+                    f"{self._given} of the {listed} pictures in its index are there"
+                )
         if name == "gif" and isinstance(self._source, LocalFile):
             count, _ = gif_pictures(self._source.path.read_bytes())
             if self._from_start and self._count + self.skipped < count:

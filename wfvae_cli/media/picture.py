@@ -51,7 +51,7 @@ _DECODER_BYTES = {
     "JPEG2000": 16,
     "WEBP": 18,
 }
-_ANIMATION_BYTES = 20
+_ANIMATION_BYTES = 40
 """Bytes that an animation takes for a pixel beside that: the picture before, and its parts."""
 _DEEP_BYTES = 40
 """Bytes that decoding a picture of over 8 bits takes for a pixel."""

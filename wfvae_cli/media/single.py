@@ -82,6 +82,6 @@ def _is_cut_exr(data: bytes) -> bool:
                 return False
         behind = last + (20 if flags & _EXR_TILED else 8)
         (length,) = struct.unpack_from("<i", data, behind - 4)
-    except (ValueError, IndexError, struct.error):
+    except (ValueError, IndexError, OverflowError, struct.error):
         return True
     return bool(behind + length > len(data))

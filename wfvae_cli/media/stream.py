@@ -56,7 +56,7 @@ def choose_stream(container: InputContainer, name: str) -> tuple[VideoStream, li
     notices = []
     if len(streams) > 1:
         notices.append(f"{len(streams)} video streams; only number {stream.index} is read")
-    if stream.metadata.get("alpha_mode") == "1":
+    if stream.metadata.get("alpha_mode") == "1" and stream.codec_context.name.startswith("vp"):
         notices.append(f"the alpha channel of its {stream.codec_context.name} is ignored")
     return stream, notices
 

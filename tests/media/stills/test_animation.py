@@ -102,6 +102,22 @@ def test_cut_gif(tmp_path: Path, keep: float) -> None:
         open_clip(path)
 
 
+def test_a_hole_in_a_gif(tmp_path: Path) -> None:
+    noise = np.random.default_rng(0).integers(0, 255, (6, 48, 64, 3), np.uint8)
+    images = [Image.fromarray(pixels) for pixels in noise]
+    path = tmp_path / "a.gif"
+    images[0].save(path, save_all=True, append_images=images[1:], duration=100, loop=0)
+    data = path.read_bytes()
+    for share in (0.1, 0.4, 0.7):
+        at = int(len(data) * share)
+        path.write_bytes(data[:at] + bytes(300) + data[at + 300 :])
+        with pytest.raises(VideoError, match="damaged"), open_clip(path) as reader:
+            list(reader)
+    path.write_bytes(data[:-1] + bytes(5) + data[-1:] + b"<html>")  # padding, and junk behind
+    with open_clip(path) as reader:
+        assert len(list(reader)) == 6
+
+
 def test_a_single_picture_needs_no_trailer(tmp_path: Path) -> None:
     path = save(tmp_path / "a.gif", 1)
     path.write_bytes(path.read_bytes()[:-1])

@@ -1,16 +1,15 @@
-"""Animated GIF, PNG, WebP and AVIF as clips of RGB frames, decoded by Pillow."""
+"""Animated GIF, PNG, WebP and AVIF as clips of 8-bit RGB frames."""
 
 from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
 from fractions import Fraction
 
 from av.video.frame import VideoFrame
-from PIL import Image
 
 from wfvae_cli.errors import VideoError
 from wfvae_cli.media import picture
@@ -19,8 +18,22 @@ from wfvae_cli.media.colour import SRGB, PixelFormat
 from wfvae_cli.media.memory import check_memory, check_size
 from wfvae_cli.media.sampling import Orientation, Timed
 from wfvae_cli.media.stills import deep, headers, heif, png
-from wfvae_cli.media.stills.pillow_image import damage_reported, opened, orientation_of, rgb_frame
+from wfvae_cli.media.stills.compose import Composed, compose_apng, compose_gif
+from wfvae_cli.media.stills.pillow_image import (
+    blank_frame,
+    damage_reported,
+    opened,
+    orientation_of,
+    rgb_frame,
+)
 
+_COMPOSED: Mapping[str, Callable[[bytes, tuple[int, int]], Iterator[Composed]]] = {
+    "GIF": compose_gif,
+    "PNG": compose_apng,
+}
+"""Formats whose pictures are composed here; those of others, their decoders compose."""
+_LOOPS = b"NETSCAPE2.0"
+"""What a GIF has that is to be played again and again."""
 _CHEAP_PIXELS = 1 << 32
 """Pixels of all pictures together that any animation may have: seconds of decoding."""
 _PIXELS_PER_BYTE = 4096
@@ -76,6 +89,9 @@ class Frames:
         layout = headers.gif_layout(data)
         if len(layout.delays) > 1 and not layout.whole:
             raise ValueError(f"it ends amid or after picture {len(layout.delays)}, not as GIFs do")
+        if layout.stray is not None and (len(layout.delays) > 1 or _LOOPS in data):
+            # What decoders skip there may be the rest of a picture, and more of them.
+            raise ValueError(f"byte {layout.stray} belongs to no picture")
         return cls("GIF", layout.delays)
 
     @classmethod
@@ -114,6 +130,7 @@ class AnimationSource:
             VideoError: it is damaged, too large, or takes too long.
         """
         self.name = name
+        self._index = -1
         self._stack = ExitStack()
         try:
             with damage_reported(name):
@@ -144,10 +161,13 @@ class AnimationSource:
                 "decoding them would take far longer than such a file is worth; make a video of it"
             )
         # A default image before the animation is for programs that show none.
-        self._skipped = int(getattr(image, "default_image", False))
-        announced = getattr(image, "n_frames", count) - self._skipped
+        announced = getattr(image, "n_frames", count) - getattr(image, "default_image", False)
         if announced > count:
             raise ValueError(f"{count} of the {announced} pictures that it announces are there")
+        image.load()
+        self.pixel_format = picture.pixel_format_of(image)
+        self._turn = orientation_of(image)
+        self._pictures = self._decoded(data, frames)
 
     def _set_times(self, delays: tuple[Fraction, ...]) -> None:
         shown = [delay if delay > 0 else Fraction(1, 10) for delay in delays]
@@ -192,23 +212,33 @@ class AnimationSource:
 
     def close(self) -> None:
         """Let go of the file's content."""
+        self._pictures = iter(())
         self._stack.close()
 
+    def _decoded(self, data: bytes, frames: Frames) -> Iterator[tuple[VideoFrame, bool]]:
+        """The pictures in order, upright, and whether any of each was transparent."""
+        compose = _COMPOSED.get(frames.fmt)
+        if compose is None:
+            for index in range(len(frames.delays)):
+                self._image.seek(index)
+                self._image.load()
+                yield rgb_frame(self._image, self._turn)
+            return
+        for pixels, transparent in compose(data, self._size):
+            frame, target = blank_frame(*self._size, 8, self._turn)
+            target[...] = pixels
+            yield frame, transparent
+
     def _take(self, index: int) -> None:
-        """Decode one picture, upright and of the size of the first."""
-        image = self._image
-        image.seek(index + self._skipped)
-        image.load()
-        if index == 0:
-            self.pixel_format = picture.pixel_format_of(image)
-            self._turn = orientation_of(image)
-        shown: Image.Image = image
-        if image.size != self._size:  # Pillow enlarges a GIF for pictures that stick out of it
-            shown = image.crop((0, 0, *self._size))
-        self._frame, transparent = rgb_frame(shown, self._turn)
-        self._index = index
-        if index == 0:
-            self.notices = ["its alpha channel is composited onto black"] if transparent else []
+        """Decode up to one picture."""
+        while self._index < index:
+            decoded = next(self._pictures, None)
+            if decoded is None:
+                raise ValueError(f"picture {self._index + 1} is missing")
+            self._frame, transparent = decoded
+            self._index += 1
+            if self._index == 0:
+                self.notices = ["its alpha channel is composited onto black"] * transparent
 
 
 def _common_unit(delays: list[Fraction]) -> Fraction:

@@ -27,6 +27,21 @@ _NEXT_BLOCK = re.compile(rb"[!,;]")
 
 
 @dataclass(frozen=True)
+class GifPicture:
+    """One picture of a GIF, and what its control block says."""
+
+    begin: int
+    """Position of its descriptor in the file."""
+    end: int
+    """Position behind its pixels."""
+    left: int
+    top: int
+    disposal: int = 0
+    key: int | None = None
+    """Index of the colour that is transparent."""
+
+
+@dataclass(frozen=True)
 class GifLayout:
     """The pictures of a GIF."""
 
@@ -36,6 +51,9 @@ class GifLayout:
     """Width and height of the screen and of all pictures on it."""
     whole: bool
     """True where the file is complete, up to its trailer."""
+    pictures: tuple[GifPicture, ...] = ()
+    stray: int | None = None
+    """Position of the first byte that belongs to no block, zeros apart."""
 
 
 def gif_layout(data: bytes) -> GifLayout:
@@ -51,7 +69,9 @@ def gif_layout(data: bytes) -> GifLayout:
     width, height = struct.unpack_from("<HH", data, 6)
     at = 13 + _palette_size(data[10])
     delays: list[Fraction] = []
-    delay, whole = 0, False
+    pictures: list[GifPicture] = []
+    delay, flags, key, whole = 0, 0, 0, False
+    stray: int | None = None
     while at < len(data):
         block = data[at]
         if block == _TRAILER:
@@ -59,7 +79,7 @@ def gif_layout(data: bytes) -> GifLayout:
             break
         if block == _EXTENSION:
             if data[at + 1 : at + 3] == bytes((_GRAPHIC_CONTROL, 4)) and at + 6 <= len(data):
-                delay = int.from_bytes(data[at + 4 : at + 6], "little")
+                flags, delay, key = struct.unpack_from("<BHB", data.ljust(at + 7), at + 3)
             at = _skip_sub_blocks(data, at + 2)
         elif block == _IMAGE:
             if at + 10 >= len(data):
@@ -69,12 +89,19 @@ def gif_layout(data: bytes) -> GifLayout:
             delay = 0
             left, top, across, down = struct.unpack_from("<4H", data, at + 1)
             width, height = max(width, left + across), max(height, top + down)
+            begin = at
             # The image's descriptor, its palette, and the size of its smallest LZW codes.
             at = _skip_sub_blocks(data, at + 10 + _palette_size(data[at + 9]) + 1)
+            transparent = key if flags & 1 else None
+            pictures.append(GifPicture(begin, at, left, top, flags >> 2 & 7, transparent))
+            flags = 0
         else:  # stray bytes between blocks, which decoders skip
             found = _NEXT_BLOCK.search(data, at)
-            at = found.start() if found else len(data)
-    return GifLayout(tuple(delays), (width, height), whole)
+            end = found.start() if found else len(data)
+            if stray is None and data[at:end].strip(b"\0"):
+                stray = at
+            at = end
+    return GifLayout(tuple(delays), (width, height), whole, tuple(pictures), stray)
 
 
 def _palette_size(flags: int) -> int:

@@ -44,7 +44,7 @@ def read_header(data: bytes) -> PngHeader:
     bits, animated = 8, False
     colour = SRGB
     delays = []
-    for kind, begin, end in _chunks(data):
+    for kind, begin, end in chunks(data):
         body = data[begin + 8 : end - 4]
         if kind == b"IHDR" and len(body) >= 9:
             bits = body[8]
@@ -84,7 +84,7 @@ def with_colour(data: bytes, colour: Colour) -> bytes:
         return data
     body = b"cICP" + bytes((primaries, transfer, 0, 1))
     chunk = struct.pack(">I", 4) + body + struct.pack(">I", zlib.crc32(body))
-    _, _, behind = next(_chunks(data))
+    _, _, behind = next(chunks(data))
     return data[:behind] + chunk + data[behind:]
 
 
@@ -100,7 +100,7 @@ def without_metadata(data: bytes) -> bytes:
     """
     kept = [(0, len(SIGNATURE))]
     complete = True
-    for kind, begin, end in _chunks(data):
+    for kind, begin, end in chunks(data):
         if kind in _PICTURE or _is_wanted(kind, data[begin:end]):
             if kept[-1][1] == begin:
                 kept[-1] = (kept[-1][0], end)
@@ -111,8 +111,8 @@ def without_metadata(data: bytes) -> bytes:
     return data if complete else b"".join(data[begin:end] for begin, end in kept)
 
 
-def _chunks(data: bytes) -> Iterator[tuple[bytes, int, int]]:
-    """The kind of each chunk, and where it begins and ends; the last one may be cut short."""
+def chunks(data: bytes) -> Iterator[tuple[bytes, int, int]]:
+    """Yield the kind of each chunk, and where it begins and ends; the last one may be cut short."""
     begin = len(SIGNATURE)
     while begin + 8 <= len(data):
         length, kind = struct.unpack_from(">I4s", data, begin)
