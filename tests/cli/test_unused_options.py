@@ -68,3 +68,9 @@ def test_of_roundtrip_and_stats(tmp_path: Path) -> None:
     assert_refused(wfvae("compare", clip, clip, "--fit", "pad"), USAGE, "--fit pad says how")
     assert_refused(wfvae("stats", clip, "--fit", "pad"), USAGE, "--fit pad says how")
     assert_refused(wfvae("roundtrip", clip, "--keep"), USAGE, "--keep is for datasets")
+
+
+def test_a_pipe_has_no_name_in_a_folder(tmp_path: Path) -> None:
+    answer = wfvae("encode", "-", "-o", f"{tmp_path}/z/")
+    assert_refused(answer, USAGE, "has no name", "clip.safetensors")
+    assert not (tmp_path / "z").exists()
