@@ -361,6 +361,8 @@ def test_clips_of_other_weights_are_told(tmp_path: Path) -> None:
     assert answer.code == 7
     assert [name for name, problems in found.items() if problems] == [path.name]
     assert found[path.name][0].startswith("made by other weights than wfvae-tiny")
+    # The same weights in another file have another hash, and the latents show that they are.
+    assert wfvae("audit", tmp_path / "z", "--source", clips).code == 0
 
 
 def test_sources_of_one_stem_are_told_apart_by_their_hash(tmp_path: Path) -> None:
