@@ -328,6 +328,25 @@ def _saved(value: object) -> bytes:
     return target.getvalue()
 
 
+@pytest.mark.parametrize(
+    ("value", "words"),
+    [(float("nan"), "1 of its log-variances are NaN"), (1000.0, "to 1000: models give -30 to 20")],
+)
+def test_log_variances_are_looked_at(tmp_path: Path, value: float, words: str) -> None:
+    clip, path = write_clip(tmp_path / "a.mp4"), tmp_path / "cache" / "a.safetensors"
+    path.parent.mkdir()
+    assert wfvae("encode", clip, "-o", path, "--posterior", "moments").code == 0
+    assert wfvae("audit", path).code == 0
+    with safe_open(path, "pt") as file:
+        metadata = file.metadata()
+        tensors = {name: file.get_tensor(name) for name in ("latents", "logvar")}
+    tensors["logvar"][0, 0, 0, 0] = value
+    save_file(tensors, path, metadata)
+    answer = wfvae("audit", path, "--json")
+    assert answer.code == 7
+    assert words in json.loads(answer.stdout)["files"][0]["problems"][0]
+
+
 def test_clips_of_other_weights_are_told(tmp_path: Path) -> None:
     clips = tmp_path / "in"
     for name in "abc":
@@ -342,6 +361,8 @@ def test_clips_of_other_weights_are_told(tmp_path: Path) -> None:
     assert answer.code == 7
     assert [name for name, problems in found.items() if problems] == [path.name]
     assert found[path.name][0].startswith("made by other weights than wfvae-tiny")
+    # The same weights in another file have another hash, and the latents show that they are.
+    assert wfvae("audit", tmp_path / "z", "--source", clips).code == 0
 
 
 def test_sources_of_one_stem_are_told_apart_by_their_hash(tmp_path: Path) -> None:

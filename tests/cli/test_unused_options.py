@@ -84,3 +84,9 @@ def test_of_other_commands(tmp_path: Path) -> None:
         assert answer.code == 0, answer
         assert "note: --fit pad: not used" in answer.stderr
     assert "note: --keep: not used" in wfvae("roundtrip", clip, "--keep").stderr
+
+
+def test_a_pipe_has_no_name_in_a_folder(tmp_path: Path) -> None:
+    answer = wfvae("encode", "-", "-o", f"{tmp_path}/z/")
+    assert_refused(answer, USAGE, "has no name", "clip.safetensors")
+    assert not (tmp_path / "z").exists()

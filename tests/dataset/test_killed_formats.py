@@ -61,10 +61,12 @@ def write_dataset(folder: Path, clips: int) -> Path:
 
 
 def options(form: str, parts: str, models: dict[str, str]) -> list[str]:
+    shards: tuple[str, ...] = ()
     if form in ("webdataset", "energon"):
         pytest.importorskip("webdataset", reason="the extra webdataset is not installed")
+        shards = ("--shard-clips", "3")
     model = ("--model", models[FORMATS[form]])
-    return ["--format", form, *model, *BUCKETS, *PARTS[parts], "--shard-clips", "3"]
+    return ["--format", form, *model, *BUCKETS, *PARTS[parts], *shards]
 
 
 def content(folder: Path) -> dict[str, Any]:

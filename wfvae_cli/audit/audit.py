@@ -28,6 +28,7 @@ from wfvae_cli.errors import InputError, WfvaeError
 from wfvae_cli.latents.normalization import Normalization
 from wfvae_cli.models.base import LoadedModel
 
+_OTHER_WEIGHTS = "made by other weights"
 _CLEARLY = 2.0
 """A hypothesis this many times nearer than what the format says is a problem."""
 
@@ -135,7 +136,7 @@ def audit_cache(
         if weights is not None and info is not None and info.model_sha256 != weights:
             others = model.name if model.sha256 is not None else "the other clips'"
             extra.append(
-                f"made by other weights than {others}: by its header, those of {info.model} with "
+                f"{_OTHER_WEIGHTS} than {others}: by its header, those of {info.model} with "
                 f"SHA-256 {info.model_sha256[:12]}"
             )
         if entry.format != cache.format and entry.read is not None:
@@ -202,6 +203,7 @@ def compare_with_sources(
             report.comparisons.append(compare_clip(entry, source, model))
         except WfvaeError as error:
             report.problems.append(f"{entry.name}: cannot be compared: {error}")
+    _clear_weights(report)
     if not report.comparisons and unknown:
         raise InputError(
             f"{report.cache.path}: the names of its clips lead to none of the sources"
@@ -212,6 +214,23 @@ def compare_with_sources(
             )
         )
     return unknown
+
+
+def _clear_weights(report: AuditReport) -> None:
+    """Take back that clips were made by other weights, where the model gives the same latents.
+
+    A checkpoint has another hash in another file, as where a `.pth` was converted.
+    """
+    same = {
+        each.entry.metadata.model_sha256
+        for each in report.comparisons
+        if each.entry.metadata is not None and each.found.kind in ("equal", "sample")
+    }
+    for index, clip in enumerate(report.clips):
+        info = clip.entry.metadata
+        if info is not None and info.model_sha256 in same:
+            left = tuple(p for p in clip.problems if not p.startswith(_OTHER_WEIGHTS))
+            report.clips[index] = replace(clip, problems=left)
 
 
 def write_sheets(

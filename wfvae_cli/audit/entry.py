@@ -36,6 +36,8 @@ class CacheEntry:
     """Size on disk, of the file or the member."""
     read: Callable[[], Tensor] | None = None
     """Read `[C, T, H, W]` in the stored dtype; None where the file cannot be read."""
+    read_logvar: Callable[[], Tensor] | None = None
+    """Read the log-variance, of the same shape; None where none is stored beside the mean."""
     posterior: Posterior | None = None
     """Part of the posterior that is stored, as far as the format or the header says."""
     content: Content | None = None

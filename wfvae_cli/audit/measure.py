@@ -18,6 +18,8 @@ _OUTLIER = 8.0
 """Robust standard deviations from the median of all clips."""
 _FEWEST = 8
 """Clips that it takes to call one an outlier."""
+_LOGVAR = (-30.0, 20.0)
+"""Limits that every family clamps log-variances to, as the first latent diffusion model did."""
 _NEAR = math.log(1.5)
 """Distance of the logarithms of two aspects within which a bucket fits a source."""
 _MAD_TO_STD = 1.4826
@@ -112,8 +114,29 @@ def measure(entry: CacheEntry, channels: int | None) -> ClipFigures:
         problems.append("all values of each channel are equal")
     if largest > LOADER_LIMIT:
         problems.append(f"values up to {largest:.4g}: loaders drop what is beyond {LOADER_LIMIT:g}")
+    problems += _logvar_problems(entry)
     count = int(finite.flatten(1).sum(1).max())
     return ClipFigures(entry, nan, bad - nan, count, mean, std, largest, problems=tuple(problems))
+
+
+def _logvar_problems(entry: CacheEntry) -> list[str]:
+    """Say what is wrong with a log-variance that is stored beside the mean."""
+    if entry.read_logvar is None:
+        return []
+    try:
+        logvar = entry.read_logvar().float()
+    except (WfvaeError, OSError) as error:
+        return [f"its log-variance cannot be read: {error}"]
+    bad = int((~logvar.isfinite()).sum())
+    if bad:
+        return [f"{bad} of its log-variances are NaN or infinite"]
+    low, high = _LOGVAR
+    if float(logvar.min()) < low or float(logvar.max()) > high:
+        return [
+            f"log-variances from {float(logvar.min()):.4g} to {float(logvar.max()):.4g}: models "
+            f"give {low:g} to {high:g}"
+        ]
+    return []
 
 
 def _moments(latents: Tensor, finite: Tensor) -> tuple[tuple[float, ...], tuple[float, ...]]:

@@ -80,6 +80,7 @@ def ours(
         dtype=dtype,
         bytes=size,
         read=partial(_read_ours, source),
+        read_logvar=partial(_read_our_logvar, source) if info.posterior == "moments" else None,
         posterior=info.posterior,
         content="raw" if info.normalization is None else "normalised",
         metadata=info,
@@ -169,6 +170,11 @@ def _ai_toolkit(path: Path, name: str, header: Header, size: int) -> CacheEntry:
 def _read_ours(source: Callable[[], Path | BinaryIO]) -> Tensor:
     with LatentFile(source()) as file:
         return file.read(check_finite=False)
+
+
+def _read_our_logvar(source: Callable[[], Path | BinaryIO]) -> Tensor:
+    with LatentFile(source()) as file:
+        return file.read_logvar(check_finite=False)
 
 
 def _read_tensor(path: Path, key: str) -> Tensor:

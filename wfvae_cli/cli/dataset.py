@@ -130,6 +130,11 @@ def is_dataset(
                 f"{asked} needs files and a folder for its outputs, and cannot read or write a "
                 f"pipe (-): give both, such as -o {example}"
             )
+        if output is not None and output != "-" and output.endswith("/"):
+            raise UsageError(
+                f"-o {output} is a folder, and what comes through a pipe (-) has no name to be "
+                f"given in it: name a file, such as -o {output}clip{suffixes[0]}"
+            )
         _tell_unused(sources[0])
         return False
     folder = output is not None and (

@@ -73,7 +73,10 @@ def _with_sidecars(item: Item, known: frozenset[str]) -> Item:
 
 def _caption(where: str, value: Any) -> str | None:
     if value is not None and not isinstance(value, str):
-        raise ValueError(f"{where}: expected a caption that is a text, got {value!r}")
+        raise ValueError(
+            f"{where}: expected a caption that is a text, got {str(value)[:80]}: "
+            "put it in quotes, or add --no-captions"
+        )
     return value
 
 
