@@ -17,12 +17,15 @@ function makeLayer(source, media, fps) {
     const stage = element.closest(".stage");
     if (stage) stage.dataset.broken = "yes";
   });
+  let time = 0;
+  const set = () => { if (Math.abs(element.currentTime - time) > 1e-4) element.currentTime = time; };
+  // The event may come after a seek that found the metadata there: what is wanted last counts.
+  if (!still) element.addEventListener("loadedmetadata", set, { once: true });
   const seek = (frame) => {
     if (still) return;
     // The middle of the frame: its ends may round to a neighbour.
-    const time = (Math.min(frame, media.frames - 1) + 0.5) / fps;
-    const set = () => { if (Math.abs(element.currentTime - time) > 1e-4) element.currentTime = time; };
-    if (element.readyState >= 1) set(); else element.addEventListener("loadedmetadata", set, { once: true });
+    time = (Math.min(frame, media.frames - 1) + 0.5) / fps;
+    if (element.readyState >= 1) set();
   };
   return { element, seek, still };
 }
