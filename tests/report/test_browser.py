@@ -6,7 +6,7 @@ import functools
 import http.server
 import shutil
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -30,7 +30,7 @@ _BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-sta
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Any]:
-    """A window of headless Chromium, for tabs: see `opened`."""
+    """A tab of headless Chromium, which takes a second to open: see `opened`."""
     path = next((found for name in _BROWSERS if (found := shutil.which(name))), None)
     if path is None:
         pytest.skip(f"needs a browser: none of {', '.join(_BROWSERS)} is installed")
@@ -39,7 +39,7 @@ def browser() -> Iterator[Any]:
             executable_path=path,
             args=["--no-sandbox", "--no-zygote", "--disable-gpu", "--disable-dev-shm-usage"],
         )
-        yield browser.new_context()
+        yield browser.new_page()
         browser.close()
 
 
@@ -59,24 +59,29 @@ def page(browser: Any, folder: Path) -> Iterator[Any]:
 @contextmanager
 def opened(browser: Any, folder: Path, width: int = 1280, scheme: str = "light") -> Iterator[Any]:
     """A report as it is opened for the first time, in a window of that width."""
-    page = browser.new_page()
-    page.set_default_timeout(15_000)
-    page.set_viewport_size({"width": width, "height": 720})
-    page.emulate_media(color_scheme=scheme)
+    browser.set_default_timeout(15_000)
+    browser.set_viewport_size({"width": width, "height": 720})
+    browser.emulate_media(color_scheme=scheme)
+    browser.goto("about:blank")
     problems: list[str] = []
     addresses: list[str] = []
-    page.on("pageerror", lambda error: problems.append(str(error)))
-    page.on("requestfailed", lambda request: problems.append(f"{request.url} {request.failure}"))
-    page.on("dialog", lambda dialog: problems.append("a dialog"))
-    page.on("console", lambda told: problems.extend([told.text] * (told.type == "error")))
-    page.on("request", lambda request: addresses.append(request.url))
-    page.goto((folder / "index.html").as_uri())
-    yield page
+    watches: dict[str, Callable[[Any], object]] = {
+        "pageerror": lambda error: problems.append(str(error)),
+        "requestfailed": lambda request: problems.append(f"{request.url} {request.failure}"),
+        "dialog": lambda dialog: problems.append("a dialog"),
+        "console": lambda message: problems.extend([message.text] * (message.type == "error")),
+        "request": lambda request: addresses.append(request.url),
+    }
+    for event, watch in watches.items():
+        browser.on(event, watch)
+    browser.goto((folder / "index.html").as_uri())
+    yield browser
+    for event, watch in watches.items():
+        browser.remove_listener(event, watch)
     aborted = "net::ERR_ABORTED"  # of media that were still loading when they were replaced
     assert [problem for problem in problems if aborted not in problem] == []
     root = folder.as_uri()
     assert addresses and all(address.startswith((root, "data:")) for address in addresses)
-    page.close()
 
 
 def names(page: Any) -> list[str]:
@@ -278,7 +283,7 @@ def test_the_frame_that_is_asked_for_is_the_one_that_is_shown(browser: Any, fold
     server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)
     threading.Thread(target=server.serve_forever, daemon=True).start()
     try:
-        page = browser.new_page()
+        page = browser
         page.goto(f"http://127.0.0.1:{server.server_port}/index.html")
         open_clip(page, "b.mp4")
         page.wait_for_function(
@@ -294,7 +299,6 @@ def test_the_frame_that_is_asked_for_is_the_one_that_is_shown(browser: Any, fold
             )
             assert level == pytest.approx(40 + 8 * frame, abs=3)
     finally:
-        page.close()
         server.shutdown()
         server.server_close()
 
