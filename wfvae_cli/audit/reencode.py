@@ -96,12 +96,16 @@ def compare_clip(entry: CacheEntry, source: Path, model: LoadedModel) -> Compari
         raise InputError(f"{source}: has fewer frames than {entry.name} says")
     posterior = encode(model, base)
     plain = match(first, posterior, model.vae.normalization)
-    best = plain
+    # What may have been done to the latents costs no encoding; where it is certain, that is all.
+    changed = plain
     if plain.kind not in ("equal", "sample"):
+        changed = _search_latents(first, posterior, plain, model)
+    best = changed
+    if changed.kind not in ("equal", "sample"):
         clip_frames = strides.frames_of(total)
         best = _search(source, reading, base, stored, kept, clip_frames, plain, model)
-    if best.kind == "far" and not best.variant:
-        best = _search_latents(first, posterior, plain, model)
+        if best.kind == "far" and not best.variant:
+            best = changed
     return Comparison(entry, source, best, plain, (*problems, *_problems(entry, best)))
 
 
