@@ -16,6 +16,12 @@ YES_NO = (False, True)
 ALL_ORIENTATIONS = [Orientation(t, h, v) for t in YES_NO for h in YES_NO for v in YES_NO]
 
 
+def test_scripts_for_the_first_version_find_it() -> None:
+    from wfvae_cli.media.clip import Sampling as earlier
+
+    assert earlier is Sampling
+
+
 def timed(pts: Sequence[int], duration: int = 1) -> list[Timed[int]]:
     return [Timed(i, p, duration) for i, p in enumerate(pts)]
 

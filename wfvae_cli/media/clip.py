@@ -1,4 +1,4 @@
-"""Data classes of clips: description, frames, colours and sampling options."""
+"""Data classes of clips: description, frames and colours."""
 
 from __future__ import annotations
 
@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Literal, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
+
+from wfvae_cli.media.options import Sampling as Sampling  # scripts for 0.1 import it from here
 
 if TYPE_CHECKING:
     from torch import Tensor
