@@ -189,7 +189,8 @@ def test_stopping_leaves_a_state_that_resumes(
 
     class Impatient(NoRunCallbacks):
         def settled(self, result: ItemResult) -> None:
-            engine.stop()
+            if result.status == "done":  # the damaged file may be the first to settle
+                engine.stop()
 
     first = run(source, tmp_path, engine, Impatient())
     assert 1 <= first.done < 12
