@@ -62,7 +62,10 @@ def _embedded_model_is_loaded_once() -> Iterator[None]:
 
 @pytest.fixture(scope="session", autouse=True)
 def _weights_without_values_are_not_initialised() -> Iterator[None]:
-    """Build models on the meta device, as every command does, in half the time."""
+    """Draw no random weights on the meta device, where commands build models: it takes half the time.
+
+    Such weights have no values before a checkpoint's take their place.
+    """
     from torch.nn.modules.conv import _ConvNd
 
     initialise = _ConvNd.reset_parameters
