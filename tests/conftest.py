@@ -62,7 +62,7 @@ def _embedded_model_is_loaded_once() -> Iterator[None]:
 
 @pytest.fixture(scope="session", autouse=True)
 def _weights_without_values_are_not_initialised() -> Iterator[None]:
-    """Draw no random weights on the meta device, where commands build models: it takes half the time.
+    """Draw no random weights on the meta device, where models are built, in half the time.
 
     Such weights have no values before a checkpoint's take their place.
     """
