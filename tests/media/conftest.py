@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import io
+import sys
 from collections.abc import Callable, Sequence
 from fractions import Fraction
 from pathlib import Path
@@ -15,6 +17,7 @@ from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 from numpy.typing import NDArray
 
+from wfvae_cli.errors import VideoError
 from wfvae_cli.media import svt_av1
 from wfvae_cli.media.clip import ClipInfo
 from wfvae_cli.media.options import Sampling
@@ -106,3 +109,20 @@ def make_clip(tmp_path: Path) -> MakeClip:
         return write_clip(tmp_path / name, *args, **options)
 
     return make
+
+
+def refusal(path: Path | str) -> str:
+    """The message with which a source is refused, at opening or while reading."""
+    with pytest.raises(VideoError) as caught, open_clip(path) as reader:
+        list(reader)
+    return str(caught.value)
+
+
+def pipe(monkeypatch: pytest.MonkeyPatch, data: bytes) -> None:
+    """Have these bytes come through standard input, which cannot be sought in."""
+
+    class Pipe(io.BytesIO):
+        def seekable(self) -> bool:
+            return False
+
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(Pipe(data)))

@@ -24,7 +24,7 @@ from wfvae_cli.media.options import Sampling
 from wfvae_cli.media.reader import open_clip, probe
 from wfvae_cli.media.single import is_cut
 
-from .conftest import MakeClip, write_clip
+from .conftest import MakeClip, pipe, write_clip
 
 FASTSTART = {"movflags": "faststart"}
 
@@ -246,14 +246,6 @@ def test_frames_before_the_first_key_frame_are_told(make_clip: MakeClip, tmp_pat
     with open_clip(cut) as reader:
         assert len(list(reader)) == 20
         assert any("first 5 frames" in notice for notice in reader.info.notices)
-
-
-def pipe(monkeypatch: pytest.MonkeyPatch, data: bytes) -> None:
-    class Pipe(io.BytesIO):
-        def seekable(self) -> bool:
-            return False
-
-    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(Pipe(data)))
 
 
 def test_mp4_with_its_index_at_the_end_on_a_pipe(

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from wfvae_cli.media.rate import STANDARD_RATES, constant_rate
+from wfvae_cli.media.rate import STANDARD_RATES, Clock, constant_rate
 
 MILLISECOND = Fraction(1, 1000)
 NTSC = Fraction(30000, 1001)
@@ -86,3 +86,49 @@ def test_one_late_frame_makes_it_variable(rate: Fraction, count: int, at: int, l
     pts = rounded(rate, base, count)
     at = min(at, count - 2)
     assert constant_rate(pts[:at] + [p + late for p in pts[at:]], base, rate) is None
+
+
+def test_decoding_times_where_presentation_times_go_back() -> None:
+    clock = Clock(1, "a", 25)
+    pts, dts = [1, 4, 3, 5, 2, 8, 7, 9, 6], range(2, 11)
+    times = [clock(p, d) for p, d in zip(pts, dts, strict=True)]
+    assert times == sorted(set(times))
+    assert times[-1] - times[3] == 5  # one after the other, and none is left out
+
+
+def test_corrected_times_differ_after_rounding_to_milliseconds() -> None:
+    clock = Clock(3600, "a", 90000)
+    given = [0, 3600, 3500, 3400, 3610, 7200, 10800]
+    times = [clock(t, None) for t in given]
+    milliseconds = [round(t / 90) for t in times]
+    assert milliseconds == sorted(set(milliseconds))
+    assert times[-2:] == given[-2:]
+
+
+def times(given: list[tuple[int | None, int | None]]) -> list[int]:
+    """What becomes of presentation and decoding times in milliseconds, at 25 frames a second."""
+    clock = Clock(40, "a", 1000)
+    return [clock(pts, dts) for pts, dts in given]
+
+
+def test_times_that_start_anew_after_less_than_a_second() -> None:
+    part: list[tuple[int | None, int | None]] = [
+        (0, -40),
+        (40, 0),
+        (80, 40),
+        (None, 80),
+        (160, 120),
+    ]
+    assert times(part * 3) == list(range(0, 15 * 40, 40))
+    # The decoder tells the jump of decoding times one frame early.
+    early: list[tuple[int | None, int | None]] = [(0, 0), (40, 40), (80, -40), (0, 0), (40, 40)]
+    assert times(early) == [0, 40, 80, 120, 160]
+
+
+def test_one_wrong_time_moves_no_other() -> None:
+    assert times([(0, 0), (40, 40), (80, 80), (10, 10), (160, 160), (200, 200)])[-2:] == [160, 200]
+
+
+def test_times_that_are_missing_at_the_beginning() -> None:
+    begin: list[tuple[int | None, int | None]] = [(None, None)] * 3
+    assert times([*begin, (0, 0), (40, 40), (80, 80)]) == [0, 40, 80, 120, 160, 200]

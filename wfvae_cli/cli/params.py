@@ -53,7 +53,7 @@ def add_command(app: typer.Typer, function: Callable[..., None], examples: str) 
 
     def run(context: typer.Context, **given: Any) -> None:
         console = Console(json=bool(given.get("json")), quiet=bool(given.get("quiet")))
-        _given.set([each for key, each in fields.items() if _is_given(context, key)])
+        _given.set(tuple(each for key, each in fields.items() if _is_given(context, key)))
         run_reported(lambda: call(given), console)
 
     run.__signature__ = inspect.Signature(  # type: ignore[attr-defined]
@@ -201,7 +201,7 @@ class _Field:
 
 
 _REQUIRED = inspect.Parameter.empty
-_given: ContextVar[list[_Field]] = ContextVar("given", default=[])  # noqa: B039 (never changed)
+_given: ContextVar[tuple[_Field, ...]] = ContextVar("given", default=())
 """Options and arguments of the command line that is being run."""
 
 

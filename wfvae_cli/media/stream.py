@@ -43,8 +43,8 @@ def choose_stream(container: InputContainer, name: str) -> tuple[VideoStream, li
         kinds = sorted(others) + ["a cover picture"] * bool(container.streams.video)
         if not kinds:
             raise VideoError(
-                f"{name}: no streams in it, or none before its data, which a pipe needs: give a "
-                "file with moving pictures, not through a pipe"
+                f"{name}: no streams in it, or through a pipe none before its data: give a file "
+                "with moving pictures"
             )
         raise VideoError(
             f"{name}: no video stream in it, only {' and '.join(kinds)}: give a file with moving "
@@ -56,6 +56,7 @@ def choose_stream(container: InputContainer, name: str) -> tuple[VideoStream, li
     notices = []
     if len(streams) > 1:
         notices.append(f"{len(streams)} video streams; only number {stream.index} is read")
+    # FFmpeg composites others' alpha; that of VP8 and VP9 lies beside the pictures.
     if stream.metadata.get("alpha_mode") == "1" and stream.codec_context.name.startswith("vp"):
         notices.append(f"the alpha channel of its {stream.codec_context.name} is ignored")
     return stream, notices
