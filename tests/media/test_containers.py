@@ -99,9 +99,7 @@ def test_tracks_behind_the_clusters_cannot_be_piped(
 ) -> None:
     data = with_tracks_at_the_end(cropped_matroska(make_clip("a.mkv", 3, width=64, height=48)))
     pipe(monkeypatch, bytes(data))
-    with pytest.raises(
-        VideoError, match="no streams in it, or through a pipe none"
-    ):
+    with pytest.raises(VideoError, match="no streams in it, or through a pipe none"):
         open_clip("-")
 
 
