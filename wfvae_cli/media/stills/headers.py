@@ -12,13 +12,15 @@ from fractions import Fraction
 
 from PIL.PsdImagePlugin import MODES as PSD_MODES
 
+from wfvae_cli.media.stills.png import SIGNATURE
+
 _DEFAULT_DELAY = Fraction(1, 10)
 """Seconds that a picture without a delay is shown, as in browsers and FFmpeg."""
 _SHORTEST_GIF_DELAY = 2
 """In 1/100 s; shorter ones stand for none, as in browsers and FFmpeg."""
 _EXTENSION, _IMAGE, _TRAILER = 0x21, 0x2C, 0x3B
 _GRAPHIC_CONTROL = 0xF9
-_PNG_END, _PNG_BEGIN = b"IEND\xae\x42\x60\x82", b"\x89PNG\r\n\x1a\n"
+_PNG_END = b"IEND\xae\x42\x60\x82"
 _JPEG_END, _JPEG_BEGIN = b"\xff\xd9", b"\xff\xd8\xff"
 _JPEG_MARKER = re.compile(rb"\xff[^\x00\xff\xd0-\xd7]")
 _JPEG_FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
@@ -120,8 +122,8 @@ def is_series(data: bytes) -> bool:
     Args:
         data: what begins as such a file; it may be damaged.
     """
-    if data.startswith(_PNG_BEGIN):
-        end = data.find(_PNG_END + _PNG_BEGIN)
+    if data.startswith(SIGNATURE):
+        end = data.find(_PNG_END + SIGNATURE)
         second = end + len(_PNG_END)
         return end >= 0 and data[second + 16 : second + 24] == data[16:24]
     if data[:2] == b"BM":
@@ -221,7 +223,7 @@ def check_psd(data: bytes) -> None:
     """Refuse a Photoshop document whose depth or colour mode Pillow does not know.
 
     Raises:
-        NotImplementedError: it does not.
+        NotImplementedError: it has one of these.
     """
     bits, mode = struct.unpack_from(">HH", data, 22)
     if (mode, bits) not in PSD_MODES:
