@@ -12,6 +12,7 @@ from PIL import Image
 from torch import Tensor
 from torch.nn import functional as F
 
+from overlay import draw_over
 from wfvae_cli.atomic import atomic_file
 from wfvae_cli.media.options import Sampling
 from wfvae_cli.media.reader import open_clip
@@ -40,14 +41,16 @@ HELD_OUT_PHOTOS = (
 )
 # Night drives and dash cameras are many among the clips: kinds are drawn first, then files.
 KIND_SHARE = {
-    "cam": 0.42,
-    "driving": 0.08,
+    "cam": 0.44,
+    "driving": 0.07,
     "anim": 0.12,
     "ai": 0.06,
-    "film": 0.06,
-    "screen": 0.05,
-    "photo": 0.21,
+    "film": 0.08,
+    "screen": 0.07,
+    "photo": 0.16,
 }
+DRAWN_SHARE = 0.2
+"""Of crops with shapes and text drawn over them."""
 SHORT_SIDE = 256
 CACHED_FRAMES = 150
 VALIDATION_FRAMES = 17
@@ -61,6 +64,20 @@ class Stage:
     batch: int
     frames: int
     size: int
+
+
+@dataclass(frozen=True)
+class Crops:
+    """A batch."""
+
+    frames: Tensor
+    """B3THW in [-1, 1]."""
+    names: list[str]
+    """What each crop is from; those that were drawn over have a name for their kind."""
+
+    def to(self, device: torch.device) -> Crops:
+        """The same on another device."""
+        return Crops(self.frames.to(device), self.names)
 
 
 def decode(path: Path) -> Pixels:
@@ -97,15 +114,17 @@ class Footage:
                 photo = shrink(Image.open(path).convert("RGB"), 384)
                 self.train["photo"][path.stem] = np.asarray(photo)
 
-    def batch(self, stage: Stage, rng: np.random.Generator) -> Tensor:
-        """Random crops, B3THW in [-1, 1]."""
+    def batch(self, stage: Stage, rng: np.random.Generator) -> Crops:
+        """Random crops."""
         kinds = rng.choice(list(KIND_SHARE), size=stage.batch, p=list(KIND_SHARE.values()))
-        crops = []
+        crops, names = [], []
         for name in kinds:
             source = rng.choice(list(self.train[name]))
             cut = pan_and_zoom if name == "photo" else cut_out
-            crops.append(cut(self.train[name][source], stage, rng))
-        return torch.stack(crops)
+            crop, drawn = cut(self.train[name][source], stage, rng), rng.random() < DRAWN_SHARE
+            crops.append(draw_over(crop, rng) if drawn else crop)
+            names.append(f"drawn/{name}" if drawn else f"{name}/{source}")
+        return Crops(torch.stack(crops), names)
 
 
 def shrink(photo: Image.Image, short_side: int) -> Image.Image:

@@ -95,7 +95,7 @@ def components(footage: Footage, channels: int, seed: int) -> tuple[Tensor, Tens
     """
     second, first, weights = torch.zeros(VALUES, VALUES), torch.zeros(VALUES), 0.0
     for draw in range(100):
-        frames = footage.batch(CROPS, np.random.default_rng((seed, draw, 1)))
+        frames = footage.batch(CROPS, np.random.default_rng((seed, draw, 1))).frames
         for clip in to_blocks(frames)[:, :, 1:].flatten(2):
             weight = 1 / (float(clip.var(dim=1).mean()) + 1e-3)
             second += weight / clip.size(1) * clip @ clip.T
@@ -118,7 +118,7 @@ def fit(
     adam = torch.optim.Adam(code.parameters(), betas=(0.9, 0.99))
     for step in range(steps):
         adam.param_groups[0]["lr"] = rate * min(1, (step + 1) / 50) * (1 - step / steps)
-        frames = footage.batch(CROPS, np.random.default_rng((seed, step, 2)))
+        frames = footage.batch(CROPS, np.random.default_rng((seed, step, 2))).frames
         inner = (..., slice(8, -8), slice(8, -8))  # blocks at a crop's border lack neighbours
         loss = log_error(code(frames)[inner], frames[inner])
         adam.zero_grad()

@@ -83,15 +83,20 @@ class Muon:
 
 def orthogonal(matrix: Tensor) -> Tensor:
     """The matrix with singular values near 1 and the same singular vectors."""
-    x = matrix.bfloat16() if fast_in_bfloat16(matrix.device) else matrix
-    tall = x.size(0) > x.size(1)
-    x = x.mT if tall else x
+    tall = matrix.size(0) > matrix.size(1)
+    x = matrix.mT if tall else matrix
     x = x / (x.norm() + 1e-7)
+    # Every step is a polynomial of the Gram matrix times x: until the end only small matrices are
+    # multiplied. Not in bfloat16, whose rounding of the Gram matrix hides small singular values.
+    gram = x @ x.mT
+    total = torch.eye(x.size(0), device=x.device)
     for _ in range(5):
-        gram = x @ x.mT
-        x = 3.4445 * x + (2.0315 * gram @ gram - 4.775 * gram) @ x
-    y: Tensor = x.mT if tall else x
-    return y.to(matrix.dtype)
+        factor = 2.0315 * gram @ gram - 4.775 * gram
+        factor.diagonal().add_(3.4445)
+        total = factor @ total
+        gram = factor @ gram @ factor
+    y: Tensor = total @ x
+    return y.mT if tall else y
 
 
 class Run:
