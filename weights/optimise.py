@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -107,6 +108,8 @@ class Run:
         self.rank, self.workers = join_workers()
         self.step = 0
         self.hours = 0.0
+        self.clip_errors: dict[str, float] = {}
+        """What each clip loses by and large, as the first worker knows it."""
         self.named = dict(nets.named_parameters())
         self.parameters = list(self.named.values())
         self.average = [p.detach().clone() for p in self.parameters]
@@ -160,6 +163,7 @@ class Run:
             if state := self.adam.state.get(p):
                 tensors |= {f"adam/{kind}/{name}": state[kind] for kind in _ADAM}
         notes = {"step": str(self.step), "hours": str(self.hours)}
+        notes["clip_errors"] = json.dumps(self.clip_errors)
         part = self.file.with_suffix(".part")
         save_file({k: t.contiguous() for k, t in tensors.items()}, part, notes)
         part.replace(self.file)
@@ -168,6 +172,7 @@ class Run:
         with safe_open(self.file, "pt") as stored:
             notes = stored.metadata()
         self.step, self.hours = int(notes["step"]), float(notes["hours"])
+        self.clip_errors = json.loads(notes["clip_errors"])
         tensors = load_file(self.file, str(self.device))
         for (name, p), average in zip(self.named.items(), self.average, strict=True):
             p.data.copy_(tensors[f"weight/{name}"])

@@ -37,7 +37,7 @@ class Thing:
 def draw_over(crop: Tensor, rng: np.random.Generator) -> Tensor:
     """Draw one to three moving things over a crop, 3THW in [-1, 1]."""
     frames, size = crop.shape[1:3]
-    things = [shape(rng) if rng.random() < 0.5 else text(rng) for _ in range(rng.integers(1, 4))]
+    things = [shape(rng) if rng.random() < 0.6 else text(rng) for _ in range(rng.integers(1, 4))]
     paths = [move(thing.fastest, frames, size, rng) for thing in things]
     drawn = []
     for t in range(frames):
@@ -53,11 +53,12 @@ def draw_over(crop: Tensor, rng: np.random.Generator) -> Tensor:
 
 def move(fastest: float, frames: int, size: int, rng: np.random.Generator) -> NDArray[np.float64]:
     """Where a thing's centre is in each frame, T x (x, y): it stands still or bounces around."""
-    speed = 0.0 if rng.random() < 0.3 else fastest * rng.random() ** 2
+    speed = 0.0 if rng.random() < 0.25 else fastest * rng.random() ** 1.2
     angle = rng.uniform(0, 2 * math.pi)
     way = speed * np.outer(np.arange(frames), (math.cos(angle), math.sin(angle)))
     room = size + 2 * MARGIN
-    return room - np.abs((rng.uniform(0, room, 2) + way) % (2 * room) - room) - MARGIN
+    path: NDArray[np.float64] = (rng.uniform(0, room, 2) + way) % (2 * room)
+    return room - np.abs(path - room) - MARGIN
 
 
 def shape(rng: np.random.Generator) -> Thing:

@@ -123,10 +123,13 @@ class ClipErrors:
 
     A crop's gradient counts by it, as in the PSNR of the whole picture: hard parts of a clip more
     than its flat ones.
+
+    Args:
+        known: the averages so far, by name of the clip; kept up to date.
     """
 
-    def __init__(self) -> None:
-        self.known: dict[str, float] = {}
+    def __init__(self, known: dict[str, float]) -> None:
+        self.known = known
 
     def share(self, decoded: Tensor, frames: Tensor, names: list[str]) -> Tensor:
         """Squared error of crops as a share of their clips', mean over the batch."""
@@ -255,7 +258,8 @@ def train(args: argparse.Namespace) -> None:
             warm_start(known, read_weights(args.knows))
             decode_the_new(vae, known, examples(footage, args.seed))
     nets.to(device)
-    bands, errors, run = Bands(vae), ClipErrors(), Run(nets, args.work, device)
+    bands, run = Bands(vae), Run(nets, args.work, device)
+    errors = ClipErrors(run.clip_errors)
 
     def reconstruct(frames: Tensor) -> Tensor:
         decode = code.decode if args.code else lambda z: vae.decode(z, Stream.whole())

@@ -9,11 +9,12 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from footage import Footage, Stage, pan_and_zoom
+from footage import Crops, Footage, Stage, pan_and_zoom
 from linear_code import VALUES, LinearCode, from_blocks, solve, to_blocks
 from optimise import Run, orthogonal
+from overlay import draw_over, move
 from starts import build, read_weights, warm_start
-from train_tiny import CONFIG, Bands, divide_latents, losses
+from train_tiny import CONFIG, Bands, ClipErrors, divide_latents, losses
 from wfvae_cli.nn.conv import CausalConv3d
 from wfvae_cli.nn.stream import Stream
 
@@ -99,10 +100,11 @@ def test_a_frozen_encoder_stays_and_a_run_resumes_where_it_was(tmp_path: Path) -
         vae = build(SMALL)
         nets = nn.ModuleDict({"encoder": vae.encoder, "decoder": vae.decoder})
         run = Run(nets, tmp_path, torch.device("cpu"))
-        bands = Bands(vae)
+        bands, errors = Bands(vae), ClipErrors(run.clip_errors)
+        crops = Crops(frames(), ["clip"])
         for step in range(run.step, 4):
             frozen = step < 2
-            run.update(losses(vae, bands, frames(), step, frozen)["loss"], 1e-3)
+            run.update(losses(vae, bands, errors, crops, step, frozen)["loss"], 1e-3)
             learnt = not torch.equal(vae.encoder.conv_out.conv.weight, untrained)
             assert learnt != frozen
             if step == 2 and not run.file.exists():
@@ -116,6 +118,33 @@ def test_a_frozen_encoder_stays_and_a_run_resumes_where_it_was(tmp_path: Path) -
     assert first.step == second.step == 4
     for name, weight in whole.named_parameters():
         torch.testing.assert_close(dict(resumed.named_parameters())[name], weight)
+
+
+def test_a_crop_counts_by_what_its_clip_loses() -> None:
+    errors = ClipErrors({"hard": 1.0, "easy": 0.01})
+    frames = torch.zeros(2, 3, 1, 4, 4)
+    decoded = torch.full_like(frames, 0.1).requires_grad_()
+    torch.autograd.backward(errors.share(decoded, frames, ["hard", "easy"]))
+    assert decoded.grad is not None
+    hard, easy = decoded.grad.mean(dim=(1, 2, 3, 4))
+    assert easy / hard == pytest.approx((0.75 * 0.901 + 0.25 * 0.01) / 0.01, rel=0.01)
+    assert errors.known == {
+        "hard": pytest.approx(0.901, rel=0.01),
+        "easy": pytest.approx(0.01, rel=0.01),
+    }
+
+
+def test_what_is_drawn_over_a_crop_moves_within_it() -> None:
+    rng = np.random.default_rng(0)
+    crop = torch.zeros(3, 9, 64, 64)
+    drawn = draw_over(crop, rng)
+    assert drawn.shape == crop.shape and drawn.min() >= -1 and drawn.max() <= 1
+    changed = (drawn != 0).any(dim=0)
+    assert 0 < changed.float().mean() < 0.7
+    paths = np.stack([move(28.0, 9, 64, rng) for _ in range(100)])
+    assert paths.min() >= -8 and paths.max() <= 72
+    steps = np.abs(np.diff(paths, axis=1)).max(axis=(1, 2))
+    assert (steps == 0).any() and 14 < steps.max() <= 28
 
 
 def test_kinds_of_footage_and_the_held_out_are_told_apart(tmp_path: Path) -> None:
