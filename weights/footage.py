@@ -49,7 +49,7 @@ KIND_SHARE = {
     "screen": 0.07,
     "photo": 0.16,
 }
-DRAWN_SHARE = 0.3
+DRAWN_SHARE = 0.2
 """Of crops with shapes and text drawn over them."""
 SHORT_SIDE = 256
 CACHED_FRAMES = 150
@@ -57,10 +57,9 @@ VALIDATION_FRAMES = 17
 
 
 @dataclass(frozen=True)
-class Stage:
-    """One part of the curriculum: it lasts until `end` of all steps."""
+class Shape:
+    """Of a batch: how many crops, their frames, and their height and width in pixels."""
 
-    end: float
     batch: int
     frames: int
     size: int
@@ -114,14 +113,14 @@ class Footage:
                 photo = shrink(Image.open(path).convert("RGB"), 384)
                 self.train["photo"][path.stem] = np.asarray(photo)
 
-    def batch(self, stage: Stage, rng: np.random.Generator) -> Crops:
+    def batch(self, shape: Shape, rng: np.random.Generator) -> Crops:
         """Random crops."""
-        kinds = rng.choice(list(KIND_SHARE), size=stage.batch, p=list(KIND_SHARE.values()))
+        kinds = rng.choice(list(KIND_SHARE), size=shape.batch, p=list(KIND_SHARE.values()))
         crops, names = [], []
         for name in kinds:
             source = rng.choice(list(self.train[name]))
             cut = pan_and_zoom if name == "photo" else cut_out
-            crop, drawn = cut(self.train[name][source], stage, rng), rng.random() < DRAWN_SHARE
+            crop, drawn = cut(self.train[name][source], shape, rng), rng.random() < DRAWN_SHARE
             crops.append(draw_over(crop, rng) if drawn else crop)
             names.append(f"drawn/{name}" if drawn else f"{name}/{source}")
         return Crops(torch.stack(crops), names)
@@ -134,15 +133,15 @@ def shrink(photo: Image.Image, short_side: int) -> Image.Image:
     return photo.resize((width, height), Image.Resampling.LANCZOS)
 
 
-def cut_out(clip: Pixels, stage: Stage, rng: np.random.Generator) -> Tensor:
+def cut_out(clip: Pixels, shape: Shape, rng: np.random.Generator) -> Tensor:
     """A random crop of a clip, 3THW: at times mirrored, backwards or at double speed."""
     frames, height, width, _ = clip.shape
-    step = 2 if rng.random() < 0.2 and frames > 2 * stage.frames else 1
-    span = (stage.frames - 1) * step + 1
+    step = 2 if rng.random() < 0.2 and frames > 2 * shape.frames else 1
+    span = (shape.frames - 1) * step + 1
     t = rng.integers(frames - span + 1)
-    y = rng.integers(height - stage.size + 1)
-    x = rng.integers(width - stage.size + 1)
-    crop = clip[t : t + span : step, y : y + stage.size, x : x + stage.size]
+    y = rng.integers(height - shape.size + 1)
+    x = rng.integers(width - shape.size + 1)
+    crop = clip[t : t + span : step, y : y + shape.size, x : x + shape.size]
     if rng.random() < 0.5:
         crop = crop[:, :, ::-1]
     if rng.random() < 0.3:
@@ -150,10 +149,10 @@ def cut_out(clip: Pixels, stage: Stage, rng: np.random.Generator) -> Tensor:
     return to_tensor(crop)
 
 
-def pan_and_zoom(photo: Pixels, stage: Stage, rng: np.random.Generator) -> Tensor:
+def pan_and_zoom(photo: Pixels, shape: Shape, rng: np.random.Generator) -> Tensor:
     """A camera move over a photograph, 3THW; one in five stands still."""
     height, width, _ = photo.shape
-    size, times = stage.size, np.arange(stage.frames)
+    size, times = shape.size, np.arange(shape.frames)
     step = rng.uniform(0.6, 1.0)  # photo pixels a frame pixel
     still = rng.random() < 0.2
     zoom = step * np.exp((0.0 if still else rng.normal(0, 0.006)) * times)
@@ -164,10 +163,10 @@ def pan_and_zoom(photo: Pixels, stage: Stage, rng: np.random.Generator) -> Tenso
     axis = np.linspace(-1, 1, size) * (size - 1) / 2
     x = (centre[0][:, None] + zoom[:, None] * axis) / (width - 1) * 2 - 1
     y = (centre[1][:, None] + zoom[:, None] * axis) / (height - 1) * 2 - 1
-    grid = torch.empty(stage.frames, size, size, 2)
+    grid = torch.empty(shape.frames, size, size, 2)
     grid[..., 0] = torch.from_numpy(x)[:, None, :]
     grid[..., 1] = torch.from_numpy(y)[:, :, None]
-    picture = to_tensor(photo[None]).movedim(1, 0).expand(stage.frames, -1, -1, -1)
+    picture = to_tensor(photo[None]).movedim(1, 0).expand(shape.frames, -1, -1, -1)
     crop = F.grid_sample(
         picture, grid, mode="bicubic", padding_mode="reflection", align_corners=True
     )

@@ -16,11 +16,11 @@ from einops import rearrange
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from footage import Footage, Stage
+from footage import Footage, Shape
 from wfvae_cli.nn.conv import CausalConv3d
 
 VALUES = 3 * 4 * 8 * 8
-CROPS = Stage(end=1.0, batch=8, frames=13, size=96)
+CROPS = Shape(batch=8, frames=13, size=96)
 NEVER_BELOW = 2e-5
 """Squared error of values in [-1, 1] that counts as perfect, 53 dB: so that black crops, which
 are easy, do not count for all."""

@@ -14,8 +14,8 @@ what a mean of PSNRs measures; no LPIPS, no adversary.
 
 DATA holds `train/*.mp4` and `train_photos/*.jpg`. A work folder receives decoded clips,
 checkpoints (safetensors) and `log.jsonl`; the same command resumes where it was stopped. On a CPU,
-`OMP_NUM_THREADS=1 torchrun --nproc-per-node 2` in place of `python` uses a process a core. The
-model is the package's own.
+`OMP_NUM_THREADS=1 torchrun --nproc-per-node 2` in place of `python` uses a process a core; on a
+GPU, `--batch 16 --frames 17 --size 160` uses more of it. The model is the package's own.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from footage import Crops, Footage, Pixels, Stage, to_tensor
+from footage import Crops, Footage, Pixels, Shape, to_tensor
 from linear_code import NEVER_BELOW, LinearCode, components, fit, log_error
 from optimise import STATE, Run, fast_in_bfloat16
 from starts import build, decode_the_new, encode_the_code, read_weights, warm_start
@@ -70,10 +70,6 @@ WAVELET_WEIGHT = 0.1
 SHARE_WEIGHT = 0.25
 
 WARM_UP = 50
-
-# Not 9 frames of 128x128: with those, oneDNN's bfloat16 backward of PyTorch 2.13 corrupts memory.
-ENCODER_STAGES = (Stage(1.0, 4, 13, 80),)
-STAGES = (Stage(0.8, 2, 13, 96), Stage(1.0, 1, 17, 128))
 
 
 class Bands:
@@ -212,7 +208,7 @@ class Monitor:
         self.saved = self.checked = self.began
         self.terms: list[list[float]] = []
 
-    def after_step(self, terms: dict[str, Tensor], stage: Stage) -> None:
+    def after_step(self, terms: dict[str, Tensor], shape: Shape) -> None:
         """Note the losses; save and validate where it is time."""
         run, now = self.run, time.monotonic()
         run.hours = self.hours + (now - self.began) / 3600
@@ -223,7 +219,7 @@ class Monitor:
             self.saved = now
         if done or now - self.checked > 60 * self.args.every:
             means = np.mean(self.terms, axis=0).round(5).tolist()
-            size = {"frames": stage.frames, "size": stage.size}
+            size = {"frames": shape.frames, "size": shape.size}
             self.check(size | dict(zip(terms, means, strict=True)))
             self.terms, self.checked = [], time.monotonic()
 
@@ -265,31 +261,29 @@ def train(args: argparse.Namespace) -> None:
         decode = code.decode if args.code else lambda z: vae.decode(z, Stream.whole())
         return decode(vae.encode(frames, Stream.whole()).mean)
 
-    def step_losses(crops: Crops, seed: int, fraction: float) -> dict[str, Tensor]:
+    def step_losses(crops: Crops, seed: int, frozen: bool) -> dict[str, Tensor]:
         if args.code:
             return encoder_losses(vae, code, crops.frames)
-        return losses(vae, bands, errors, crops, seed, frozen=fraction < args.frozen)
+        return losses(vae, bands, errors, crops, seed, frozen)
 
+    shape = Shape(args.batch, args.frames, args.size)
     monitor = Monitor(run, reconstruct, footage, args) if run.rank == 0 else None
     if monitor and not run.step:
         monitor.check({})
     while run.step < args.steps:
-        fraction = run.step / args.steps
-        stages = ENCODER_STAGES if args.code else STAGES
-        stage = next(stage for stage in stages if fraction < stage.end)
         draw = run.step * run.workers + run.rank
-        crops = footage.batch(stage, np.random.default_rng((args.seed, draw))).to(device)
-        terms = step_losses(crops, draw, fraction)
+        crops = footage.batch(shape, np.random.default_rng((args.seed, draw))).to(device)
+        terms = step_losses(crops, draw, frozen=run.step < args.frozen * args.steps)
         run.update(terms["loss"], learning_rate(run.step, args.steps, args.rate))
         if monitor:
-            monitor.after_step(terms, stage)
+            monitor.after_step(terms, shape)
 
 
 def examples(footage: Footage, seed: int) -> Iterator[Tensor]:
     """A few batches to solve single layers with."""
-    stage = Stage(end=1.0, batch=4, frames=13, size=96)
+    shape = Shape(batch=4, frames=13, size=96)
     for draw in range(24):
-        yield footage.batch(stage, np.random.default_rng((seed, draw, 3))).frames
+        yield footage.batch(shape, np.random.default_rng((seed, draw, 3))).frames
 
 
 def read_code(path: Path, channels: int) -> LinearCode:
@@ -380,6 +374,10 @@ def main() -> None:
     trainer.add_argument("--knows", type=Path, help="weights whose latents the decoder can read")
     trainer.add_argument("--frozen", type=float, default=0.0, help="share of steps without encoder")
     trainer.add_argument("--config", default="{}", help="JSON: fields of config.json to change")
+    trainer.add_argument("--batch", type=int, default=2, help="crops of each process")
+    # Not 9 frames of 128x128: oneDNN's bfloat16 backward of PyTorch 2.13 corrupts memory there.
+    trainer.add_argument("--frames", type=int, default=13, help="of a crop, 1 + 4k")
+    trainer.add_argument("--size", type=int, default=96, help="of a crop in pixels, 8k")
     trainer.add_argument("--steps", type=int, default=1200)
     trainer.add_argument("--rate", type=float, default=5e-4, help="peak learning rate")
     trainer.add_argument("--every", type=float, default=8.0, help="minutes between validations")

@@ -9,7 +9,7 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from footage import Crops, Footage, Stage, pan_and_zoom
+from footage import Crops, Footage, Shape, pan_and_zoom
 from linear_code import VALUES, LinearCode, from_blocks, solve, to_blocks
 from optimise import Run, orthogonal
 from overlay import draw_over, move
@@ -159,7 +159,7 @@ def test_kinds_of_footage_and_the_held_out_are_told_apart(tmp_path: Path) -> Non
         picture.save(folder / f"{name}.jpg")
     footage = Footage(tmp_path, tmp_path / "cache")
     assert list(footage.train["photo"]) == ["mine"]
-    stage = Stage(end=1.0, batch=1, frames=5, size=32)
-    crop = pan_and_zoom(footage.train["photo"]["mine"], stage, np.random.default_rng(0))
+    shape = Shape(batch=1, frames=5, size=32)
+    crop = pan_and_zoom(footage.train["photo"]["mine"], shape, np.random.default_rng(0))
     assert crop.shape == (3, 5, 32, 32)
     assert crop.min() >= -1 and crop.max() <= 1
