@@ -56,7 +56,8 @@ def test_each_model_has_a_folder_and_a_column_group(there_and_back: Path) -> Non
     for model in ("wfvae-tiny", "mini-wan"):
         made = {p.name for p in (there_and_back / "out" / model).rglob("*.*") if p.is_file()}
         assert made == {"a.mp4", "b.mp4", "still.png", "manifest.jsonl"}
-        assert len(list((there_and_back / "stills" / model).glob("*-a.mp4-*.png"))) == 2
+        # The worst one, and another where one far enough from it was kept.
+        assert len(list((there_and_back / "stills" / model).glob("*-a.mp4-*.png"))) in (1, 2)
     page = page_of(there_and_back / "page")
     assert page["title"] == "wfvae-tiny and mini-wan against in"
     assert [model["name"] for model in page["models"]] == ["wfvae-tiny", "mini-wan"]
