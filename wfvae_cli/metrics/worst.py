@@ -25,7 +25,7 @@ class WorstFrame(Generic[T]):
 
 
 class SpacedWorst(Generic[T]):
-    """Keeps something of the `count` frames of lowest PSNR that are a few frames apart.
+    """Keeps something of up to `count` frames, those of lowest PSNR that are a few frames apart.
 
     How far apart follows from the frames seen so far: neighbours count in a clip of fewer than
     `2 * count` frames, and the distance doubles with the length up to 16. Identical frames, of
