@@ -25,11 +25,12 @@ class WorstFrame(Generic[T]):
 
 
 class SpacedWorst(Generic[T]):
-    """Keeps something of up to `count` frames, those of lowest PSNR that are a few frames apart.
+    """Keeps something of `count` frames, those of lowest PSNR that are a few frames apart.
 
     How far apart follows from the frames seen so far: neighbours count in a clip of fewer than
-    `2 * count` frames, and the distance doubles with the length up to 16. Identical frames, of
-    which nothing was lost, are not kept; of equally bad ones the first is.
+    `2 * count` frames, and the distance doubles with the length up to 16. Where fewer than `count`
+    are apart, the worst of the others join them. Identical frames, of which nothing was lost, are
+    not kept; of equally bad ones the first is.
     """
 
     def __init__(self, count: int, keep: Callable[[FrameScores, Pixels, Pixels], T]) -> None:
@@ -44,34 +45,46 @@ class SpacedWorst(Generic[T]):
         self._count = count
         self._keep = keep
         self._spacing = 1
-        self._frames: list[WorstFrame[T]] = []
+        self._apart: list[WorstFrame[T]] = []
+        self._worst: list[WorstFrame[T]] = []
+        """However near each other."""
 
     def observe(self, scores: FrameScores, original: Pixels, reconstruction: Pixels) -> None:
         """Take the clip's next pair of frames, HWC RGB, and its scores."""
         while self._spacing < _WIDEST and scores.index >= 2 * self._count * self._spacing:
             self._spacing *= 2
-            self._frames = self._apart(self._frames)
+            self._apart = self._thinned(self._apart)
         if math.isinf(scores.psnr):
             return
-        near = [frame for frame in self._frames if self._is_near(frame, scores)]
-        if any(frame.scores.psnr <= scores.psnr for frame in near):
+        beside = self._beside(scores)
+        is_among_worst = len(self._worst) < self._count or scores.psnr < self._worst[-1].scores.psnr
+        if beside is None and not is_among_worst:
             return
-        others = [frame for frame in self._frames if not self._is_near(frame, scores)]
-        full = len(others) == self._count
-        if full and others[-1].scores.psnr <= scores.psnr:
-            return
-        others = others[: self._count - 1] if full else others
-        kept = WorstFrame(scores, self._keep(scores, original, reconstruction))
-        self._frames = sorted([*others, kept], key=_badness)
+        frame = WorstFrame(scores, self._keep(scores, original, reconstruction))
+        if beside is not None:
+            self._apart = sorted([*beside, frame], key=_badness)
+        if is_among_worst:
+            self._worst = sorted([*self._worst, frame], key=_badness)[: self._count]
 
     def worst_first(self) -> tuple[WorstFrame[T], ...]:
         """Return the frames that were kept, from the lowest PSNR to the highest."""
-        return tuple(self._frames)
+        found = {frame.scores.index: frame for frame in (*self._apart, *self._worst)}
+        return tuple(sorted(list(found.values())[: self._count], key=_badness))
+
+    def _beside(self, scores: FrameScores) -> list[WorstFrame[T]] | None:
+        """Choose which of those apart stay if this frame joins them; None where it does not."""
+        near = [frame for frame in self._apart if self._is_near(frame, scores)]
+        if any(frame.scores.psnr <= scores.psnr for frame in near):
+            return None
+        others = [frame for frame in self._apart if not self._is_near(frame, scores)]
+        if len(others) < self._count:
+            return others
+        return others[:-1] if scores.psnr < others[-1].scores.psnr else None
 
     def _is_near(self, frame: WorstFrame[T], scores: FrameScores) -> bool:
         return abs(frame.scores.index - scores.index) < self._spacing
 
-    def _apart(self, frames: list[WorstFrame[T]]) -> list[WorstFrame[T]]:
+    def _thinned(self, frames: list[WorstFrame[T]]) -> list[WorstFrame[T]]:
         """Leave out those that are too near a worse one."""
         chosen: list[WorstFrame[T]] = []
         for frame in frames:
