@@ -35,9 +35,9 @@ class Thing:
 
 
 def draw_over(crop: Tensor, rng: np.random.Generator) -> Tensor:
-    """Draw one to three moving things over a crop, 3THW in [-1, 1]."""
+    """Draw one to five moving things over a crop, 3THW in [-1, 1]."""
     frames, size = crop.shape[1:3]
-    things = [shape(rng) if rng.random() < 0.6 else text(rng) for _ in range(rng.integers(1, 4))]
+    things = [shape(rng) if rng.random() < 0.8 else text(rng) for _ in range(rng.integers(1, 6))]
     paths = [move(thing.fastest, frames, size, rng) for thing in things]
     drawn = []
     for t in range(frames):
@@ -53,7 +53,7 @@ def draw_over(crop: Tensor, rng: np.random.Generator) -> Tensor:
 
 def move(fastest: float, frames: int, size: int, rng: np.random.Generator) -> NDArray[np.float64]:
     """Where a thing's centre is in each frame, T x (x, y): it stands still or bounces around."""
-    speed = 0.0 if rng.random() < 0.25 else fastest * rng.random() ** 1.2
+    speed = 0.0 if rng.random() < 0.15 else fastest * rng.random() ** 0.7
     angle = rng.uniform(0, 2 * math.pi)
     way = speed * np.outer(np.arange(frames), (math.cos(angle), math.sin(angle)))
     room = size + 2 * MARGIN
@@ -72,7 +72,7 @@ def shape(rng: np.random.Generator) -> Thing:
     else:
         circle = (side / 2, side / 2, side / 2 - 1)
         draw.regular_polygon(circle, int(rng.integers(3, 7)), rng.uniform(0, 360), fill)
-    return Thing(image, fastest=28.0)
+    return Thing(image, fastest=36.0)
 
 
 def text(rng: np.random.Generator) -> Thing:

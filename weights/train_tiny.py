@@ -9,7 +9,7 @@
 First a linear code of the latents' size is fitted; then the encoder learns to feed that code's
 decoder; then the network's own decoder, which knew the START's latents, learns the new ones, and
 at last both go on together. Loss after WF-VAE (arXiv 2411.17459, section 3.3): L1, KL 1e-6 and
-wavelet loss 0.1, and the squared error as a share of what the clip loses by and large, which is
+wavelet loss 0.02, and the squared error as a share of what the clip loses by and large, which is
 what a mean of PSNRs measures; no LPIPS, no adversary.
 
 DATA holds `train/*.mp4` and `train_photos/*.jpg`. A work folder receives decoded clips,
@@ -57,7 +57,7 @@ CONFIG: dict[str, Any] = {
     "l2_upsample_wavelet": "InverseHaarWaveletTransform3D",
     "latent_dim": 16,
     "base_channels": 24,
-    "encoder_num_resblocks": 2,
+    "encoder_num_resblocks": 4,
     "decoder_num_resblocks": 2,
     "encoder_energy_flow_hidden_size": 24,
     "decoder_energy_flow_hidden_size": 24,
@@ -66,7 +66,7 @@ CONFIG: dict[str, Any] = {
 }
 
 KL_WEIGHT = 1e-6
-WAVELET_WEIGHT = 0.1
+WAVELET_WEIGHT = 0.02
 SHARE_WEIGHT = 0.25
 
 WARM_UP = 50
@@ -107,11 +107,8 @@ def autocast(device: torch.device) -> torch.autocast:
 
 
 def learning_rate(step: int, steps: int, peak: float) -> float:
-    """Linear warm-up, then a cosine down to a fiftieth."""
-    if step < WARM_UP:
-        return peak * (step + 1) / WARM_UP
-    progress = (step - WARM_UP) / max(1, steps - WARM_UP)
-    return peak * (0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * min(1.0, progress))))
+    """Linear warm-up, then constant; over the last fifth of the steps it falls linearly to 0."""
+    return peak * min(1.0, (step + 1) / WARM_UP, (steps - step) / (0.2 * steps))
 
 
 class ClipErrors:

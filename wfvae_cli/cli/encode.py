@@ -175,7 +175,7 @@ def encode(
         dataset = dataset.isolated()
     if model == DEFAULT_MODEL:
         console.warn(
-            f"{DEFAULT_MODEL} is a toy of 5 M parameters to try things with: for latents to train "
+            f"{DEFAULT_MODEL} is a toy of 6 M parameters to try things with: for latents to train "
             "on, choose another --model (wfvae models lists them)"
         )
     if run.compile and parts.buckets is None and sampling.size is None:
