@@ -68,7 +68,7 @@ class PublishedModel:
 # without saying which of its files is the VAE. It loads by path once converted.
 PUBLISHED: tuple[PublishedModel, ...] = (
     PublishedModel(
-        "wfvae-tiny", "wfvae", Strides(4, 8, 8), 16, licence="Apache-2.0", parameters=5_297_204
+        "wfvae-tiny", "wfvae", Strides(4, 8, 8), 16, licence="Apache-2.0", parameters=5_567_636
     ),
     PublishedModel(
         "wf-vae-l-16chn",
