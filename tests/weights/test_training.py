@@ -14,7 +14,7 @@ from linear_code import VALUES, LinearCode, from_blocks, solve, to_blocks
 from optimise import Run, orthogonal
 from overlay import draw_over, move
 from starts import build, read_weights, warm_start
-from train_tiny import CONFIG, Bands, ClipErrors, divide_latents, losses
+from train_tiny import CONFIG, Bands, ClipErrors, divide_latents, learning_rate, losses
 from wfvae_cli.nn.conv import CausalConv3d
 from wfvae_cli.nn.stream import Stream
 
@@ -118,6 +118,13 @@ def test_a_frozen_encoder_stays_and_a_run_resumes_where_it_was(tmp_path: Path) -
     assert first.step == second.step == 4
     for name, weight in whole.named_parameters():
         torch.testing.assert_close(dict(resumed.named_parameters())[name], weight)
+
+
+def test_the_rate_rises_stays_and_falls() -> None:
+    assert learning_rate(0, 1000, 2.0) == pytest.approx(2.0 / 50)
+    assert learning_rate(49, 1000, 2.0) == learning_rate(800, 1000, 2.0) == 2.0
+    assert learning_rate(900, 1000, 2.0) == pytest.approx(1.0)
+    assert learning_rate(1000, 1000, 2.0) == 0.0
 
 
 def test_a_crop_counts_by_what_its_clip_loses() -> None:

@@ -175,8 +175,8 @@ def encode(
         dataset = dataset.isolated()
     if model == DEFAULT_MODEL:
         console.warn(
-            f"{DEFAULT_MODEL} is a toy of 6 M parameters to try things with: for latents to train "
-            "on, choose another --model (wfvae models lists them)"
+            f"{DEFAULT_MODEL} is a toy to try things with: for latents to train on, choose another "
+            "--model (wfvae models lists them)"
         )
     if run.compile and parts.buckets is None and sampling.size is None:
         raise UsageError("--compile suits clips of one size: say which with --size or --buckets")
