@@ -20,6 +20,9 @@ CLIP_NORM = 1.0
 EMA_DECAY = 0.995
 STATE = "state.safetensors"
 """Of a work folder: a run as it was last saved."""
+HEADS = {"code.": 0.1, "readings.": 8.0}
+"""What learns beside the network by AdamW, and its share of the rate: a linear code comes fitted, \
+readings have to find what there is."""
 _ADAM = ("step", "exp_avg", "exp_avg_sq")
 """What AdamW remembers of a parameter."""
 
@@ -113,23 +116,20 @@ class Run:
         self.named = dict(nets.named_parameters())
         self.parameters = list(self.named.values())
         self.average = [p.detach().clone() for p in self.parameters]
-        matrices = [p for n, p in self.named.items() if p.ndim > 1 and not n.startswith("code.")]
-        code = [p for n, p in self.named.items() if n.startswith("code.")]
-        vectors = [p for n, p in self.named.items() if p.ndim == 1 and not n.startswith("code.")]
-        self.muon = Muon(matrices, self.rank, self.workers)
-        self.adam = torch.optim.AdamW(
-            [{"params": vectors}, *([{"params": code}] if code else [])],
-            betas=(0.9, 0.99),
-            weight_decay=0.0,
-        )
+        heads = {name: [p for n, p in self.named.items() if n.startswith(name)] for name in HEADS}
+        net = {n: p for n, p in self.named.items() if not n.startswith(tuple(HEADS))}
+        self.muon = Muon([p for p in net.values() if p.ndim > 1], self.rank, self.workers)
+        vectors = [p for p in net.values() if p.ndim == 1]
+        groups = [{"params": vectors, "share": 1.0}]
+        groups += [{"params": heads[name], "share": HEADS[name]} for name in HEADS if heads[name]]
+        self.adam = torch.optim.AdamW(groups, betas=(0.9, 0.99), weight_decay=0.0)
         if self.file.exists():
             self._load()
 
     def update(self, loss: Tensor, rate: float) -> None:
         """One step of the optimisers and of the average."""
-        # The linear code comes fitted: a tenth of the rate keeps it so.
-        for group, share in zip(self.adam.param_groups, (1.0, 0.1), strict=False):
-            group["lr"] = rate * share
+        for group in self.adam.param_groups:
+            group["lr"] = rate * group["share"]
         for p in self.parameters:
             p.grad = None
         torch.autograd.backward(loss)

@@ -1,7 +1,7 @@
-"""Shapes that fly and lines of text, drawn over crops: real clips have few of them.
+"""Shapes that fly, lines of text and stars, drawn over crops: real clips have few of them.
 
 A small video VAE shows first what it makes of these: of a ball that is elsewhere in each of the
-four frames of a latent, and of the edges of letters.
+four frames of a latent, of the edges of letters, and of stars that a camera pans over.
 """
 
 from __future__ import annotations
@@ -37,7 +37,9 @@ class Thing:
 def draw_over(crop: Tensor, rng: np.random.Generator) -> Tensor:
     """Draw one to five moving things over a crop, 3THW in [-1, 1]."""
     frames, size = crop.shape[1:3]
-    things = [shape(rng) if rng.random() < 0.8 else text(rng) for _ in range(rng.integers(1, 6))]
+    numbers = rng.multinomial(rng.integers(1, 6), (0.15, 0.25, 0.6))
+    kinds = zip((specks, text, shape), numbers, strict=True)  # the first lie beneath
+    things = [kind(rng) for kind, number in kinds for _ in range(number)]
     paths = [move(thing.fastest, frames, size, rng) for thing in things]
     drawn = []
     for t in range(frames):
@@ -87,10 +89,22 @@ def text(rng: np.random.Generator) -> Thing:
     return Thing(image, fastest=6.0)
 
 
+def specks(rng: np.random.Generator) -> Thing:
+    """Bright specks that move together, as stars do: on black or on nothing."""
+    side = int(FINE * rng.uniform(60, 160))
+    image = Image.new("RGBA", (side, side), (0, 0, 0, 255 if rng.random() < 0.7 else 0))
+    draw = ImageDraw.Draw(image)
+    for _ in range(int(side**2 / FINE**2 / rng.uniform(80, 600))):
+        (x, y), radius = rng.uniform(0, side, 2), FINE * rng.uniform(0.3, 2.2)
+        fill = (*(int(value) for value in rng.integers(90, 256, size=3)), 255)
+        draw.ellipse((x - radius, y - radius, x + radius, y + radius), fill)
+    return Thing(image, fastest=8.0)
+
+
 def colour(rng: np.random.Generator) -> Colour:
     """Black, white, or any."""
     kind = rng.random()
-    if kind < 0.5:
-        return (0, 0, 0) if kind < 0.2 else (255, 255, 255)
+    if kind < 0.3:
+        return (0, 0, 0) if kind < 0.12 else (255, 255, 255)
     red, green, blue = (int(value) for value in rng.integers(256, size=3))
     return red, green, blue

@@ -11,7 +11,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from linear_code import LinearCode, solve
-from optimise import STATE
+from optimise import HEADS, STATE
 from wfvae_cli.models.wfvae import WFVAE
 from wfvae_cli.nn.conv import CausalConv3d
 from wfvae_cli.nn.stream import Stream
@@ -37,7 +37,9 @@ def read_weights(path: Path) -> dict[str, Tensor]:
     """A checkpoint's trained tensors; of a work folder, the averaged ones."""
     if path.is_dir():
         state = load_file(path / STATE)
-        return {k.removeprefix("average/"): v for k, v in state.items() if k.startswith("average/")}
+        heads = tuple(f"average/{name}" for name in HEADS)
+        trained = (k for k in state if k.startswith("average/") and not k.startswith(heads))
+        return {k.removeprefix("average/"): state[k] for k in trained}
     return {k: v.float() for k, v in load_file(path).items() if WFVAE.constant(k) is None}
 
 
@@ -48,7 +50,7 @@ def warm_start(vae: WFVAE, given: dict[str, Tensor]) -> None:
     layers after them (resampling, widening) are counted from the chain's end.
     """
     own = vae.state_dict()
-    given = {name: tensor for name, tensor in given.items() if not name.startswith("code.")}
+    given = dict(given)
     for chain in sorted({".".join(k.split(".")[:2]) for k in own if k.split(".")[2].isdigit()}):
         length = 1 + max(int(k.split(".")[2]) for k in own if k.startswith(f"{chain}."))
         had = 1 + max(int(k.split(".")[2]) for k in given if k.startswith(f"{chain}."))

@@ -8,9 +8,11 @@
 
 First a linear code of the latents' size is fitted; then the encoder learns to feed that code's
 decoder; then the network's own decoder, which knew the START's latents, learns the new ones, and
-at last both go on together. Loss after WF-VAE (arXiv 2411.17459, section 3.3): L1, KL 1e-6 and
-wavelet loss 0.02, and the squared error as a share of what the clip loses by and large, which is
-what a mean of PSNRs measures; no LPIPS, no adversary.
+at last both go on together. The loss is that of WF-VAE
+(arXiv 2411.17459, section 3.3), L1, KL and wavelet loss, and three terms more (`losses.py`): the
+squared error as a share of what the clip loses by and large, which is what a mean of PSNRs
+measures, and errors where things pass by and where colours change, which small networks leave out
+(`readings.py`); no LPIPS, no adversary.
 
 DATA holds `train/*.mp4` and `train_photos/*.jpg`. A work folder receives decoded clips,
 checkpoints (safetensors) and `log.jsonl`; the same command resumes where it was stopped. On a CPU,
@@ -34,10 +36,11 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from footage import Crops, Footage, Pixels, Shape, to_tensor
-from linear_code import NEVER_BELOW, LinearCode, components, fit, log_error
-from optimise import STATE, Run, fast_in_bfloat16
+from linear_code import LinearCode, components, fit
+from losses import ClipErrors, Losses, encoder_losses
+from optimise import STATE, Run
+from readings import Readings
 from starts import build, decode_the_new, encode_the_code, read_weights, warm_start
-from wfvae_cli.models.base import Posterior
 from wfvae_cli.models.wfvae import WFVAE
 from wfvae_cli.nn.stream import Stream
 
@@ -65,105 +68,12 @@ CONFIG: dict[str, Any] = {
     "t_interpolation": "trilinear",
 }
 
-KL_WEIGHT = 1e-6
-WAVELET_WEIGHT = 0.02
-SHARE_WEIGHT = 0.25
-
 WARM_UP = 50
-
-
-class Bands:
-    """The wavelet bands of both levels as they pass by in encoder and decoder."""
-
-    def __init__(self, vae: WFVAE) -> None:
-        self.seen: dict[str, Tensor] = {}
-        for level in ("connect_l1", "connect_l2"):
-            vae.encoder.get_submodule(level).register_forward_pre_hook(
-                lambda _, args, level=level: self.seen.update({f"encoder.{level}": args[0]})
-            )
-            # The decoder adds the low band to this very tensor afterwards, as it should be here.
-            vae.decoder.get_submodule(level).register_forward_hook(
-                lambda _, __, out, level=level: self.seen.update({f"decoder.{level}": out})
-            )
-
-    def distance(self) -> Tensor:
-        """Mean absolute difference of the decoder's bands from the encoder's, both levels."""
-        seen = self.seen
-        return sum(
-            (seen[f"encoder.{level}"].float() - seen[f"decoder.{level}"].float()).abs().mean()
-            for level in ("connect_l1", "connect_l2")
-        )  # type: ignore[return-value]  # two summands, never the int 0
-
-
-def kl(posterior: Posterior) -> Tensor:
-    """KL divergence from the standard normal, in nats a latent value."""
-    mean, logvar = posterior.mean.float(), posterior.logvar.float()
-    return 0.5 * (mean.square() + logvar.exp() - 1 - logvar).mean()
-
-
-def autocast(device: torch.device) -> torch.autocast:
-    """bfloat16 where it is fast; weights, norms and losses stay float32."""
-    return torch.autocast(device.type, torch.bfloat16, enabled=fast_in_bfloat16(device))
 
 
 def learning_rate(step: int, steps: int, peak: float) -> float:
     """Linear warm-up, then constant; over the last fifth of the steps it falls linearly to 0."""
     return peak * min(1.0, (step + 1) / WARM_UP, (steps - step) / (0.2 * steps))
-
-
-class ClipErrors:
-    """What each clip loses by and large: a moving average of its crops' squared errors.
-
-    A crop's gradient counts by it, as in the PSNR of the whole picture: hard parts of a clip more
-    than its flat ones.
-
-    Args:
-        known: the averages so far, by name of the clip; kept up to date.
-    """
-
-    def __init__(self, known: dict[str, float]) -> None:
-        self.known = known
-
-    def share(self, decoded: Tensor, frames: Tensor, names: list[str]) -> Tensor:
-        """Squared error of crops as a share of their clips', mean over the batch."""
-        shares = []
-        errors = (decoded - frames).square().mean(dim=(1, 2, 3, 4)).add(NEVER_BELOW)
-        for name, error in zip(names, errors, strict=True):
-            value = float(error.detach())
-            known = 0.9 * self.known.get(name, value) + 0.1 * value
-            self.known[name] = known
-            shares.append(error / (0.75 * known + 0.25 * value))
-        return torch.stack(shares).mean()
-
-
-def encoder_losses(vae: WFVAE, code: LinearCode, frames: Tensor) -> dict[str, Tensor]:
-    """What is lost where the code's decoder stands in for the network's."""
-    with autocast(frames.device):
-        latents = vae.encode(frames, Stream.whole()).mean
-    return {"loss": log_error(code.decode(latents.float()), frames)}
-
-
-def losses(
-    vae: WFVAE, bands: Bands, errors: ClipErrors, crops: Crops, seed: int, frozen: bool
-) -> dict[str, Tensor]:
-    """The loss terms of one batch; a `frozen` encoder learns nothing from them."""
-    frames = crops.frames
-    with autocast(frames.device):
-        with torch.set_grad_enabled(not frozen):
-            posterior = vae.encode(frames, Stream.whole())
-        generator = torch.Generator().manual_seed(seed)
-        noise = torch.randn(posterior.mean.shape, generator=generator).to(frames.device)
-        decoded = vae.decode(posterior.sample(noise), Stream.whole()).float()
-    terms = {"l1": (decoded - frames).abs().mean(), "log": log_error(decoded, frames).detach()}
-    terms |= {"share": errors.share(decoded, frames, crops.names)}
-    terms |= {"kl": kl(posterior), "wl": bands.distance()}
-    terms["loss"] = (
-        terms["l1"]
-        + SHARE_WEIGHT * terms["share"]
-        + KL_WEIGHT * terms["kl"]
-        + WAVELET_WEIGHT * terms["wl"]
-    )
-    return terms
 
 
 @torch.inference_mode()
@@ -243,6 +153,8 @@ def train(args: argparse.Namespace) -> None:
     nets = nn.ModuleDict({"encoder": vae.encoder, "decoder": vae.decoder})
     if args.code:
         nets["code"] = code = read_code(args.code, vae.latent_channels)
+    else:
+        nets["readings"] = readings = Readings(vae)
     if not (args.work / STATE).exists():  # which has been through this, and further
         if args.code:
             encode_the_code(vae, code, examples(footage, args.seed))
@@ -251,17 +163,19 @@ def train(args: argparse.Namespace) -> None:
             warm_start(known, read_weights(args.knows))
             decode_the_new(vae, known, examples(footage, args.seed))
     nets.to(device)
-    bands, run = Bands(vae), Run(nets, args.work, device)
-    errors = ClipErrors(run.clip_errors)
+    run = Run(nets, args.work, device)
 
     def reconstruct(frames: Tensor) -> Tensor:
         decode = code.decode if args.code else lambda z: vae.decode(z, Stream.whole())
         return decode(vae.encode(frames, Stream.whole()).mean)
 
+    if not args.code:
+        losses = Losses(vae, ClipErrors(run.clip_errors), readings)
+
     def step_losses(crops: Crops, seed: int, frozen: bool) -> dict[str, Tensor]:
         if args.code:
             return encoder_losses(vae, code, crops.frames)
-        return losses(vae, bands, errors, crops, seed, frozen)
+        return losses(crops, seed, frozen)
 
     shape = Shape(args.batch, args.frames, args.size)
     monitor = Monitor(run, reconstruct, footage, args) if run.rank == 0 else None

@@ -11,10 +11,12 @@ from torch import Tensor, nn
 
 from footage import Crops, Footage, Shape, pan_and_zoom
 from linear_code import VALUES, LinearCode, from_blocks, solve, to_blocks
+from losses import ClipErrors, Losses, passing
 from optimise import Run, orthogonal
 from overlay import draw_over, move
+from readings import SOFTEST, Readings, colour_changes
 from starts import build, read_weights, warm_start
-from train_tiny import CONFIG, Bands, ClipErrors, divide_latents, learning_rate, losses
+from train_tiny import CONFIG, divide_latents, learning_rate
 from wfvae_cli.nn.conv import CausalConv3d
 from wfvae_cli.nn.stream import Stream
 
@@ -98,13 +100,15 @@ def test_a_frozen_encoder_stays_and_a_run_resumes_where_it_was(tmp_path: Path) -
     def start() -> tuple[nn.ModuleDict, Run]:
         torch.manual_seed(0)
         vae = build(SMALL)
+        readings = Readings(vae)
         nets = nn.ModuleDict({"encoder": vae.encoder, "decoder": vae.decoder})
+        nets["readings"] = readings
         run = Run(nets, tmp_path, torch.device("cpu"))
-        bands, errors = Bands(vae), ClipErrors(run.clip_errors)
+        losses = Losses(vae, ClipErrors(run.clip_errors), readings)
         crops = Crops(frames(), ["clip"])
         for step in range(run.step, 4):
             frozen = step < 2
-            run.update(losses(vae, bands, errors, crops, step, frozen)["loss"], 1e-3)
+            run.update(losses(crops, step, frozen)["loss"], 1e-3)
             learnt = not torch.equal(vae.encoder.conv_out.conv.weight, untrained)
             assert learnt != frozen
             if step == 2 and not run.file.exists():
@@ -127,11 +131,63 @@ def test_the_rate_rises_stays_and_falls() -> None:
     assert learning_rate(1000, 1000, 2.0) == 0.0
 
 
+def test_errors_weigh_where_something_passes_and_not_on_it() -> None:
+    clip = torch.zeros(1, 3, 9, 1, 12)
+    for t in range(9):
+        clip[..., t, :, t] = 1.0  # one white pixel, a pixel further in each frame
+    weight = passing(clip)[0, 0, :, 0]
+    for t in range(9):
+        for x in range(12):
+            there = 0 < abs(x - t) <= 3 and x < 9
+            assert weight[t, x] == (1.0 if there else 0.0)
+    assert not passing(clip[:, :, :1].expand(-1, -1, 9, -1, -1)).any()  # still
+
+
+def flicker(red: float, green: float, blue: float) -> Tensor:
+    """Black, then a colour in the first of every two frames."""
+    clip = torch.zeros(1, 3, 5, 16, 16)
+    clip[:, :, 1::2] = torch.tensor([red, green, blue]).view(1, 3, 1, 1, 1)
+    return clip
+
+
+def test_changes_of_colour_are_those_of_a_pair_and_not_of_grey() -> None:
+    assert colour_changes(flicker(0.5, 0.5, 0.5)).abs().max() < 1e-6
+    assert not colour_changes(flicker(0, 1, 0)[:, :, 1:2].expand(-1, -1, 5, -1, -1)).any()
+    green = colour_changes(flicker(0.0, 1.0, 0.0))
+    assert green.shape == (1, 2, 2, 16, 16)
+    assert green[:, 0].mean() == pytest.approx(1 / math.sqrt(6)) and not green[:, 1].any()
+
+
+def test_readings_that_know_nothing_miss_every_change_at_every_level() -> None:
+    vae = build(SMALL).requires_grad_(False)
+    readings, clip = Readings(vae), flicker(0.0, 1.0, 0.0)
+    vae.decode(vae.encode(clip, Stream.whole()).mean, Stream.whole())
+    square = 1 / 12
+    assert readings.error(clip).item() == pytest.approx(8 * square / (square + SOFTEST))
+
+
+def test_readings_lead_to_every_level_of_the_network() -> None:
+    torch.manual_seed(0)
+    vae, crops = build(SMALL), Crops(flicker(0.0, 1.0, 0.0) + 0.1 * frames(), ["clip"])
+    readings = Readings(vae)
+    losses = Losses(vae, ClipErrors({}), readings)
+    for parameter in readings.parameters():
+        nn.init.normal_(parameter)
+    torch.autograd.backward(losses(crops, 0, frozen=False)["readings"])
+    for layer in (
+        vae.encoder.down1[1],
+        vae.encoder.mid[0],
+        vae.decoder.conv_in,
+        vae.decoder.up1[0],
+    ):
+        assert all(p.grad is not None and p.grad.any() for p in layer.parameters())
+
+
 def test_a_crop_counts_by_what_its_clip_loses() -> None:
     errors = ClipErrors({"hard": 1.0, "easy": 0.01})
     frames = torch.zeros(2, 3, 1, 4, 4)
     decoded = torch.full_like(frames, 0.1).requires_grad_()
-    torch.autograd.backward(errors.share(decoded, frames, ["hard", "easy"]))
+    torch.autograd.backward(errors.share(decoded - frames, ["hard", "easy"]))
     assert decoded.grad is not None
     hard, easy = decoded.grad.mean(dim=(1, 2, 3, 4))
     assert easy / hard == pytest.approx((0.75 * 0.901 + 0.25 * 0.01) / 0.01, rel=0.01)
