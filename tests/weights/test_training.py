@@ -122,6 +122,8 @@ def test_a_frozen_encoder_stays_and_a_run_resumes_where_it_was(tmp_path: Path) -
     assert first.step == second.step == 4
     for name, weight in whole.named_parameters():
         torch.testing.assert_close(dict(resumed.named_parameters())[name], weight)
+    kept = {name for name, _ in whole.named_parameters() if not name.startswith("readings.")}
+    assert set(read_weights(tmp_path)) == kept
 
 
 def test_the_rate_rises_stays_and_falls() -> None:
