@@ -24,6 +24,8 @@ WEIGHTS = {
     "wavelet": 0.02,
 }
 """Of the terms of `Losses`."""
+LEVELS = ("connect_l1", "connect_l2")
+"""Layers through which wavelet bands join the encoder and leave the decoder."""
 
 
 class Losses:
@@ -117,7 +119,7 @@ class Bands:
 
     def __init__(self, vae: WFVAE) -> None:
         self.seen: dict[str, Tensor] = {}
-        for level in ("connect_l1", "connect_l2"):
+        for level in LEVELS:
             vae.encoder.get_submodule(level).register_forward_pre_hook(
                 lambda _, args, level=level: self.seen.update({f"encoder.{level}": args[0]})
             )
@@ -128,11 +130,11 @@ class Bands:
 
     def distance(self) -> Tensor:
         """Mean absolute difference of the decoder's bands from the encoder's, both levels."""
-        seen = self.seen
-        return sum(
-            (seen[f"encoder.{level}"].float() - seen[f"decoder.{level}"].float()).abs().mean()
-            for level in ("connect_l1", "connect_l2")
-        )  # type: ignore[return-value]  # two summands, never the int 0
+        distances = [
+            (self.seen[f"encoder.{level}"].float() - self.seen[f"decoder.{level}"].float()).abs()
+            for level in LEVELS
+        ]
+        return torch.stack([distance.mean() for distance in distances]).sum()
 
 
 def autocast(device: torch.device) -> torch.autocast:

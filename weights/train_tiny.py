@@ -168,11 +168,10 @@ def train(args: argparse.Namespace) -> None:
         decode = code.decode if args.code else lambda z: vae.decode(z, Stream.whole())
         return decode(vae.encode(frames, Stream.whole()).mean)
 
-    if not args.code:
-        losses = Losses(vae, ClipErrors(run.clip_errors), readings)
+    losses = None if args.code else Losses(vae, ClipErrors(run.clip_errors), readings)
 
     def step_losses(crops: Crops, seed: int, frozen: bool) -> dict[str, Tensor]:
-        if args.code:
+        if losses is None:
             return encoder_losses(vae, code, crops.frames)
         return losses(crops, seed, frozen)
 

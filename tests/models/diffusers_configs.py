@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from wfvae_cli.strides import ClipLengths, Progression
+
 KL_BLOCKS: dict[str, Any] = {
     "block_out_channels": [8, 8, 16, 16],
     "down_block_types": ["DownEncoderBlock2D"] * 4,
@@ -127,3 +129,9 @@ CONFIGS: dict[str, dict[str, Any]] = {
         "latents_std": [0.5, 2.0, 1.0, 1.5],
     },
 }
+
+LENGTHS = {
+    "AutoencoderKLAllegro": ClipLengths(Progression(24, 16), Progression(6, 4)),
+    "AutoencoderKLMiniMaxH3": ClipLengths(Progression(22, 17), Progression(7, 5)),
+}
+"""Of clips, where they are not 1 + k latent frames."""

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from tests.models.contract import check_batch, check_every_chunking, check_interleaving, random_clip
-from tests.models.diffusers_configs import CONFIGS
+from tests.models.diffusers_configs import CONFIGS, LENGTHS
 from wfvae_cli.errors import UsageError
 from wfvae_cli.models.base import LoadedModel
 from wfvae_cli.models.diffusers import LEAST_LOGVAR, DiffusersVAE
@@ -23,7 +23,7 @@ from wfvae_cli.models.diffusers_table import CLASSES
 from wfvae_cli.models.load import describe_checkpoint, load_model
 from wfvae_cli.models.registry import find_family
 from wfvae_cli.nn.stream import Stream
-from wfvae_cli.strides import ClipLengths, Progression, Strides
+from wfvae_cli.strides import Strides
 
 diffusers = pytest.importorskip("diffusers", reason="the adapter runs diffusers (extra diffusers)")
 
@@ -48,12 +48,6 @@ STRIDES = {
     "AutoencoderKLMiniMaxH3": (4, 16, 4),
 }
 """Of time and of each side of a frame, and channels."""
-LENGTHS = {
-    "AutoencoderKLAllegro": ClipLengths(Progression(24, 16), Progression(6, 4)),
-    "AutoencoderKLMiniMaxH3": ClipLengths(Progression(22, 17), Progression(7, 5)),
-}
-"""Of clips, where they are not 1 + k latent frames."""
-
 IMAGENET_MEAN = torch.tensor([0.485, 0.456, 0.406]).view(1, 3, 1, 1, 1)
 IMAGENET_STD = torch.tensor([0.229, 0.224, 0.225]).view(1, 3, 1, 1, 1)
 

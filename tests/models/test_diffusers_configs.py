@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 
-from tests.models.diffusers_configs import CONFIGS
+from tests.models.diffusers_configs import CONFIGS, LENGTHS
 from wfvae_cli.errors import MissingExtraError, WeightsError
 from wfvae_cli.latents.normalization import Normalization
 from wfvae_cli.models.diffusers import DiffusersVAE
@@ -77,7 +77,7 @@ def test_a_config_it_cannot_run_is_an_answer(
         build(name, CONFIGS[name] | change)
 
 
-@pytest.mark.parametrize("name", ["AutoencoderKLAllegro", "AutoencoderKLMiniMaxH3"])
+@pytest.mark.parametrize("name", LENGTHS)
 def test_published_lengths_and_sizes_are_those_of_the_class(name: str) -> None:
     entry = next(each for each in PUBLISHED if each.family == CLASSES[name].family)
     vae = build(name, {})
@@ -105,7 +105,7 @@ def test_a_missing_diffusers_names_the_extra(monkeypatch: pytest.MonkeyPatch) ->
 
 def test_an_older_diffusers_names_its_version(monkeypatch: pytest.MonkeyPatch) -> None:
     older = ModuleType("diffusers")
-    older.__version__ = "0.35.1"  # type: ignore[attr-defined]
+    monkeypatch.setattr(older, "__version__", "0.35.1", raising=False)
     monkeypatch.setitem(sys.modules, "diffusers", older)
     message = r"diffusers 0.35.1, which is installed, has no AutoencoderKLFlux2.*--upgrade"
     with pytest.raises(WeightsError, match=message):
