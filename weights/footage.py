@@ -49,7 +49,7 @@ KIND_SHARE = {
     "screen": 0.07,
     "photo": 0.16,
 }
-DRAWN_SHARE = 0.4
+DRAWN_SHARE = 0.5
 """Of crops with shapes and text drawn over them."""
 SHORT_SIDE = 256
 CACHED_FRAMES = 150

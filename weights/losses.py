@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from fine import BLOCK, blocks, fine, lines
 from footage import Crops
 from linear_code import NEVER_BELOW, LinearCode, log_error
 from optimise import fast_in_bfloat16
@@ -17,13 +18,19 @@ from wfvae_cli.nn.stream import Stream
 WEIGHTS = {
     "l1": 1.0,
     "share": 0.25,
-    "passing": 2.0,
-    "colour": 1.0,
+    "passing": 5.0,
+    "colour": 2.0,
+    "lines": 0.5,
+    "fine": 0.12,
     "readings": 0.02,
     "kl": 1e-6,
     "wavelet": 0.02,
 }
 """Of the terms of `Losses`."""
+HALF_RANGE = 127.5
+"""Levels of 255 in a unit of frames in [-1, 1]."""
+ROUGH = 1.5
+"""Levels of fine structure of its own with which a block counts as smooth by half."""
 LEVELS = ("connect_l1", "connect_l2")
 """Layers through which wavelet bands join the encoder and leave the decoder."""
 
@@ -55,7 +62,8 @@ class Losses:
             "l1": error.abs().mean(),
             "share": self.errors.share(error, crops.names),
             "passing": (error.abs() * passing(frames)).mean(),
-            "colour": functional.avg_pool3d(colour_changes(error), (1, 2, 2)).abs().mean(),
+            "colour": colour(error),
+            **where_smooth(error, frames),
             "readings": self.readings.error(frames),
             "kl": kl(posterior),
             "wavelet": self.bands.distance(),
@@ -87,6 +95,30 @@ def passing(frames: Tensor) -> Tensor:
     near = functional.pad(grey, (0, 0, 0, 0, 3, 3), mode="reflect").unfold(2, 7, 1)
     reach = near.amax(-1) - near.amin(-1)
     return reach - (grey - near.median(-1).values).abs()
+
+
+def colour(error: Tensor) -> Tensor:
+    """Mean absolute error of the changes of colour within pairs of frames and from pair to pair."""
+    pairs = torch.cat((error[:, :, :1], (error[:, :, 1::2] + error[:, :, 2::2]) / 2), dim=2)
+    changes = [functional.avg_pool3d(colour_changes(x), (1, 2, 2)) for x in (error, pairs)]
+    return torch.stack([change.abs().mean() for change in changes]).sum()
+
+
+def where_smooth(error: Tensor, frames: Tensor) -> dict[str, Tensor]:
+    """Fine structure of the error where the frames have next to none, in levels of 255.
+
+    An eye sees it there long before a sum of squares does. "lines" is the mean square of what keeps
+    on over a block, "fine" the mean magnitude of all.
+    """
+    stride = BLOCK // 2
+    own, made = fine(frames * HALF_RANGE).abs(), fine(error * HALF_RANGE).abs()
+    smooth = 1 / (1 + (blocks(own.amax(dim=(0, 2)), stride) / ROUGH).square())
+    grey = lines(error.mean(dim=1, keepdim=True) * HALF_RANGE, stride)
+    rows_and_columns = blocks(made[:2].sum(dim=0).mean(dim=1), stride)
+    return {
+        "lines": (grey.square().sum(dim=(0, 2)) * smooth).mean(),
+        "fine": (rows_and_columns * smooth).mean(),
+    }
 
 
 class ClipErrors:

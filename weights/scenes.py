@@ -16,6 +16,7 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
+from fine import lines
 from footage import shrink
 from overlay import FINE
 from wfvae_cli import load_model, roundtrip
@@ -112,20 +113,11 @@ def report_still(reconstruct: Reconstruct, photo: Image.Image) -> None:
         print(f"error varies by {(decoded[-1] - picture).std():.2f}")
 
 
-def lines(clip: Clip) -> Clip:
-    """Amplitude of lines of two pixels, 3THW of 8x8 blocks: rows, columns, both; no slopes."""
-    grey = clip.mean(axis=-1)
-    high = [(2 * grey - np.roll(grey, 1, axis) - np.roll(grey, -1, axis)) / 4 for axis in (1, 2)]
-    both = (2 * high[0] - np.roll(high[0], 1, 2) - np.roll(high[0], -1, 2)) / 4
-    signs = (-1.0) ** np.arange(8)
-    waves = (signs[:, None] * np.ones(8), np.ones((8, 1)) * signs, np.outer(signs, signs))
-    blocks = []
-    for pattern, wave in zip((*high, both), waves, strict=True):
-        t, height, width = pattern.shape
-        cut = pattern[:, : height // 8 * 8, : width // 8 * 8]
-        cut = cut.reshape(t, height // 8, 8, width // 8, 8) * wave[:, None, :]
-        blocks.append(cut.mean(axis=(2, 4))[:, 1:-1, 1:-1])
-    return np.stack(blocks)
+def grey_lines(clip: Clip) -> Clip:
+    """Amplitude of lines of two pixels, 3THW of blocks: rows, columns, both."""
+    grey = torch.from_numpy(clip.mean(axis=-1))[None, None]
+    amplitude: Clip = lines(grey)[:, 0, 0].numpy()
+    return amplitude
 
 
 def report_lines(reconstruct: Reconstruct) -> None:
@@ -136,7 +128,7 @@ def report_lines(reconstruct: Reconstruct) -> None:
         frames = np.stack([np.asarray(frame.pixels, float) for frame in sample])
     scenes = {"sample clip": frames, "waves": np.stack([waves] * 3, axis=-1)}
     for name, clip in scenes.items():
-        own, made = lines(clip), lines(reconstruct(clip))
+        own, made = grey_lines(clip), grey_lines(reconstruct(clip))
         smooth = np.abs(own).max(axis=0) < 0.5
         strongest = np.percentile(np.abs(made[:, smooth]).max(axis=0), 99)
         rms = [np.sqrt(np.square(each[:, smooth]).mean()) for each in (made, own)]

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from scenes import Clip, lines, report_ball, report_copies, report_lines
+from scenes import Clip, grey_lines, report_ball, report_copies, report_lines
 
 
 def halves(clip: Clip) -> Clip:
@@ -33,8 +33,8 @@ def test_a_copy_is_apart_from_the_ball(capsys: pytest.CaptureFixture[str]) -> No
 def test_lines_are_those_of_two_pixels_and_not_slopes() -> None:
     y, x = np.mgrid[:40, :48].astype(float)
     slope = np.repeat((100 + 2 * x - y)[None, ..., None], 3, axis=-1)
-    assert np.abs(lines(slope)).max() < 1e-9
-    rows, columns, both = lines(slope + 1.5 * ((-1) ** y)[..., None])
+    assert np.abs(grey_lines(slope)).max() < 1e-9
+    rows, columns, both = grey_lines(slope + 1.5 * ((-1) ** y)[..., None])
     assert np.allclose(np.abs(rows), 1.5)
     assert np.abs(columns).max() < 1e-9 and np.abs(both).max() < 1e-9
 

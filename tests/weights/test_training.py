@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from footage import Crops, Footage, Shape, pan_and_zoom
 from linear_code import VALUES, LinearCode, from_blocks, solve, to_blocks
-from losses import ClipErrors, Losses, passing
+from losses import HALF_RANGE, ROUGH, ClipErrors, Losses, colour, passing, where_smooth
 from optimise import Run, orthogonal
 from overlay import draw_over, move
 from readings import SOFTEST, Readings, colour_changes
@@ -158,6 +158,26 @@ def test_changes_of_colour_are_those_of_a_pair_and_not_of_grey() -> None:
     green = colour_changes(flicker(0.0, 1.0, 0.0))
     assert green.shape == (1, 2, 2, 16, 16)
     assert green[:, 0].mean() == pytest.approx(1 / math.sqrt(6)) and not green[:, 1].any()
+
+
+def test_a_colour_that_changes_between_pairs_counts_as_one_within_a_pair() -> None:
+    within = colour(flicker(0.0, 1.0, 0.0))
+    pairs = torch.zeros(1, 3, 9, 16, 16)
+    pairs[:, 1, 1:3] = pairs[:, 1, 5:7] = 1.0
+    assert within.item() == pytest.approx(1 / math.sqrt(6) / 2)  # one axis of two
+    assert colour(pairs).item() == pytest.approx(within.item())
+    assert not colour(torch.ones(1, 3, 9, 16, 16)).any()
+
+
+def test_lines_count_where_the_picture_is_smooth() -> None:
+    rows = ((-1.0) ** torch.arange(34))[:, None].expand(1, 3, 5, 34, 34) * 2 / HALF_RANGE
+    smooth = where_smooth(rows, torch.zeros(1, 3, 5, 34, 34))
+    assert smooth["lines"].item() == pytest.approx(4.0)  # of amplitude 2
+    assert smooth["fine"].item() == pytest.approx(2.0)
+    rough = where_smooth(rows, rows * ROUGH / 2)
+    assert rough["lines"].item() == pytest.approx(2.0)  # by half
+    slope = torch.linspace(-1, 1, 34).expand(1, 3, 5, 34, 34)
+    assert where_smooth(slope, torch.zeros(1, 3, 5, 34, 34))["lines"].item() < 1e-6
 
 
 def test_readings_that_know_nothing_miss_every_change_at_every_level() -> None:
