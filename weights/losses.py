@@ -10,7 +10,7 @@ from fine import BLOCK, blocks, fine, lines
 from footage import Crops
 from linear_code import NEVER_BELOW, LinearCode, log_error
 from optimise import fast_in_bfloat16
-from readings import Readings, colour_changes
+from readings import Readings, colour_changes, pair_means
 from wfvae_cli.models.base import Posterior
 from wfvae_cli.models.wfvae import WFVAE
 from wfvae_cli.nn.stream import Stream
@@ -99,8 +99,8 @@ def passing(frames: Tensor) -> Tensor:
 
 def colour(error: Tensor) -> Tensor:
     """Mean absolute error of the changes of colour within pairs of frames and from pair to pair."""
-    pairs = torch.cat((error[:, :, :1], (error[:, :, 1::2] + error[:, :, 2::2]) / 2), dim=2)
-    changes = [functional.avg_pool3d(colour_changes(x), (1, 2, 2)) for x in (error, pairs)]
+    both = (error, pair_means(error))
+    changes = [functional.avg_pool3d(colour_changes(x), (1, 2, 2)) for x in both]
     return torch.stack([change.abs().mean() for change in changes]).sum()
 
 

@@ -26,8 +26,15 @@ def colour_changes(frames: Tensor) -> Tensor:
     return torch.einsum("ac,bcthw->bathw", axes, change)
 
 
+def pair_means(frames: Tensor) -> Tensor:
+    """The first frame and the mean of each pair after it, BC(1+(T-1)/2)HW."""
+    return torch.cat((frames[:, :, :1], (frames[:, :, 1::2] + frames[:, :, 2::2]) / 2), dim=2)
+
+
 class Readings(nn.Module):
     """Linear readings of the changes of colour from every level of encoder and decoder.
+
+    Those within pairs of frames, and from pair to pair where a level has both in one frame.
 
     Args:
         vae: what each level receives is kept as it passes by, until `error` has used it.
@@ -37,7 +44,7 @@ class Readings(nn.Module):
         super().__init__()
         encoder, decoder = vae.encoder, vae.decoder
         base, flow = encoder.config.base_channels, encoder.config.encoder_energy_flow
-        levels: dict[str, tuple[nn.Module, int, int]] = {  # layer, channels, pairs of frames
+        levels: dict[str, tuple[nn.Module, int, int]] = {  # layer, channels, pairs in a frame
             "down2": (encoder.down2[0], base + flow, 1),
             "down_mid": (encoder.mid[0], 2 * base + flow, 2),
             "moments": (encoder.conv_out, 4 * base, 2),
@@ -50,7 +57,7 @@ class Readings(nn.Module):
         self.read = nn.ModuleDict()
         self.seen: dict[str, Tensor] = {}
         for name, (layer, channels, pairs) in levels.items():
-            linear = nn.Conv3d(channels, len(AXES) * pairs, 1)
+            linear = nn.Conv3d(channels, len(AXES) * (1 if pairs == 1 else 3), 1)
             for parameter in linear.parameters():
                 nn.init.zeros_(parameter)
             self.read[name] = nn.Sequential(ChannelsToUnit(), linear)
@@ -60,14 +67,14 @@ class Readings(nn.Module):
 
     def error(self, frames: Tensor) -> Tensor:
         """Sum over the levels of a reading's squared error, as a share of the changes' square."""
-        changes = colour_changes(frames)
+        changes, between = colour_changes(frames), colour_changes(pair_means(frames))
+        of_latents = torch.cat((changes[:, :, ::2], changes[:, :, 1::2], between), dim=1)
         total = frames.new_zeros(())
         for name, read in self.read.items():
             found = read(self.seen.pop(name)[:, :, 1:].float())  # the first frame has no pair
             stride = changes.size(-1) // found.size(-1)
-            wanted = functional.avg_pool3d(changes, (1, stride, stride))
-            if found.size(1) > len(AXES):  # two pairs a latent frame
-                wanted = torch.cat((wanted[:, :, ::2], wanted[:, :, 1::2]), dim=1)
+            wanted = changes if found.size(1) == len(AXES) else of_latents
+            wanted = functional.avg_pool3d(wanted, (1, stride, stride))
             total = total + functional.mse_loss(found, wanted) / (wanted.square().mean() + SOFTEST)
         return total
 

@@ -184,8 +184,10 @@ def test_readings_that_know_nothing_miss_every_change_at_every_level() -> None:
     vae = build(SMALL).requires_grad_(False)
     readings, clip = Readings(vae), flicker(0.0, 1.0, 0.0)
     vae.decode(vae.encode(clip, Stream.whole()).mean, Stream.whole())
-    square = 1 / 12
-    assert readings.error(clip).item() == pytest.approx(8 * square / (square + SOFTEST))
+    pair = 1 / 12  # mean square of both axes
+    latent = 2 / 3 * pair  # nothing from pair to pair
+    expected = 4 * pair / (pair + SOFTEST) + 4 * latent / (latent + SOFTEST)
+    assert readings.error(clip).item() == pytest.approx(expected)
 
 
 def test_readings_lead_to_every_level_of_the_network() -> None:
