@@ -8,6 +8,7 @@ DATA holds `train_photos/*.jpg`, of which a held-out one is used. Levels are of 
 from __future__ import annotations
 
 import argparse
+import itertools
 from collections.abc import Callable
 from pathlib import Path
 
@@ -71,29 +72,37 @@ def report_ball(reconstruct: Reconstruct) -> None:
 
 
 def report_copies(reconstruct: Reconstruct) -> None:
-    """Discs over plain walls: what is left of one in the other frame of its pair.
+    """Discs over plain walls: what is left of one in the other frames of its latent frame.
 
-    The factor is that of green's contrast in green's error; 0.5 where both frames show half.
+    The factor is that of green's contrast in green's error; 0.5 where both frames of a pair show
+    half.
     """
     size, frames = 96, 9
     rng = np.random.default_rng(0)
-    contrasts, offsets = [], []
+    contrasts: dict[str, list[Clip]] = {"its pair": [], "the other pair": []}
+    offsets: dict[str, list[Clip]] = {name: [] for name in contrasts}
     for _ in range(24):
-        wall, disc = rng.uniform(20, 235, (2, 3))
+        wall, disc = rng.uniform(20, 235, (2, 3)).round()
         far = distance(way(frames, 20.0, (22.0, 15.0), size, size), size, size)
         clip = wall + np.clip(14.5 - far, 0, 1)[..., None] * (disc - wall)
         error = reconstruct(clip) - clip.round()
-        for t in range(1, frames):
-            other = t + 1 if t % 2 else t - 1  # of the pair
-            elsewhere = np.delete(far, other, axis=0).min(axis=0) > 18
-            inside = (far[other] < 9) & elsewhere
+        for t, there in itertools.permutations(range(1, frames), 2):
+            if (t - 1) // 4 != (there - 1) // 4:
+                continue
+            elsewhere = np.delete(far, there, axis=0).min(axis=0) > 18
+            inside = (far[there] < 9) & elsewhere
             if inside.sum() > 40:
-                contrasts.append([*(disc - wall), *wall, 1.0])
-                offsets.append(error[t][inside].mean(axis=0))
-    solution = np.linalg.lstsq(np.array(contrasts), np.array(offsets), rcond=None)[0]
-    red, green, blue = np.sqrt(np.square(offsets).mean(axis=0))
-    print(f"copies of discs: off by {red:.1f}, {green:.1f}, {blue:.1f} levels (R, G, B), ", end="")
-    print(f"green's factor {solution[1, 1]:.2f}, {len(offsets)} places")
+                name = "its pair" if (t - 1) // 2 == (there - 1) // 2 else "the other pair"
+                contrasts[name].append(np.array([*(disc - wall), *wall, 1.0]))
+                offsets[name].append(error[t][inside].mean(axis=0))
+    for name, known in contrasts.items():
+        errors = np.array(offsets[name])
+        factor = np.linalg.lstsq(np.array(known), errors, rcond=None)[0][1, 1]
+        red, green, blue = np.sqrt(np.square(errors).mean(axis=0))
+        print(
+            f"discs in {name}: off by {red:.1f}, {green:.1f}, {blue:.1f} levels (R, G, B), ", end=""
+        )
+        print(f"green's factor {factor:.2f}, {len(errors)} places")
 
 
 def report_still(reconstruct: Reconstruct, photo: Image.Image) -> None:

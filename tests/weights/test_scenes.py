@@ -17,9 +17,11 @@ def test_what_both_frames_of_a_pair_show_by_half_has_the_factor_one_half(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     report_copies(halves)
-    assert "green's factor 0.50" in capsys.readouterr().out
+    pair, other = capsys.readouterr().out.splitlines()
+    assert "its pair" in pair and "green's factor 0.50" in pair
+    assert "the other pair: off by 0.0, 0.0, 0.0 levels" in other
     report_copies(np.round)
-    assert "off by 0.0, 0.0, 0.0 levels" in capsys.readouterr().out
+    assert capsys.readouterr().out.count("off by 0.0, 0.0, 0.0 levels") == 2
 
 
 def test_a_copy_is_apart_from_the_ball(capsys: pytest.CaptureFixture[str]) -> None:
