@@ -22,7 +22,7 @@ WEIGHTS = {
     "colour": 2.0,
     "lines": 0.5,
     "fine": 0.12,
-    "readings": 0.02,
+    "readings": 0.05,
     "kl": 1e-6,
     "wavelet": 0.02,
 }

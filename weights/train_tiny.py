@@ -9,9 +9,10 @@
 First a linear code of the latents' size is fitted; then the encoder learns to feed that code's
 decoder; then the network's own decoder, which knew the START's latents, learns the new ones, and at
 last both go on together. The loss is that of WF-VAE (arXiv 2411.17459, section 3.3), L1, KL and
-wavelet loss, and three terms more (`losses.py`): the squared error as a share of what the clip
-loses by and large, which is what a mean of PSNRs measures, and errors where things pass by and
-where colours change, which small networks leave out (`readings.py`); no LPIPS, no adversary.
+wavelet loss, and what `losses.py` adds: the squared error as a share of what the clip loses by and
+large, which is what a mean of PSNRs measures; errors where things pass by and where colours change,
+which small networks leave out (`readings.py`); fine errors in smooth places, which an eye finds
+(`fine.py`). No LPIPS, no adversary.
 
 DATA holds `train/*.mp4` and `train_photos/*.jpg`. A work folder receives decoded clips,
 checkpoints (safetensors) and `log.jsonl`; the same command resumes where it was stopped. On a CPU,
