@@ -134,14 +134,19 @@ def shrink(photo: Image.Image, short_side: int) -> Image.Image:
 
 
 def cut_out(clip: Pixels, shape: Shape, rng: np.random.Generator) -> Tensor:
-    """A random crop of a clip, 3THW: at times mirrored, backwards or at double speed."""
+    """A random crop of a clip, 3THW: at times mirrored, backwards or at double speed.
+
+    A clip that is too short is played to and fro.
+    """
     frames, height, width, _ = clip.shape
     step = 2 if rng.random() < 0.2 and frames > 2 * shape.frames else 1
     span = (shape.frames - 1) * step + 1
-    t = rng.integers(frames - span + 1)
+    times = rng.integers(max(1, frames - span + 1)) + np.arange(0, span, step)
+    last = frames - 1
+    times = last - np.abs(last - times % (2 * last))
     y = rng.integers(height - shape.size + 1)
     x = rng.integers(width - shape.size + 1)
-    crop = clip[t : t + span : step, y : y + shape.size, x : x + shape.size]
+    crop = clip[times, y : y + shape.size, x : x + shape.size]
     if rng.random() < 0.5:
         crop = crop[:, :, ::-1]
     if rng.random() < 0.3:

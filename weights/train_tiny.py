@@ -17,7 +17,9 @@ which small networks leave out (`readings.py`); fine errors in smooth places, wh
 DATA holds `train/*.mp4` and `train_photos/*.jpg`. A work folder receives decoded clips,
 checkpoints (safetensors) and `log.jsonl`; the same command resumes where it was stopped. On a CPU,
 `OMP_NUM_THREADS=1 torchrun --nproc-per-node 2` in place of `python` uses a process a core; on a
-GPU, `--batch 16 --frames 17 --size 160` uses more of it. The model is the package's own.
+GPU, `--batch 16 --frames 17 --size 160` uses more of it. Last come long crops, as `--frames 41
+--size 72`: frames further from a clip's first than in training lose more. The model is the
+package's own.
 """
 
 from __future__ import annotations

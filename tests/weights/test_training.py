@@ -9,7 +9,7 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from footage import Crops, Footage, Shape, pan_and_zoom
+from footage import Crops, Footage, Shape, cut_out, pan_and_zoom, to_tensor
 from linear_code import VALUES, LinearCode, from_blocks, solve, to_blocks
 from losses import HALF_RANGE, ROUGH, ClipErrors, Losses, colour, passing, where_smooth
 from optimise import Run, orthogonal
@@ -232,6 +232,17 @@ def test_what_is_drawn_over_a_crop_moves_within_it() -> None:
     assert paths.min() >= -8 and paths.max() <= 72
     steps = np.abs(np.diff(paths, axis=1)).max(axis=(1, 2))
     assert (steps == 0).any() and 14 < steps.max() <= 28
+
+
+def test_a_clip_that_is_too_short_is_played_to_and_fro() -> None:
+    clip = np.arange(5, dtype=np.uint8)[:, None, None, None].repeat(8, 1).repeat(8, 2).repeat(3, 3)
+    seen = [cut_out(clip, Shape(1, 13, 8), np.random.default_rng(seed)) for seed in range(9)]
+    there = to_tensor(clip)[0, :, 0, 0]
+    expected = there[[0, 1, 2, 3, 4, 3, 2, 1, 0, 1, 2, 3, 4]]
+    for crop in seen:
+        levels = crop[0, :, 0, 0]
+        assert torch.equal(levels, expected) or torch.equal(levels, expected.flip(0))
+    assert cut_out(clip, Shape(1, 5, 8), np.random.default_rng(0)).shape == (3, 5, 8, 8)
 
 
 def test_kinds_of_footage_and_the_held_out_are_told_apart(tmp_path: Path) -> None:
