@@ -23,19 +23,18 @@ def fine(x: Tensor) -> Tensor:
     return torch.stack((rows[..., 1:-1], columns[..., 1:-1, :], second_difference(rows, -1)), dim=0)
 
 
-def lines(x: Tensor, stride: int = BLOCK) -> Tensor:
+def lines(structure: Tensor, stride: int = BLOCK) -> Tensor:
     """Amplitude, of either sign, of lines of two pixels that keep on over a block.
 
     Args:
-        x: BCTHW.
+        structure: of `fine`, 3 B C T H W.
         stride: pixels from block to block.
 
     Returns:
         3 B C T h w: of rows, of columns, of both at once.
     """
-    structure = fine(x)
     up_down, left_right = (1 - 2.0 * (torch.arange(n) % 2) for n in structure.shape[-2:])
-    rows, columns = up_down[:, None].to(x.device), left_right.to(x.device)
+    rows, columns = up_down[:, None].to(structure.device), left_right.to(structure.device)
     waves = (rows, columns, rows * columns)
     return torch.stack([blocks(s * w, stride) for s, w in zip(structure, waves, strict=True)])
 

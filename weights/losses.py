@@ -111,10 +111,10 @@ def where_smooth(error: Tensor, frames: Tensor) -> dict[str, Tensor]:
     on over a block, "fine" the mean magnitude of all.
     """
     stride = BLOCK // 2
-    own, made = fine(frames * HALF_RANGE).abs(), fine(error * HALF_RANGE).abs()
-    smooth = 1 / (1 + (blocks(own.amax(dim=(0, 2)), stride) / ROUGH).square())
-    grey = lines(error.mean(dim=1, keepdim=True) * HALF_RANGE, stride)
-    rows_and_columns = blocks(made[:2].sum(dim=0).mean(dim=1), stride)
+    own, made = fine(frames * HALF_RANGE), fine(error * HALF_RANGE)
+    smooth = 1 / (1 + (blocks(own.abs().amax(dim=(0, 2)), stride) / ROUGH).square())
+    grey = lines(made.mean(dim=2, keepdim=True), stride)
+    rows_and_columns = blocks(made[:2].abs().sum(dim=0).mean(dim=1), stride)
     return {
         "lines": (grey.square().sum(dim=(0, 2)) * smooth).mean(),
         "fine": (rows_and_columns * smooth).mean(),

@@ -44,20 +44,21 @@ class Readings(nn.Module):
         super().__init__()
         encoder, decoder = vae.encoder, vae.decoder
         base, flow = encoder.config.base_channels, encoder.config.encoder_energy_flow
-        levels: dict[str, tuple[nn.Module, int, int]] = {  # layer, channels, pairs in a frame
+        # Changes in a frame of the level: that of one pair, or of two pairs and between them.
+        levels: dict[str, tuple[nn.Module, int, int]] = {  # layer, channels, changes
             "down2": (encoder.down2[0], base + flow, 1),
-            "down_mid": (encoder.mid[0], 2 * base + flow, 2),
-            "moments": (encoder.conv_out, 4 * base, 2),
-            "latents": (decoder.conv_in, vae.latent_channels, 2),
-            "up2": (decoder.up2[0], 4 * base, 2),
+            "down_mid": (encoder.mid[0], 2 * base + flow, 3),
+            "moments": (encoder.conv_out, 4 * base, 3),
+            "latents": (decoder.conv_in, vae.latent_channels, 3),
+            "up2": (decoder.up2[0], 4 * base, 3),
             "up1": (decoder.up1[0], 4 * base, 1),
             "layer": (decoder.layer[0], 2 * base, 1),
             "bands": (decoder.conv_out, base, 1),
         }
         self.read = nn.ModuleDict()
         self.seen: dict[str, Tensor] = {}
-        for name, (layer, channels, pairs) in levels.items():
-            linear = nn.Conv3d(channels, len(AXES) * (1 if pairs == 1 else 3), 1)
+        for name, (layer, channels, count) in levels.items():
+            linear = nn.Conv3d(channels, len(AXES) * count, 1)
             for parameter in linear.parameters():
                 nn.init.zeros_(parameter)
             self.read[name] = nn.Sequential(ChannelsToUnit(), linear)

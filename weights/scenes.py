@@ -2,7 +2,8 @@
 
     python weights/scenes.py DATA --model weights/wfvae-tiny
 
-DATA holds `train_photos/*.jpg`, of which a held-out one is used. Levels are of 255.
+DATA holds `train/*.mp4` and `train_photos/*.jpg`, of which held-out ones are used. Levels are of
+255.
 """
 
 from __future__ import annotations
@@ -17,8 +18,8 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
-from fine import lines
-from footage import shrink
+from fine import fine, lines
+from footage import HELD_OUT_CLIPS, decode, shrink
 from overlay import FINE
 from wfvae_cli import load_model, roundtrip
 from wfvae_cli.media.options import Sampling
@@ -125,7 +126,7 @@ def report_still(reconstruct: Reconstruct, photo: Image.Image) -> None:
 def grey_lines(clip: Clip) -> Clip:
     """Amplitude of lines of two pixels, 3THW of blocks: rows, columns, both."""
     grey = torch.from_numpy(clip.mean(axis=-1))[None, None]
-    amplitude: Clip = lines(grey)[:, 0, 0].numpy()
+    amplitude: Clip = lines(fine(grey))[:, 0, 0].numpy()
     return amplitude
 
 
@@ -145,6 +146,26 @@ def report_lines(reconstruct: Reconstruct) -> None:
         print(f"the original's own {rms[1]:.2f}")
 
 
+def report_later(reconstruct: Reconstruct, clips: list[Clip]) -> None:
+    """Frames far into a clip, encoded as part of it and by themselves: mean PSNR over the clips."""
+    for start in (32, 80):
+        pairs = []
+        for clip in (each[: start + 17] for each in clips if len(each) >= start + 17):
+            part = clip[start:]
+            errors = (reconstruct(clip)[start:] - part, reconstruct(part) - part)
+            pairs.append([np.mean([psnr(frame) for frame in error[1:]]) for error in errors])
+        whole, anew = np.mean(pairs, axis=0)
+        print(f"frames {start + 1} to {start + 16} of {len(pairs)} held-out clips: ", end="")
+        print(f"{whole:.2f} dB, {anew:.2f} dB encoded by themselves")
+
+
+def middle(path: Path) -> Clip:
+    """The middle square of 96 pixels of a clip's first 97 frames."""
+    clip = decode(path)[:97]
+    y, x = ((n - 96) // 2 for n in clip.shape[1:3])
+    return clip[:, y : y + 96, x : x + 96].astype(float)
+
+
 def main() -> None:
     """Parse the command line and report on every scene."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
@@ -162,6 +183,8 @@ def main() -> None:
     report_copies(reconstruct)
     report_still(reconstruct, Image.open(args.data / "train_photos" / PHOTO).convert("RGB"))
     report_lines(reconstruct)
+    train = args.data / "train"
+    report_later(reconstruct, [middle(train / f"{name}.mp4") for name in sorted(HELD_OUT_CLIPS)])
 
 
 if __name__ == "__main__":

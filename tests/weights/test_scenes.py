@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from scenes import Clip, grey_lines, report_ball, report_copies, report_lines
+from scenes import Clip, grey_lines, report_ball, report_copies, report_later, report_lines
 
 
 def halves(clip: Clip) -> Clip:
@@ -44,3 +44,14 @@ def test_lines_are_those_of_two_pixels_and_not_slopes() -> None:
 def test_lines_that_a_model_adds_are_reported(capsys: pytest.CaptureFixture[str]) -> None:
     report_lines(lambda clip: clip + 1.0 * ((-1) ** np.arange(clip.shape[2]))[:, None])
     assert "lines in waves: 0.58 levels, below 1.0 in 99 %" in capsys.readouterr().out
+
+
+def test_frames_that_are_worse_within_a_clip_are_told(capsys: pytest.CaptureFixture[str]) -> None:
+    def grows(clip: Clip) -> Clip:
+        return clip + np.where(np.arange(len(clip)) < 17, 2.55, 25.5)[:, None, None, None]
+
+    report_later(grows, [np.full((length, 8, 8, 3), 100.0) for length in (60, 97)])
+    assert capsys.readouterr().out.splitlines() == [
+        "frames 33 to 48 of 2 held-out clips: 20.00 dB, 40.00 dB encoded by themselves",
+        "frames 81 to 96 of 1 held-out clips: 20.00 dB, 40.00 dB encoded by themselves",
+    ]
