@@ -172,7 +172,7 @@ def test_one_that_hangs_midway_fails_alone(long: Path) -> None:
         def sink(self, task: Task, source: FrameSource, plan: ChunkPlan) -> Sink[int]:
             return Counter()
 
-    model, limits = load_model(device="cpu"), Limits(stall=0.5)
+    model, limits = load_model(device="cpu"), Limits(stall=1.5)
     options = PipelineOptions(readers=2, limits=limits, chunk=9, batch=4)
     tested = Pipeline(model, Count(), options)
     items = find_inputs([str(long / f"{i}.mp4") for i in range(len(LENGTHS))])

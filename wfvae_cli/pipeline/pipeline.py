@@ -284,7 +284,7 @@ class Pipeline(Generic[TaskT, SourceT, ValueT]):
                 clip.advance()
         except Exception as error:
             if isinstance(error, TimeLimitError):
-                prefetcher.abandon(clip.clip)
+                prefetcher.abandon(clip.clip, error)
             self._fail(clip, error)
             return False
         return True

@@ -36,6 +36,8 @@ class Reading(Generic[TaskT]):
         """Chunks after the first one."""
         self.error: Exception | None = None
         self.is_abandoned = False
+        self.is_given_out = False
+        """True from when its clip, or its result, is on its way to who takes it."""
 
     @property
     def seconds(self) -> float:
@@ -172,9 +174,9 @@ class Prefetcher(Generic[TaskT, SourceT, ValueT]):
         except TimeoutError:
             return self._give_up_one()
 
-    def abandon(self, clip: Clip[TaskT, SourceT]) -> None:
-        """Leave the reader of a clip behind, which hangs."""
-        self._replace(clip.reading)
+    def abandon(self, clip: Clip[TaskT, SourceT], error: TimeLimitError) -> None:
+        """Leave the reader of a clip behind, which hangs, as `error` says."""
+        self._replace(clip.reading, error)
 
     def stop(self) -> None:
         """Begin no further source."""
@@ -198,16 +200,19 @@ class Prefetcher(Generic[TaskT, SourceT, ValueT]):
             readings = list(self._active)
         for reading in readings:
             error = reading.overdue()
-            if error is not None and self._replace(reading):
+            if error is None or not self._replace(reading, error):
+                continue
+            if not reading.is_given_out:  # else the clip raises it where it goes on
                 return Finished(reading.task, error=error, seconds=reading.seconds)
         return None
 
-    def _replace(self, reading: Reading[TaskT]) -> bool:
+    def _replace(self, reading: Reading[TaskT], error: Exception) -> bool:
         """Put another reader in the place of one that hangs; False if it has ended meanwhile."""
         with self._lock:
             if self._active.pop(reading, None) is None:
                 return False
             reading.is_abandoned = True
+            reading.error = error
             self._live -= 1
         reading.more.close()
         self._start_reader()
@@ -277,7 +282,9 @@ class Prefetcher(Generic[TaskT, SourceT, ValueT]):
     def _deliver(
         self, reading: Reading[TaskT], ready: Clip[TaskT, SourceT] | Finished[TaskT, ValueT]
     ) -> None:
-        if reading.is_abandoned:
-            raise ClosedError
+        with self._lock:
+            if reading.is_abandoned:
+                raise ClosedError
+            reading.is_given_out = True
         with reading.waiting():
             self._ready.put(ready)
