@@ -17,9 +17,9 @@ which small networks leave out (`readings.py`); fine errors in smooth places, wh
 DATA holds `train/*.mp4` and `train_photos/*.jpg`. A work folder receives decoded clips,
 checkpoints (safetensors) and `log.jsonl`; the same command resumes where it was stopped. On a CPU,
 `OMP_NUM_THREADS=1 torchrun --nproc-per-node 2` in place of `python` uses a process a core; on a
-GPU, `--batch 16 --frames 17 --size 160` uses more of it. Last come long crops, as `--frames 41
---size 72`: frames further from a clip's first than in training lose more. The model is the
-package's own.
+GPU, `--batch 16 --frames 17 --size 160` uses more of it. Last come long crops in turn with wide
+ones, `--frames 17 41 --size 160 72`: frames further from a clip's first than in training lose more.
+The model is the package's own.
 """
 
 from __future__ import annotations
@@ -117,7 +117,7 @@ class Monitor:
         self.saved = self.checked = self.began
         self.terms: list[list[float]] = []
 
-    def after_step(self, terms: dict[str, Tensor], shape: Shape) -> None:
+    def after_step(self, terms: dict[str, Tensor]) -> None:
         """Note the losses; save and validate where it is time."""
         run, now = self.run, time.monotonic()
         run.hours = self.hours + (now - self.began) / 3600
@@ -128,7 +128,7 @@ class Monitor:
             self.saved = now
         if done or now - self.checked > 60 * self.args.every:
             means = np.mean(self.terms, axis=0).round(5).tolist()
-            size = {"frames": shape.frames, "size": shape.size}
+            size = {"frames": self.args.frames, "size": self.args.size}
             self.check(size | dict(zip(terms, means, strict=True)))
             self.terms, self.checked = [], time.monotonic()
 
@@ -178,17 +178,18 @@ def train(args: argparse.Namespace) -> None:
             return encoder_losses(vae, code, crops.frames)
         return losses(crops, seed, frozen)
 
-    shape = Shape(args.batch, args.frames, args.size)
+    shapes = [Shape(args.batch, *each) for each in zip(args.frames, args.size, strict=True)]
     monitor = Monitor(run, reconstruct, footage, args) if run.rank == 0 else None
     if monitor and not run.step:
         monitor.check({})
     while run.step < args.steps:
         draw = run.step * run.workers + run.rank
+        shape = shapes[run.step % len(shapes)]
         crops = footage.batch(shape, np.random.default_rng((args.seed, draw))).to(device)
         terms = step_losses(crops, draw, frozen=run.step < args.frozen * args.steps)
         run.update(terms["loss"], learning_rate(run.step, args.steps, args.rate))
         if monitor:
-            monitor.after_step(terms, shape)
+            monitor.after_step(terms)
 
 
 def examples(footage: Footage, seed: int) -> Iterator[Tensor]:
@@ -288,8 +289,9 @@ def main() -> None:
     trainer.add_argument("--config", default="{}", help="JSON: fields of config.json to change")
     trainer.add_argument("--batch", type=int, default=2, help="crops of each process")
     # Not 9 frames of 128x128: oneDNN's bfloat16 backward of PyTorch 2.13 corrupts memory there.
-    trainer.add_argument("--frames", type=int, default=13, help="of a crop, 1 + 4k")
-    trainer.add_argument("--size", type=int, default=96, help="of a crop in pixels, 8k")
+    frames, sizes = "of a crop, 1 + 4k; of several kinds, which take turns", "their pixels, 8k"
+    trainer.add_argument("--frames", type=int, nargs="+", default=[13], help=frames)
+    trainer.add_argument("--size", type=int, nargs="+", default=[96], help=sizes)
     trainer.add_argument("--steps", type=int, default=1200)
     trainer.add_argument("--rate", type=float, default=5e-4, help="peak learning rate")
     trainer.add_argument("--every", type=float, default=8.0, help="minutes between validations")
