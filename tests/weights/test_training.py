@@ -1,5 +1,6 @@
 """The parts of `weights/train_tiny.py` that can be wrong without a long run showing it."""
 
+import json
 import math
 from pathlib import Path
 
@@ -9,14 +10,15 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from footage import Crops, Footage, Shape, cut_out, pan_and_zoom, to_tensor
+from footage import HELD_OUT_CLIPS, Crops, Footage, Shape, cut_out, pan_and_zoom, to_tensor
 from linear_code import VALUES, LinearCode, from_blocks, solve, to_blocks
 from losses import HALF_RANGE, ROUGH, ClipErrors, Losses, colour, passing, where_smooth
 from optimise import Run, orthogonal
 from overlay import draw_over, move
 from readings import SOFTEST, Readings, colour_changes
 from starts import build, read_weights, warm_start
-from train_tiny import CONFIG, divide_latents, learning_rate
+from tests.dataset.clips import write_clip, write_image
+from train_tiny import CONFIG, divide_latents, learning_rate, main
 from wfvae_cli.nn.conv import CausalConv3d
 from wfvae_cli.nn.stream import Stream
 
@@ -261,3 +263,35 @@ def test_kinds_of_footage_and_the_held_out_are_told_apart(tmp_path: Path) -> Non
     crop = pan_and_zoom(footage.train["photo"]["mine"], shape, np.random.default_rng(0))
     assert crop.shape == (3, 5, 32, 32)
     assert crop.min() >= -1 and crop.max() <= 1
+
+
+def test_kinds_of_crops_take_turns_also_where_a_run_goes_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for folder in ("train", "train_photos"):
+        (tmp_path / folder).mkdir()
+    write_clip(tmp_path / "train" / f"{HELD_OUT_CLIPS[0]}.mp4", frames=1)
+    write_image(tmp_path / "train_photos" / "mine.jpg")
+    monkeypatch.setattr("footage.KIND_SHARE", {"photo": 1.0})
+    shapes: list[Shape] = []
+    batch = Footage.batch
+
+    def noted(footage: Footage, shape: Shape, rng: np.random.Generator) -> Crops:
+        shapes.append(shape)
+        return batch(footage, shape, rng)
+
+    monkeypatch.setattr(Footage, "batch", noted)
+    torch.manual_seed(0)
+    start = {name: value.contiguous() for name, value in build(SMALL).state_dict().items()}
+    save_file(start, tmp_path / "start.safetensors")
+    command = f"train {tmp_path} {tmp_path / 'work'} --init {tmp_path / 'start.safetensors'}"
+    options = "--batch 1 --frames 5 9 --size 32 16 --steps"
+    for steps in ("1", "3"):
+        argv = ["train_tiny.py", *command.split(), "--config", json.dumps(SMALL), *options.split()]
+        monkeypatch.setattr("sys.argv", [*argv, steps])
+        main()
+    wide, long = Shape(1, 5, 32), Shape(1, 9, 16)
+    assert shapes == [wide, long, wide]
+    records = [json.loads(line) for line in (tmp_path / "work" / "log.jsonl").open()]
+    assert [record["step"] for record in records] == [0, 1, 3]
+    assert all(record["clips"][HELD_OUT_CLIPS[0]] > 0 for record in records)
