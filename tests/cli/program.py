@@ -38,7 +38,9 @@ def wait_for(condition: Callable[[], bool], process: subprocess.Popen[Any]) -> N
     """Wait until a running program has come so far, however long a busy machine takes."""
     begin = time.monotonic()
     while not condition():
-        assert process.poll() is None and time.monotonic() - begin < 100
+        if process.poll() is not None:
+            raise AssertionError(f"it ended with {process.returncode}: {process.communicate()}")
+        assert time.monotonic() - begin < 100
         time.sleep(0.01)
 
 

@@ -69,9 +69,9 @@ draw.open_clip = slowly
 
 
 def test_a_killed_run_goes_on(tmp_path: Path, videos: Path) -> None:
-    rows = ({"path": str(videos / f"0{i % 3}.mp4"), "id": f"{i}"} for i in range(1, 36))
+    rows = ({"path": str(videos / f"0{1 + i % 2}.mp4"), "id": f"{i}"} for i in range(24))
     listed = tmp_path / "many.jsonl"
-    listed.write_text("\n".join(json.dumps(row) for row in rows if "00" not in row["path"]))
+    listed.write_text("\n".join(map(json.dumps, rows)))
     arguments = ("stats", listed, "--threads", "1", "-o")
     journal = tmp_path / "s.json.part"
     process = start(*arguments, tmp_path / "s.json", prepare=SLOW)
@@ -94,7 +94,7 @@ from wfvae_cli.stats import draw
 from wfvae_cli.media.reader import open_clip
 
 def crashing(path, *args, **kwargs):
-    if "07" in str(path):
+    if os.path.basename(path).startswith("07"):
         os.kill(os.getpid(), signal.SIGSEGV)
     return open_clip(path, *args, **kwargs)
 

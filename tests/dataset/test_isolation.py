@@ -26,7 +26,7 @@ from wfvae_cli.dataset import encode_job
 from wfvae_cli.media.reader import open_clip
 
 def crashing(path, *args, **kwargs):
-    if "crash" in str(path):
+    if os.path.basename(path).startswith("crash"):
         os.kill(os.getpid(), signal.{signal})
     return open_clip(path, *args, **kwargs)
 
