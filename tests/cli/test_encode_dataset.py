@@ -143,6 +143,9 @@ def test_musubi_layout(tmp_path: Path, videos: Path) -> None:
         (["--format", "energon", "--posterior", "sample"], "the posterior's mean"),
         (["--stats", "x.json"], "add --normalize"),
         (["--limit", "0"], "at least 1"),
+        (["--time-limit", "0"], "--time-limit must be more than 0 seconds, got 0"),
+        (["--stall-limit", "-1"], "--stall-limit must be more than 0 seconds, got -1"),
+        (["--stall-limit", "nan"], "--stall-limit must be more than 0 seconds, got nan"),
         (["--chunk", "6"], "1 + 4k"),
     ],
 )

@@ -187,3 +187,9 @@ class Limits:
             metavar="SECONDS",
         ),
     ] = 300.0
+
+    def __post_init__(self) -> None:
+        """Refuse limits that no file could keep."""
+        for name, value in (("--time-limit", self.time), ("--stall-limit", self.stall)):
+            if value is not None and not value > 0:  # nor NaN
+                raise UsageError(f"{name} must be more than 0 seconds, got {value:g}")
