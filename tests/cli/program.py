@@ -38,8 +38,7 @@ def wait_for(condition: Callable[[], bool], process: subprocess.Popen[Any]) -> N
     """Wait until a running program has come so far, however long a busy machine takes."""
     begin = time.monotonic()
     while not condition():
-        if process.poll() is not None:
-            raise AssertionError(f"it ended with {process.returncode}: {process.communicate()}")
+        assert process.poll() is None, process.communicate()
         assert time.monotonic() - begin < 100
         time.sleep(0.01)
 

@@ -54,7 +54,7 @@ class Reads(Job[str, ClipSource, None]):
         yield Source(int(chunks), int(hangs) if hangs else None, self.release)
 
     def sink(self, task: str, source: ClipSource, plan: ChunkPlan) -> Sink[None]:
-        raise NotImplementedError
+        raise NotImplementedError  # the pipeline's: a prefetcher only reads
 
 
 @pytest.fixture

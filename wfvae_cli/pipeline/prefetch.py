@@ -35,6 +35,7 @@ class Reading(Generic[TaskT]):
         self.more: Channel[Chunk] = Channel(1)
         """Chunks after the first one."""
         self.error: Exception | None = None
+        """What its clip raises after the last of `more`, if that does not end it."""
         self.is_abandoned = False
         self.is_given_out = False
         """True from when its clip, or its result, is on its way to who takes it."""
