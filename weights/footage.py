@@ -143,7 +143,7 @@ def cut_out(clip: Pixels, shape: Shape, rng: np.random.Generator) -> Tensor:
     span = (shape.frames - 1) * step + 1
     times = rng.integers(max(1, frames - span + 1)) + np.arange(0, span, step)
     last = frames - 1
-    times = last - np.abs(last - times % (2 * last))
+    times = last - np.abs(last - times % max(1, 2 * last))
     y = rng.integers(height - shape.size + 1)
     x = rng.integers(width - shape.size + 1)
     crop = clip[times, y : y + shape.size, x : x + shape.size]

@@ -245,6 +245,8 @@ def test_a_clip_that_is_too_short_is_played_to_and_fro() -> None:
         levels = crop[0, :, 0, 0]
         assert torch.equal(levels, expected) or torch.equal(levels, expected.flip(0))
     assert cut_out(clip, Shape(1, 5, 8), np.random.default_rng(0)).shape == (3, 5, 8, 8)
+    still = cut_out(clip[3:4], Shape(1, 5, 8), np.random.default_rng(0))
+    assert torch.equal(still, to_tensor(clip[[3] * 5]))
 
 
 def test_kinds_of_footage_and_the_held_out_are_told_apart(tmp_path: Path) -> None:
@@ -284,11 +286,11 @@ def test_kinds_of_crops_take_turns_also_where_a_run_goes_on(
     torch.manual_seed(0)
     start = {name: value.contiguous() for name, value in build(SMALL).state_dict().items()}
     save_file(start, tmp_path / "start.safetensors")
-    command = f"train {tmp_path} {tmp_path / 'work'} --init {tmp_path / 'start.safetensors'}"
-    options = "--batch 1 --frames 5 9 --size 32 16 --steps"
+    argv = ["train_tiny.py", "train", str(tmp_path), str(tmp_path / "work")]
+    argv += ["--init", str(tmp_path / "start.safetensors"), "--config", json.dumps(SMALL)]
     for steps in ("1", "3"):
-        argv = ["train_tiny.py", *command.split(), "--config", json.dumps(SMALL), *options.split()]
-        monkeypatch.setattr("sys.argv", [*argv, steps])
+        options = f"--batch 1 --frames 5 9 --size 32 16 --steps {steps}"
+        monkeypatch.setattr("sys.argv", argv + options.split())
         main()
     wide, long = Shape(1, 5, 32), Shape(1, 9, 16)
     assert shapes == [wide, long, wide]
